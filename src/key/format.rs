@@ -1,0 +1,461 @@
+//! How a key is written, minted, parsed and checked.
+//!
+//! `<prefix>_<env>_<key id>_<secret><check>`: 12 characters of key id, 43 of secret (256 random
+//! bits), 11 of check, all base62. The check is a truncated HMAC-SHA-256 (RFC 2104, FIPS 180-4)
+//! over everything before it, keyed with the deployment's mint key: a key that this deployment
+//! did not mint is refused for the price of one HMAC, before any store is asked.
+//!
+//! A plain key exists only in a [`MintedKey`] on its way to its owner and in a request's buffer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Characters of a key id: 71 random bits.
+pub const KEY_ID_LEN: usize = 12;
+/// Characters of a secret: 62^43 > 2^256.
+pub const SECRET_LEN: usize = 43;
+/// Characters of a check: 64 bits of the HMAC.
+pub const CHECK_LEN: usize = 11;
+/// Bytes of a mint key.
+pub const MINT_KEY_LEN: usize = 32;
+/// A prefix has 2 to this many characters.
+pub const PREFIX_LEN_MAX: usize = 16;
+/// The longest text that can be a key.
+pub const KEY_LEN_MAX: usize = PREFIX_LEN_MAX + 6 + KEY_ID_LEN + 1 + SECRET_LEN + CHECK_LEN;
+/// Characters of a key that a hint shows at its end.
+const HINT_TAIL_LEN: usize = 4;
+
+/// The public name of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; KEY_ID_LEN]);
+
+/// A text that is not 12 base62 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be {KEY_ID_LEN} letters and digits")]
+pub struct KeyIdError;
+
+impl KeyId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        // Base62 by construction, so the fallback is never seen.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let id: [u8; KEY_ID_LEN] = bytes.try_into().ok()?;
+        id.iter().all(u8::is_ascii_alphanumeric).then_some(KeyId(id))
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = KeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, KeyIdError> {
+        Self::from_bytes(text.as_bytes()).ok_or(KeyIdError)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a key is meant for real use. Sidekey treats both alike; the name is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Environment {
+    Live,
+    Test,
+}
+
+impl Environment {
+    /// The name as it stands in a key.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Environment::Live => "live",
+            Environment::Test => "test",
+        }
+    }
+
+    /// The environment of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "live" => Some(Environment::Live),
+            "test" => Some(Environment::Test),
+            _ => None,
+        }
+    }
+}
+
+/// What every key of a deployment starts with: `^[a-z][a-z0-9]{1,15}$`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(String);
+
+/// A text that can't be a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be 2 to {PREFIX_LEN_MAX} lower-case letters and digits, and start with a letter, such as \"sk\""
+)]
+pub struct PrefixError;
+
+impl Prefix {
+    /// The prefix as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        if is_prefix(text.as_bytes()) { Ok(Prefix(text.to_owned())) } else { Err(PrefixError) }
+    }
+}
+
+fn is_prefix(bytes: &[u8]) -> bool {
+    (2..=PREFIX_LEN_MAX).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// A text that has the form of a key. Borrowed from the request; not yet known to be genuine.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    text: &'a str,
+    environment: Environment,
+    id: KeyId,
+}
+
+impl<'a> Presented<'a> {
+    /// Reads `text` as a key of any prefix. `None` when it doesn't have the form of one.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() > KEY_LEN_MAX {
+            return None;
+        }
+        let body_start = bytes.len().checked_sub(SECRET_LEN + CHECK_LEN)?;
+        let (head, body) = bytes.split_at(body_start);
+        if !body.iter().all(u8::is_ascii_alphanumeric) {
+            return None;
+        }
+        let head = head.strip_suffix(b"_")?;
+        let id_start = head.len().checked_sub(KEY_ID_LEN)?;
+        let (head, id) = head.split_at(id_start);
+        let id = KeyId::from_bytes(id)?;
+        let head = head.strip_suffix(b"_")?;
+        let (prefix, environment) = head.split_at(head.len().checked_sub(4)?);
+        let environment = Environment::from_name(std::str::from_utf8(environment).ok()?)?;
+        let prefix = prefix.strip_suffix(b"_")?;
+        is_prefix(prefix).then_some(Presented { text, environment, id })
+    }
+
+    /// The key id that the text names.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The environment that the text names.
+    pub fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// The part that bcrypt hashes.
+    pub fn secret(&self) -> &'a str {
+        let end = self.text.len() - CHECK_LEN;
+        &self.text[end - SECRET_LEN..end]
+    }
+
+    fn signed(&self) -> &'a [u8] {
+        &self.text.as_bytes()[..self.text.len() - CHECK_LEN]
+    }
+
+    fn check(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.text.len() - CHECK_LEN..]
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({})", self.id)
+    }
+}
+
+/// One key with which checks are made, prepared for use.
+#[derive(Clone)]
+pub struct MintKey {
+    mac: Hmac<Sha256>,
+}
+
+impl MintKey {
+    /// Prepares a mint key from its bytes.
+    pub fn new(bytes: &[u8; MINT_KEY_LEN]) -> Self {
+        // HMAC takes a key of any length, so this can't fail.
+        let mac = Hmac::<Sha256>::new_from_slice(bytes).unwrap_or_else(|_| unreachable!());
+        MintKey { mac }
+    }
+
+    fn check(&self, signed: &[u8]) -> [u8; CHECK_LEN] {
+        let mut mac = self.mac.clone();
+        mac.update(signed);
+        let tag = mac.finalize().into_bytes();
+        let mut head = [0u8; 8];
+        head.copy_from_slice(&tag[..8]);
+        base62(u64::from_be_bytes(head))
+    }
+}
+
+/// The mint keys of a deployment: new keys get their check from the first, and keys that any of
+/// them minted are genuine. More than one stand here only while a mint key is being rotated.
+#[derive(Clone)]
+pub struct MintKeys {
+    current: MintKey,
+    previous: Vec<MintKey>,
+}
+
+impl fmt::Debug for MintKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MintKeys({})", 1 + self.previous.len())
+    }
+}
+
+/// A new key, on its way to its owner.
+pub struct MintedKey {
+    pub id: KeyId,
+    /// The whole key. Shown once, stored nowhere.
+    pub text: SecretString,
+    /// What may be shown later: `sk_live_4fzN8cQ2pLrT_...a1B2`.
+    pub hint: String,
+}
+
+impl MintedKey {
+    /// The part that bcrypt hashes.
+    pub fn secret(&self) -> Zeroizing<String> {
+        let text = self.text.expose_secret();
+        let end = text.len() - CHECK_LEN;
+        Zeroizing::new(text[end - SECRET_LEN..end].to_owned())
+    }
+}
+
+/// The system's source of random bytes failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system's source of randomness failed; no key can be made")]
+pub struct RandomnessError;
+
+impl MintKeys {
+    /// `current` mints; `previous` are still believed.
+    pub fn new(current: MintKey, previous: Vec<MintKey>) -> Self {
+        MintKeys { current, previous }
+    }
+
+    /// Makes a new key with a new id.
+    pub fn mint(
+        &self,
+        prefix: &Prefix,
+        environment: Environment,
+    ) -> Result<MintedKey, RandomnessError> {
+        let mut id = [0u8; KEY_ID_LEN];
+        random_base62(&mut id)?;
+        self.mint_again(prefix, environment, KeyId(id))
+    }
+
+    /// Makes a new secret for the key `id`.
+    pub fn mint_again(
+        &self,
+        prefix: &Prefix,
+        environment: Environment,
+        id: KeyId,
+    ) -> Result<MintedKey, RandomnessError> {
+        let mut secret = Zeroizing::new([0u8; SECRET_LEN]);
+        random_base62(secret.as_mut_slice())?;
+        let head = format!("{}_{}_{}_", prefix.as_str(), environment.as_str(), id);
+        let mut text = Zeroizing::new(String::with_capacity(KEY_LEN_MAX));
+        text.push_str(&head);
+        text.extend(secret.iter().map(|b| char::from(*b)));
+        let check = self.current.check(text.as_bytes());
+        text.extend(check.iter().map(|b| char::from(*b)));
+        let hint = format!("{head}...{}", &text[text.len() - HINT_TAIL_LEN..]);
+        Ok(MintedKey { id, text: SecretString::from(text.as_str()), hint })
+    }
+
+    /// Whether this deployment minted `presented`. Takes the same time for every wrong check.
+    pub fn minted(&self, presented: &Presented<'_>) -> bool {
+        let (signed, check) = (presented.signed(), presented.check());
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .any(|mint_key| bool::from(mint_key.check(signed).as_slice().ct_eq(check)))
+    }
+}
+
+fn base62(mut number: u64) -> [u8; CHECK_LEN] {
+    let mut digits = [b'0'; CHECK_LEN];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(number % 62) as usize];
+        number /= 62;
+    }
+    digits
+}
+
+/// Fills `out` with base62 characters, each of them equally likely.
+fn random_base62(out: &mut [u8]) -> Result<(), RandomnessError> {
+    // 248 is the largest multiple of 62 in a byte: larger bytes would favour some characters.
+    const FAIR_BELOW: u8 = 248;
+    let mut pool = Zeroizing::new([0u8; 64]);
+    let mut filled = 0;
+    while filled < out.len() {
+        getrandom::fill(pool.as_mut_slice()).map_err(|_| RandomnessError)?;
+        for byte in pool.iter().filter(|b| **b < FAIR_BELOW) {
+            let Some(slot) = out.get_mut(filled) else { break };
+            *slot = BASE62[usize::from(byte % 62)];
+            filled += 1;
+        }
+    }
+    Ok(())
+}
+
+/// New random bytes for a mint key.
+pub fn random_mint_key() -> Result<Zeroizing<[u8; MINT_KEY_LEN]>, RandomnessError> {
+    let mut bytes = Zeroizing::new([0u8; MINT_KEY_LEN]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|_| RandomnessError)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mint_keys() -> MintKeys {
+        MintKeys::new(MintKey::new(&[7; MINT_KEY_LEN]), vec![])
+    }
+
+    fn minted() -> String {
+        let key = mint_keys().mint(&"sk".parse().unwrap(), Environment::Live).unwrap();
+        key.text.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_key_has_the_promised_form() {
+        let key = mint_keys().mint(&"sk".parse().unwrap(), Environment::Test).unwrap();
+        let text = key.text.expose_secret();
+        assert_eq!(text.len(), "sk_test_".len() + 12 + 1 + 54);
+        assert!(text.starts_with(&format!("sk_test_{}_", key.id)));
+        assert_eq!(key.hint, format!("sk_test_{}_...{}", key.id, &text[text.len() - 4..]));
+        let presented = Presented::parse(text).unwrap();
+        assert_eq!(presented.id(), key.id);
+        assert_eq!(presented.environment(), Environment::Test);
+        assert_eq!(presented.secret(), key.secret().as_str());
+    }
+
+    #[test]
+    fn the_check_is_the_head_of_an_hmac() {
+        // Computed independently: HMAC-SHA-256(key = 32 bytes of 7, "abc"), first 8 bytes, base62.
+        use hmac::digest::Output;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&[7; 32]).unwrap();
+        mac.update(b"abc");
+        let tag: Output<Sha256> = mac.finalize().into_bytes();
+        let mut number = u64::from_be_bytes(tag[..8].try_into().unwrap());
+        let mut expected = Vec::new();
+        for _ in 0..11 {
+            expected.push(BASE62[(number % 62) as usize]);
+            number /= 62;
+        }
+        expected.reverse();
+        assert_eq!(MintKey::new(&[7; 32]).check(b"abc").to_vec(), expected);
+    }
+
+    #[test]
+    fn a_key_of_another_deployment_is_not_ours() {
+        let theirs = MintKeys::new(MintKey::new(&[8; MINT_KEY_LEN]), vec![]);
+        assert!(!theirs.minted(&Presented::parse(&minted()).unwrap()));
+    }
+
+    #[test]
+    fn a_previous_mint_key_is_still_believed() {
+        let rotated =
+            MintKeys::new(MintKey::new(&[8; MINT_KEY_LEN]), vec![MintKey::new(&[7; MINT_KEY_LEN])]);
+        assert!(rotated.minted(&Presented::parse(&minted()).unwrap()));
+    }
+
+    #[test]
+    fn debug_output_holds_no_secret() {
+        let text = minted();
+        let presented = Presented::parse(&text).unwrap();
+        assert!(!format!("{presented:?}").contains(presented.secret()));
+    }
+
+    #[test]
+    fn ids_do_not_repeat() {
+        let keys = mint_keys();
+        let ids: std::collections::HashSet<_> = (0..1000)
+            .map(|_| keys.mint(&"sk".parse().unwrap(), Environment::Live).unwrap().id)
+            .collect();
+        assert_eq!(ids.len(), 1000);
+    }
+
+    #[test]
+    fn every_character_is_equally_likely() {
+        let mut seen = [0u32; 256];
+        let mut text = [0u8; 6200];
+        random_base62(&mut text).unwrap();
+        text.iter().for_each(|b| seen[usize::from(*b)] += 1);
+        for digit in BASE62 {
+            // 100 expected; six standard deviations either side.
+            assert!((40..160).contains(&seen[usize::from(*digit)]), "{}", char::from(*digit));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_minted_parses(prefix in "[a-z][a-z0-9]{1,15}", live: bool) {
+            let environment = if live { Environment::Live } else { Environment::Test };
+            let keys = mint_keys();
+            let key = keys.mint(&prefix.parse().unwrap(), environment).unwrap();
+            let presented = Presented::parse(key.text.expose_secret()).unwrap();
+            prop_assert_eq!(presented.id(), key.id);
+            prop_assert_eq!(presented.environment(), environment);
+            prop_assert!(keys.minted(&presented));
+        }
+
+        #[test]
+        fn any_changed_character_is_refused(at in 0usize..75, to in any::<char>()) {
+            let text = minted();
+            let mut changed: Vec<char> = text.chars().collect();
+            prop_assume!(changed[at] != to);
+            changed[at] = to;
+            let changed: String = changed.into_iter().collect();
+            let genuine = Presented::parse(&changed).is_some_and(|p| mint_keys().minted(&p));
+            prop_assert!(!genuine, "{}", changed);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in any::<String>()) {
+            let _ = Presented::parse(&text);
+        }
+
+        #[test]
+        fn no_key_like_text_makes_the_parser_panic(text in "[a-z0-9_]{0,20}_(live|test)_[\\PC]{0,80}") {
+            let _ = Presented::parse(&text);
+        }
+
+        #[test]
+        fn ids_and_prefixes_never_panic(text in any::<String>()) {
+            let _ = text.parse::<KeyId>();
+            let _ = text.parse::<Prefix>();
+        }
+    }
+}

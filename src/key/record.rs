@@ -1,0 +1,288 @@
+//! The live record of a key: everything that decides whether it may act now.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Environment, KeyId, Policy, ScopePattern};
+use crate::clock::Timestamp;
+
+/// A tenant id has at most this many characters.
+pub const TENANT_ID_LEN_MAX: usize = 64;
+/// How long a secret may live before its owner is reminded, where the key doesn't say.
+pub const ROTATION_DAYS_DEFAULT: u32 = 90;
+
+/// Whom a key belongs to: `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`. It is part of paths in Vault.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(String);
+
+/// A text that can't be a tenant id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {TENANT_ID_LEN_MAX} letters, digits, '.', '_' or '-', and start with a letter or digit")]
+pub struct TenantIdError;
+
+impl TenantId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = TenantIdError;
+
+    fn from_str(text: &str) -> Result<Self, TenantIdError> {
+        let well_formed = text.len() <= TENANT_ID_LEN_MAX
+            && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if well_formed { Ok(TenantId(text.to_owned())) } else { Err(TenantIdError) }
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which of a key's secrets: each regeneration has a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub i64);
+
+impl Generation {
+    /// The generation of a new key.
+    pub const FIRST: Generation = Generation(1);
+
+    /// The one after this.
+    pub fn next(self) -> Self {
+        Generation(self.0 + 1)
+    }
+}
+
+/// What an administrator has decided about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    Disabled,
+    /// For good.
+    Revoked,
+}
+
+impl Standing {
+    /// The name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Active => "active",
+            Standing::Disabled => "disabled",
+            Standing::Revoked => "revoked",
+        }
+    }
+
+    /// The standing of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Standing::Active, Standing::Disabled, Standing::Revoked]
+            .into_iter()
+            .find(|standing| standing.as_str() == name)
+    }
+}
+
+/// What a key is at a given moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Active,
+    Disabled,
+    Expired,
+    Revoked,
+}
+
+impl Status {
+    pub const ALL: [Status; 4] = [Status::Active, Status::Disabled, Status::Expired, Status::Revoked];
+
+    /// The name in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::Disabled => "disabled",
+            Status::Expired => "expired",
+            Status::Revoked => "revoked",
+        }
+    }
+
+    /// The status of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+/// A secret that was replaced and still works for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreviousSecret {
+    pub generation: Generation,
+    pub valid_until: Timestamp,
+}
+
+/// Why a key with the right secret may not act now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    Revoked,
+    /// The secret was replaced, and its grace period is over.
+    Superseded,
+    Disabled,
+    Expired,
+}
+
+/// A key as the store keeps it. Holds neither a secret nor a hash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyRecord {
+    pub id: KeyId,
+    pub tenant_id: TenantId,
+    pub name: String,
+    pub environment: Environment,
+    /// `sk_live_4fzN8cQ2pLrT_...a1B2`
+    pub hint: String,
+    pub scopes: Vec<ScopePattern>,
+    /// `None`: the deployment's defaults. Empty: no limit.
+    pub rate_limits: Option<Vec<Policy>>,
+    /// Empty: any address.
+    pub allowed_ips: Vec<IpNet>,
+    pub contact_email: Option<String>,
+    pub rotation_days: u32,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub standing: Standing,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// When the current secret was made.
+    pub secret_created_at: Timestamp,
+    pub generation: Generation,
+    pub previous: Option<PreviousSecret>,
+    /// Counts the writes to this record: a higher one is newer.
+    pub revision: i64,
+}
+
+impl KeyRecord {
+    /// What the key is at `now`. What is graver wins.
+    pub fn status(&self, now: Timestamp) -> Status {
+        match self.standing {
+            Standing::Revoked => Status::Revoked,
+            Standing::Disabled => Status::Disabled,
+            Standing::Active if self.expires_at.is_some_and(|end| end <= now) => Status::Expired,
+            Standing::Active => Status::Active,
+        }
+    }
+
+    /// Whether a caller that has proven the secret of `generation` may act at `now`.
+    pub fn authority(&self, generation: Generation, now: Timestamp) -> Result<(), Denial> {
+        let status = self.status(now);
+        if status == Status::Revoked {
+            return Err(Denial::Revoked);
+        }
+        if !self.accepts(generation, now) {
+            return Err(Denial::Superseded);
+        }
+        match status {
+            Status::Active => Ok(()),
+            Status::Disabled => Err(Denial::Disabled),
+            Status::Expired => Err(Denial::Expired),
+            Status::Revoked => Err(Denial::Revoked),
+        }
+    }
+
+    /// Whether the secret of `generation` is the key's current one, or in its grace period.
+    pub fn accepts(&self, generation: Generation, now: Timestamp) -> bool {
+        generation == self.generation
+            || self
+                .previous
+                .is_some_and(|old| old.generation == generation && now < old.valid_until)
+    }
+
+    /// When the owner should have replaced the secret.
+    pub fn rotation_due_at(&self) -> Timestamp {
+        self.secret_created_at.plus(Duration::from_secs(u64::from(self.rotation_days) * 86_400))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record() -> KeyRecord {
+        KeyRecord {
+            id: "4fzN8cQ2pLrT".parse().unwrap(),
+            tenant_id: "acme".parse().unwrap(),
+            name: "test".to_owned(),
+            environment: Environment::Live,
+            hint: "sk_live_4fzN8cQ2pLrT_...a1B2".to_owned(),
+            scopes: vec!["orders:*".parse().unwrap()],
+            rate_limits: None,
+            allowed_ips: vec![],
+            contact_email: None,
+            rotation_days: ROTATION_DAYS_DEFAULT,
+            metadata: serde_json::Map::new(),
+            standing: Standing::Active,
+            created_at: Timestamp::from_millis(1000),
+            updated_at: Timestamp::from_millis(1000),
+            expires_at: None,
+            revoked_at: None,
+            secret_created_at: Timestamp::from_millis(1000),
+            generation: Generation::FIRST,
+            previous: None,
+            revision: 1,
+        }
+    }
+
+    #[test]
+    fn what_is_graver_wins() {
+        let (before, at) = (Timestamp::from_millis(4999), Timestamp::from_millis(5000));
+        let mut key = record();
+        key.expires_at = Some(at);
+        assert_eq!(key.status(before), Status::Active);
+        assert_eq!(key.status(at), Status::Expired);
+        key.standing = Standing::Disabled;
+        assert_eq!(key.status(at), Status::Disabled);
+        key.standing = Standing::Revoked;
+        assert_eq!(key.status(before), Status::Revoked);
+    }
+
+    #[test]
+    fn authority_follows_status_and_generation() {
+        let now = Timestamp::from_millis(5000);
+        let mut key = record();
+        assert_eq!(key.authority(Generation(1), now), Ok(()));
+        assert_eq!(key.authority(Generation(2), now), Err(Denial::Superseded));
+        key.standing = Standing::Disabled;
+        assert_eq!(key.authority(Generation(1), now), Err(Denial::Disabled));
+        // Whoever holds an old secret learns nothing about the key.
+        assert_eq!(key.authority(Generation(0), now), Err(Denial::Superseded));
+        key.standing = Standing::Revoked;
+        assert_eq!(key.authority(Generation(1), now), Err(Denial::Revoked));
+    }
+
+    #[test]
+    fn an_old_secret_works_until_its_grace_period_ends() {
+        let mut key = record();
+        key.generation = Generation(2);
+        key.previous = Some(PreviousSecret {
+            generation: Generation(1),
+            valid_until: Timestamp::from_millis(5000),
+        });
+        assert_eq!(key.authority(Generation(1), Timestamp::from_millis(4999)), Ok(()));
+        assert_eq!(
+            key.authority(Generation(1), Timestamp::from_millis(5000)),
+            Err(Denial::Superseded)
+        );
+        assert_eq!(key.authority(Generation(2), Timestamp::from_millis(5000)), Ok(()));
+    }
+
+    #[test]
+    fn tenant_ids_can_stand_in_a_path() {
+        for text in ["a", "acme", "Acme-1.eu_west"] {
+            assert!(text.parse::<TenantId>().is_ok(), "{text}");
+        }
+        for text in ["", ".", "..", "-a", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(text.parse::<TenantId>().is_err(), "{text}");
+        }
+    }
+}

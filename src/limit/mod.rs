@@ -1,0 +1,11 @@
+//! Rate limits. `bucket` is the one arithmetic (pure), `memory` applies it to buckets of this
+//! process, `address` keeps buckets for callers that have no key. The shared limiter (Redis, the
+//! same arithmetic in Lua, leases) will stand beside `memory`.
+
+pub mod address;
+pub mod bucket;
+pub mod memory;
+
+pub use address::{AddressKey, AddressLimiter};
+pub use bucket::Reading;
+pub use memory::{Bucket, Decision, take_all};
