@@ -1,4 +1,5 @@
 //! Sidekey: an API-key gateway.
 pub mod clock;
+pub mod config;
 pub mod key;
 pub mod limit;

@@ -1,0 +1,477 @@
+//! The file's shape. The doc comment of a field is its documentation, `Default` its default.
+//!
+//! Nothing here is checked beyond its type: `check` turns it into settings.
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use toml::{Table, Value};
+
+use super::{PROBLEMS_MAX, Problem};
+use crate::key::Policy;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Raw {
+    pub proxy: Proxy,
+    pub credentials: Credentials,
+    pub upstreams: Vec<Upstream>,
+    pub routes: Vec<Route>,
+    pub scopes: Vec<ScopeEntry>,
+    pub limits: Limits,
+    pub verification: Verification,
+    pub bcrypt: Bcrypt,
+    pub store: Store,
+    pub secrets: Secrets,
+    pub redis: Redis,
+    pub admin: Admin,
+    pub smtp: Option<Table>,
+    pub log: Log,
+}
+
+/// `[proxy]`: the port that clients call.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Proxy {
+    /// Addresses to listen on. Port 0: any free port.
+    pub listen: OneOrMany,
+    /// `enforce`, or `shadow`: nobody is refused, everything is reported.
+    pub mode: String,
+    /// CIDRs whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: OneOrMany,
+    /// Proxy threads. 0: as many as the CPUs that this process may use.
+    pub threads: usize,
+    /// How long an idle client connection is kept.
+    pub keepalive_seconds: u64,
+    /// How long one read from or write to a client may take.
+    pub client_timeout_seconds: u64,
+    /// The most bytes of a request's line and header fields; more is answered with 431.
+    pub max_header_bytes: usize,
+    /// The most bytes of a request's body; more is answered with 413.
+    pub max_body_bytes: u64,
+    /// After SIGTERM, how long requests in flight may take to finish.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Proxy {
+            listen: OneOrMany(vec!["127.0.0.1:8080".to_owned()]),
+            mode: "enforce".to_owned(),
+            trusted_proxies: OneOrMany::default(),
+            threads: 0,
+            keepalive_seconds: 60,
+            client_timeout_seconds: 60,
+            max_header_bytes: 64 << 10,
+            max_body_bytes: 10 << 30,
+            shutdown_seconds: 10,
+        }
+    }
+}
+
+/// `[credentials]`: where a request carries its key.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Credentials {
+    /// `bearer`, `basic`, `header:NAME`, `query:NAME`, `cookie:NAME`; tried in order.
+    pub sources: OneOrMany,
+    /// Whether the credential is taken out of what the upstream sees.
+    pub hide: bool,
+    /// The realm in `WWW-Authenticate`.
+    pub realm: String,
+    /// What new keys start with.
+    pub prefix: String,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Credentials {
+            sources: OneOrMany(vec!["bearer".to_owned(), "header:X-API-Key".to_owned()]),
+            hide: true,
+            realm: "api".to_owned(),
+            prefix: "sk".to_owned(),
+        }
+    }
+}
+
+/// `[[upstreams]]`: a service behind Sidekey.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Upstream {
+    pub name: String,
+    /// `host:port`, `http://host:port`, `https://host:port`, or `builtin:echo`; used in turn.
+    pub servers: OneOrMany,
+    /// How long connecting to one server may take.
+    pub connect_timeout_ms: u64,
+    /// How long the service may be silent before and within an answer.
+    pub read_timeout_seconds: u64,
+    /// How long an idle connection to the service is kept.
+    pub idle_timeout_seconds: u64,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Upstream {
+            name: String::new(),
+            servers: OneOrMany::default(),
+            connect_timeout_ms: 2000,
+            read_timeout_seconds: 60,
+            idle_timeout_seconds: 60,
+        }
+    }
+}
+
+/// `[[routes]]`: which requests go where, and what they need. The most specific match wins.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    pub name: String,
+    /// A host name, or `*.example.com`. Absent: any host.
+    pub host: Option<String>,
+    /// A prefix of whole path segments.
+    pub path: String,
+    /// Absent or empty: all methods.
+    pub methods: OneOrMany,
+    pub upstream: String,
+    /// `required`, `optional` or `off`.
+    pub auth: String,
+    /// All of them are needed.
+    pub scopes: OneOrMany,
+    /// Tokens that one request takes.
+    pub cost: u64,
+    /// Whether CORS preflight requests pass without a key.
+    pub cors_preflight: bool,
+    /// In place of `proxy.max_body_bytes`.
+    pub max_body_bytes: Option<u64>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Route {
+            name: String::new(),
+            host: None,
+            path: "/".to_owned(),
+            methods: OneOrMany::default(),
+            upstream: String::new(),
+            auth: "required".to_owned(),
+            scopes: OneOrMany::default(),
+            cost: 1,
+            cors_preflight: false,
+            max_body_bytes: None,
+        }
+    }
+}
+
+/// `[[scopes]]`: the catalogue that keys may be granted from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ScopeEntry {
+    pub name: String,
+    pub description: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// `memory`, or `redis`.
+    pub backend: String,
+    /// What happens when Redis is away: `local`, `open`, `closed`.
+    pub on_outage: String,
+    /// How far ahead an instance takes tokens from Redis. 0: it asks on every request.
+    pub max_lease_ms: u64,
+    /// Rate-limit fields on answers: `ratelimit`, `x-ratelimit`.
+    pub headers: OneOrMany,
+    /// The policies of keys that have none of their own.
+    pub default: Vec<Policy>,
+    /// The policies of callers without a key on `auth = "optional"` routes, for each address.
+    pub anonymous: Vec<Policy>,
+    /// How many wrong keys one address may present before it is answered 429 unread.
+    pub failed_auth: Policy,
+    /// Addresses that are remembered for the two limits above.
+    pub max_addresses: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let policy = |name: &str, quota, burst| Policy {
+            name: name.to_owned(),
+            quota,
+            window_seconds: 60,
+            burst: Some(burst),
+        };
+        Limits {
+            backend: "memory".to_owned(),
+            on_outage: "local".to_owned(),
+            max_lease_ms: 50,
+            headers: OneOrMany(vec!["ratelimit".to_owned(), "x-ratelimit".to_owned()]),
+            default: vec![policy("default", 600, 100)],
+            anonymous: vec![policy("anonymous", 60, 30)],
+            failed_auth: policy("failed-auth", 600, 1000),
+            max_addresses: 100_000,
+        }
+    }
+}
+
+/// `[verification]`: what is remembered about presented keys.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Verification {
+    /// Keys that are remembered as proven.
+    pub max_proofs: u64,
+    /// How long a proven key is remembered without being used.
+    pub proof_ttl_seconds: u64,
+    /// How long a wrong secret is remembered.
+    pub negative_ttl_seconds: u64,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Verification { max_proofs: 250_000, proof_ttl_seconds: 4 * 3600, negative_ttl_seconds: 10 }
+    }
+}
+
+/// `[bcrypt]`
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Bcrypt {
+    /// Each step doubles the time of one hash; 10 is about 50 ms.
+    pub cost: u32,
+    /// Checks that may wait; more are answered with 503.
+    pub max_queue: usize,
+    /// Threads that do nothing else. 0: half of the CPUs that this process may use.
+    pub threads: usize,
+}
+
+impl Default for Bcrypt {
+    fn default() -> Self {
+        Bcrypt { cost: 10, max_queue: 64, threads: 0 }
+    }
+}
+
+/// `[store]`: where key metadata lives.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    /// `sqlite://PATH`, or `postgres://...`.
+    pub url: String,
+    /// A file that holds the URL, in place of `url`.
+    pub url_file: Option<String>,
+    /// How long keys are served from memory while the database is away.
+    pub max_stale_seconds: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store { url: "sqlite://data/sidekey.db".to_owned(), url_file: None, max_stale_seconds: 600 }
+    }
+}
+
+/// `[secrets]`: where key hashes and the mint key live.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Secrets {
+    /// `embedded` (in the store's SQLite file), or `vault`.
+    pub backend: String,
+    pub vault: Vault,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Secrets { backend: "embedded".to_owned(), vault: Vault::default() }
+    }
+}
+
+/// `[secrets.vault]`
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Vault {
+    pub address: String,
+    /// A KV v2 mount.
+    pub mount: String,
+    /// `token`, `approle` or `kubernetes`.
+    pub auth: String,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Vault {
+            address: "https://127.0.0.1:8200".to_owned(),
+            mount: "secret".to_owned(),
+            auth: "token".to_owned(),
+        }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Redis {
+    pub url: String,
+    /// A file that holds the URL, in place of `url`.
+    pub url_file: Option<String>,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Redis { url: "redis://127.0.0.1:6379".to_owned(), url_file: None }
+    }
+}
+
+/// `[admin]`: the port of the key API.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    pub listen: String,
+    /// Where the first admin key is written at the first start.
+    pub bootstrap_key_file: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin {
+            listen: "127.0.0.1:8081".to_owned(),
+            bootstrap_key_file: "data/admin.key".to_owned(),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`.
+    pub level: String,
+    /// `json`, `text`, or `auto`: text on a terminal, JSON elsewhere.
+    pub format: String,
+    /// Which requests get a line: `refused` (and errors), `all`, `off`.
+    pub access: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".to_owned(), format: "auto".to_owned(), access: "refused".to_owned() }
+    }
+}
+
+/// A list of texts; a single text is a list of one, which is easier to write in an environment
+/// variable.
+#[derive(Debug, Clone, Default)]
+pub struct OneOrMany(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of texts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(OneOrMany(texts))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Reads `table` into the raw shape. Fields of a wrong type are reported and left at their
+/// default, so that the rest can be checked in the same run; unknown fields are reported too.
+pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
+    let mut value = Value::Table(table);
+    for _ in 0..PROBLEMS_MAX {
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let result: Result<Raw, toml::de::Error> = {
+            let tracked =
+                serde_path_to_error::Deserializer::new(value.clone().into_deserializer(), &mut track);
+            serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()))
+        };
+        match result {
+            Ok(raw) => {
+                problems.extend(unknown.into_iter().map(|path| {
+                    Problem::new(dotted(&path), "there is no such field; see docs/configuration.md for those there are")
+                }));
+                return raw;
+            }
+            Err(error) => {
+                let path = track.path();
+                // Serde quotes the value that it found, and that may be a secret.
+                problems.push(Problem::new(path.to_string(), wrong_type(error.message())));
+                if !remove(&mut value, &path) {
+                    break;
+                }
+            }
+        }
+    }
+    Raw::default()
+}
+
+/// Serde's message without the value: `invalid type: string "x", expected u16`.
+fn wrong_type(message: &str) -> String {
+    match message.rsplit_once("expected ") {
+        Some((_, expected)) => format!("has the wrong type or range; it must be {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+/// `routes.1.path` of serde_ignored as `routes[1].path`.
+fn dotted(path: &str) -> String {
+    let mut out = String::new();
+    for part in path.split('.').filter(|part| *part != "?") {
+        if part.bytes().all(|b| b.is_ascii_digit()) {
+            out.push_str(&format!("[{part}]"));
+        } else {
+            if !out.is_empty() {
+                out.push('.');
+            }
+            out.push_str(part);
+        }
+    }
+    out
+}
+
+/// Takes what stands at `path` out of `value`, so that reading can go on without it. A table in a
+/// list is emptied instead (the numbers of its neighbours stay true); if that is not enough, or
+/// for a text in a list, the whole list goes back to its default.
+fn remove(value: &mut Value, path: &serde_path_to_error::Path) -> bool {
+    use serde_path_to_error::Segment;
+    let segments: Vec<&Segment> =
+        path.iter().filter(|segment| !matches!(segment, Segment::Unknown)).collect();
+    remove_at(value, &segments)
+}
+
+fn remove_at(value: &mut Value, path: &[&serde_path_to_error::Segment]) -> bool {
+    use serde_path_to_error::Segment;
+    let Some((last, before)) = path.split_last() else { return false };
+    match (last, descend(value, before)) {
+        (Segment::Map { key }, Some(Value::Table(table))) => table.remove(key).is_some(),
+        (Segment::Seq { index }, Some(Value::Array(list))) => match list.get_mut(*index) {
+            Some(Value::Table(entry)) if !entry.is_empty() => {
+                entry.clear();
+                true
+            }
+            _ => remove_at(value, before),
+        },
+        _ => false,
+    }
+}
+
+fn descend<'a>(value: &'a mut Value, path: &[&serde_path_to_error::Segment]) -> Option<&'a mut Value> {
+    use serde_path_to_error::Segment;
+    path.iter().try_fold(value, |at, segment| match (segment, at) {
+        (Segment::Map { key }, Value::Table(table)) => table.get_mut(key),
+        (Segment::Seq { index }, Value::Array(list)) => list.get_mut(*index),
+        _ => None,
+    })
+}

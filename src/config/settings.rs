@@ -1,0 +1,184 @@
+//! Checked settings: what the rest of the program gets. Every value is sound.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+use crate::key::{Catalogue, Policy, Prefix, Scope};
+
+/// Everything that the program was told.
+#[derive(Debug)]
+pub struct Settings {
+    pub proxy: ProxySettings,
+    pub credentials: CredentialSettings,
+    pub upstreams: Vec<UpstreamSettings>,
+    pub routes: Vec<RouteSettings>,
+    pub catalogue: Catalogue,
+    pub limits: LimitSettings,
+    pub verification: VerificationSettings,
+    pub bcrypt: BcryptSettings,
+    pub store: StoreSettings,
+    pub admin: AdminSettings,
+    pub log: LogSettings,
+}
+
+/// Whether refusals are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Enforce,
+    /// Nobody is refused, everything is reported.
+    Shadow,
+}
+
+#[derive(Debug)]
+pub struct ProxySettings {
+    pub listen: Vec<SocketAddr>,
+    pub mode: Mode,
+    pub trusted_proxies: Vec<IpNet>,
+    pub threads: usize,
+    /// Whole seconds.
+    pub keepalive: Duration,
+    pub client_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub max_body_bytes: u64,
+    pub shutdown: Duration,
+}
+
+/// One place where a request may carry its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Bearer,
+    Basic,
+    Header(HeaderName),
+    Query(String),
+    Cookie(String),
+}
+
+#[derive(Debug)]
+pub struct CredentialSettings {
+    pub sources: Vec<Source>,
+    pub hide: bool,
+    pub realm: String,
+    pub prefix: Prefix,
+}
+
+/// Where one server of an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// A host name or an address.
+    Host { host: String, port: u16, tls: bool },
+    /// The built-in echo upstream.
+    Echo,
+}
+
+#[derive(Debug)]
+pub struct UpstreamSettings {
+    pub name: String,
+    pub servers: Vec<Server>,
+    pub connect_timeout: Duration,
+    pub read_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// What a route asks of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Required,
+    /// A key if there is one; anonymous callers have limits of their own.
+    Optional,
+    Off,
+}
+
+/// Which hosts a route is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    Any,
+    /// Lower case, without port.
+    Exact(String),
+    /// `.example.com` for `*.example.com`.
+    Suffix(String),
+}
+
+#[derive(Debug)]
+pub struct RouteSettings {
+    pub name: String,
+    pub host: HostPattern,
+    /// Without a slash at the end; empty for `/`.
+    pub path: String,
+    /// Empty: all.
+    pub methods: Vec<Method>,
+    /// Index into [`Settings::upstreams`].
+    pub upstream: usize,
+    pub auth: Auth,
+    pub scopes: Vec<Scope>,
+    pub cost: u64,
+    pub cors_preflight: bool,
+    pub max_body_bytes: u64,
+}
+
+#[derive(Debug)]
+pub struct LimitSettings {
+    pub default: Vec<Arc<Policy>>,
+    pub anonymous: Vec<Arc<Policy>>,
+    pub failed_auth: Arc<Policy>,
+    pub max_addresses: u64,
+    /// Whether `RateLimit` and `RateLimit-Policy` are sent.
+    pub ratelimit_fields: bool,
+    /// Whether `X-RateLimit-*` are sent.
+    pub x_ratelimit_fields: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct VerificationSettings {
+    pub max_proofs: u64,
+    pub proof_ttl: Duration,
+    pub negative_ttl: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct BcryptSettings {
+    pub cost: u32,
+    pub max_queue: usize,
+    pub threads: usize,
+}
+
+#[derive(Debug)]
+pub struct StoreSettings {
+    /// May hold a password.
+    pub url: SecretString,
+}
+
+#[derive(Debug)]
+pub struct AdminSettings {
+    pub listen: SocketAddr,
+    pub bootstrap_key_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+}
+
+/// Which requests get a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    All,
+    /// Refusals, and requests that failed.
+    Refused,
+    Off,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    pub level: tracing::Level,
+    pub format: LogFormat,
+    pub access: AccessLog,
+}
