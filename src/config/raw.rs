@@ -406,8 +406,11 @@ pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
             }
             Err(error) => {
                 let path = track.path();
-                // Serde quotes the value that it found, and that may be a secret.
-                problems.push(Problem::new(path.to_string(), wrong_type(error.message())));
+                let place = path.to_string();
+                // A table that lacks one field often lacks more; one report is enough.
+                if problems.last().is_none_or(|last| last.path != place) {
+                    problems.push(Problem::new(place, without_value(error.message())));
+                }
                 if !remove(&mut value, &path) {
                     break;
                 }
@@ -417,8 +420,9 @@ pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
     Raw::default()
 }
 
-/// Serde's message without the value: `invalid type: string "x", expected u16`.
-fn wrong_type(message: &str) -> String {
+/// Serde's message without the value that it found, which may be a secret:
+/// `invalid type: string "x", expected u16`.
+fn without_value(message: &str) -> String {
     match message.rsplit_once("expected ") {
         Some((_, expected)) => format!("has the wrong type or range; it must be {expected}"),
         None => message.to_owned(),

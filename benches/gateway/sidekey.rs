@@ -1,0 +1,268 @@
+//! The gateway under test: the release binary, with a configuration, a store and a bootstrap key
+//! in a temporary folder, driven over its admin port as an operator would.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::{Connection, fan_out, get_request};
+use crate::process::{Programs, Running, on_cpus};
+
+/// How long the gateway may take until it says that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Fewer than the default `bcrypt.max_queue`, so creating keys is never refused for load.
+const CREATE_CONNECTIONS: usize = 16;
+/// A policy that nobody reaches: the largest that the gateway takes, in a window of a minute.
+const TOKENS: u64 = 1_000_000_000;
+const TENANTS: usize = 100;
+const KEYS_PATH: &str = "/api/v1/platform/api-keys";
+/// The route that needs both scopes.
+pub const PATH: &str = "/orders/17";
+
+/// How the gateway is configured for a case.
+pub struct SidekeyOptions<'a> {
+    pub upstream: SocketAddr,
+    /// `[proxy] threads`; 0 means as many as there are CPUs.
+    pub threads: usize,
+    pub bcrypt_cost: u32,
+    /// The CPUs that it runs on.
+    pub cpus: &'a str,
+}
+
+/// A running gateway.
+pub struct Sidekey {
+    pub running: Running,
+    pub proxy: SocketAddr,
+    admin: SocketAddr,
+    admin_key: String,
+}
+
+impl Sidekey {
+    /// Starts the gateway in `folder`. A second start in the same folder finds the keys of the
+    /// first, and has verified none of them: every key is cold.
+    pub fn start(
+        programs: &Programs,
+        folder: &Path,
+        options: &SidekeyOptions,
+    ) -> Result<Self, String> {
+        let config = folder.join("sidekey.toml");
+        let admin_key_file = folder.join("admin.key");
+        fs::write(&config, config_text(folder, &admin_key_file, options))
+            .map_err(|error| format!("{}: {error}", config.display()))?;
+        let binary = Path::new(env!("CARGO_BIN_EXE_sidekey"));
+        let mut command = on_cpus(programs, options.cpus, binary);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::piped());
+        forget_own_settings(&mut command);
+        let mut running = Running::start("sidekey", command, folder.join("sidekey.log"))?;
+        let stdout = running.stdout().expect("stdout was piped just above");
+        let ready = ready_line(stdout).map_err(|error| running.failure(&error))?;
+        let (proxy, admin) = addresses(&ready)
+            .ok_or_else(|| running.failure(&format!("said {ready:?} instead of ready")))?;
+        let admin_key = fs::read_to_string(&admin_key_file)
+            .map_err(|error| format!("the bootstrap key: {error}"))?;
+        Ok(Self {
+            running,
+            proxy,
+            admin,
+            admin_key: admin_key.trim().to_owned(),
+        })
+    }
+
+    /// Creates keys with everything on (two scopes, two buckets) and returns them as callers
+    /// present them.
+    pub fn create_keys(&self, count: usize) -> Result<Vec<String>, String> {
+        fan_out(
+            self.admin,
+            CREATE_CONNECTIONS.min(count),
+            count,
+            "keys created",
+            |connection, number| self.create_key(connection, number),
+        )
+    }
+
+    /// Creates one such key.
+    pub fn create_one_key(&self) -> Result<String, String> {
+        let mut connection =
+            Connection::open(self.admin).map_err(|error| format!("the admin port: {error}"))?;
+        self.create_key(&mut connection, 0)
+    }
+
+    fn create_key(&self, connection: &mut Connection, number: usize) -> Result<String, String> {
+        let body = json!({
+            "name": format!("bench {number}"),
+            "tenant_id": format!("tenant-{}", number % TENANTS),
+            "environment": "live",
+            "scopes": ["orders:read", "orders:write"],
+            "rate_limits": [
+                {"name": "steady", "quota": TOKENS, "window_seconds": 60},
+                {"name": "burst", "quota": TOKENS, "window_seconds": 1},
+            ],
+        })
+        .to_string();
+        let request = format!(
+            "POST {KEYS_PATH} HTTP/1.1\r\nHost: bench.example\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.admin_key,
+            body.len()
+        );
+        let answer = connection
+            .exchange(request.as_bytes())
+            .map_err(|error| format!("creating a key: {error}"))?;
+        let text = String::from_utf8_lossy(answer.body);
+        serde_json::from_str::<Value>(&text)
+            .ok()
+            .filter(|_| answer.status == 201)
+            .and_then(|created| created["key"].as_str().map(str::to_owned))
+            .ok_or_else(|| format!("creating a key: answer {} {text}", answer.status))
+    }
+
+    /// Calls the route once with `key` and expects 200: after that the key is warm.
+    pub fn warm(&self, key: &str) -> Result<(), String> {
+        let mut connection =
+            Connection::open(self.proxy).map_err(|error| format!("the proxy: {error}"))?;
+        let answer = connection
+            .exchange(&request_with(key))
+            .map_err(|error| format!("calling with a fresh key: {error}"))?;
+        match answer.status {
+            200 => Ok(()),
+            status => Err(format!(
+                "calling with a fresh key: answer {status} {}",
+                String::from_utf8_lossy(answer.body)
+            )),
+        }
+    }
+
+    /// How many bcrypt checks the gateway says it has run.
+    pub fn bcrypt_runs(&self) -> Result<f64, String> {
+        let mut connection =
+            Connection::open(self.admin).map_err(|error| format!("the admin port: {error}"))?;
+        let answer = connection
+            .exchange(&get_request("/metrics", ""))
+            .map_err(|error| format!("/metrics: {error}"))?;
+        count_of_bcrypt_runs(&String::from_utf8_lossy(answer.body))
+            .ok_or_else(|| "/metrics has no counter of bcrypt runs".to_owned())
+    }
+}
+
+/// A GET with `key` as its bearer.
+pub fn request_with(key: &str) -> Vec<u8> {
+    get_request(PATH, &format!("Authorization: {}\r\n", bearer(key)))
+}
+
+/// `key` as the value of an Authorization header.
+pub fn bearer(key: &str) -> String {
+    format!("Bearer {key}")
+}
+
+/// Sums every sample that counts something about bcrypt. A forged key moves none of them, and a
+/// check of a good one moves at least one, whatever their names are.
+fn count_of_bcrypt_runs(metrics: &str) -> Option<f64> {
+    let counts: Vec<f64> = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(sample, _)| {
+            let name = sample.split('{').next().unwrap_or(sample);
+            name.contains("bcrypt") && (name.ends_with("_total") || name.ends_with("_count"))
+        })
+        .filter_map(|(_, value)| value.parse().ok())
+        .collect();
+    (!counts.is_empty()).then(|| counts.iter().sum())
+}
+
+/// A `SIDEKEY_...` variable of whoever runs the bench must not configure what is measured.
+fn forget_own_settings(command: &mut std::process::Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SIDEKEY_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The first line on stdout. A thread reads it, since a pipe can't be read with a deadline, and
+/// goes on reading so that the gateway never writes into a closed pipe.
+fn ready_line(stdout: ChildStdout) -> Result<String, String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Nobody waits for the lines after the first.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+        .recv_timeout(READY_TIMEOUT)
+        .map_err(|_| "did not say that it is ready".to_owned())
+}
+
+/// Proxy and admin address of `ready proxy=... admin=...`.
+fn addresses(ready: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let value_of = |name: &str| {
+        ready
+            .split_ascii_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.parse().ok())
+    };
+    ready.starts_with("ready ").then_some(())?;
+    Some((value_of("proxy=")?, value_of("admin=")?))
+}
+
+/// Everything on, and no limit that a bench could reach. What isn't said here is the default.
+fn config_text(folder: &Path, admin_key_file: &Path, options: &SidekeyOptions) -> String {
+    let SidekeyOptions {
+        upstream,
+        threads,
+        bcrypt_cost,
+        ..
+    } = options;
+    let store: PathBuf = folder.join("sidekey.db");
+    format!(
+        r#"[proxy]
+listen = ["127.0.0.1:0"]
+threads = {threads}
+
+[[upstreams]]
+name = "nginx"
+servers = ["{upstream}"]
+
+[[scopes]]
+name = "orders:read"
+description = "Read orders"
+
+[[scopes]]
+name = "orders:write"
+description = "Create and change orders"
+
+[[routes]]
+name = "orders"
+path = "/orders"
+upstream = "nginx"
+scopes = ["orders:read", "orders:write"]
+
+[limits]
+headers = ["ratelimit", "x-ratelimit"]
+failed_auth = {{ name = "failed-auth", quota = {TOKENS}, window_seconds = 60, burst = {TOKENS} }}
+
+[bcrypt]
+cost = {bcrypt_cost}
+
+[store]
+url = "sqlite://{store}"
+
+[admin]
+listen = "127.0.0.1:0"
+bootstrap_key_file = "{admin_key_file}"
+"#,
+        store = store.display(),
+        admin_key_file = admin_key_file.display(),
+    )
+}

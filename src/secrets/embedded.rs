@@ -1,0 +1,191 @@
+//! The embedded twin: hashes in the store's own database, in tables that nothing else reads.
+
+use async_trait::async_trait;
+use sqlx::{AnyPool, Row};
+use zeroize::Zeroizing;
+
+use super::{SecretError, SecretStore, StoredHash};
+use crate::clock::SharedClock;
+use crate::key::format::{MINT_KEY_LEN, random_mint_key};
+use crate::key::hash::SecretHash;
+use crate::key::{Generation, KeyId, MintKey, MintKeys, TenantId};
+
+/// The number of the first mint key.
+const FIRST_MINT_KEY: i64 = 1;
+
+impl From<sqlx::Error> for SecretError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(db) if db.is_unique_violation() => SecretError::Conflict,
+            _ => SecretError::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Hashes and mint keys in SQL tables.
+#[derive(Clone)]
+pub struct EmbeddedSecrets {
+    pool: AnyPool,
+    clock: SharedClock,
+}
+
+impl EmbeddedSecrets {
+    /// On the database of an opened store, whose schema has the tables.
+    pub fn new(pool: AnyPool, clock: SharedClock) -> Self {
+        EmbeddedSecrets { pool, clock }
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn from_hex(text: &str) -> Option<Zeroizing<[u8; MINT_KEY_LEN]>> {
+    let mut bytes = Zeroizing::new([0u8; MINT_KEY_LEN]);
+    if text.len() != 2 * MINT_KEY_LEN || !text.is_ascii() {
+        return None;
+    }
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[async_trait]
+impl SecretStore for EmbeddedSecrets {
+    async fn mint_keys(&self) -> Result<MintKeys, SecretError> {
+        let fresh = random_mint_key().map_err(|error| SecretError::Unavailable(error.to_string()))?;
+        // Only the first of all instances that start at once gets its key in.
+        sqlx::query(
+            "INSERT INTO mint_keys (id, material, created_at) \
+             SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM mint_keys) ON CONFLICT DO NOTHING",
+        )
+        .bind(FIRST_MINT_KEY)
+        .bind(to_hex(fresh.as_slice()).to_string())
+        .bind(self.clock.now().as_millis())
+        .execute(&self.pool)
+        .await?;
+        let rows = sqlx::query("SELECT material FROM mint_keys ORDER BY id DESC").fetch_all(&self.pool).await?;
+        let mut mint_keys = Vec::new();
+        for row in rows {
+            let material = Zeroizing::new(row.try_get::<String, _>("material")?);
+            let bytes = from_hex(&material).ok_or(SecretError::Damaged("a mint key"))?;
+            mint_keys.push(MintKey::new(&bytes));
+        }
+        let mut mint_keys = mint_keys.into_iter();
+        let current = mint_keys.next().ok_or(SecretError::Damaged("no mint key"))?;
+        Ok(MintKeys::new(current, mint_keys.collect()))
+    }
+
+    async fn hashes(&self, tenant: &TenantId, key: KeyId) -> Result<Vec<StoredHash>, SecretError> {
+        let rows = sqlx::query(
+            "SELECT generation, hash FROM key_hashes WHERE key_id = $1 AND tenant_id = $2 \
+             ORDER BY generation DESC",
+        )
+        .bind(key.to_string())
+        .bind(tenant.to_string())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(StoredHash {
+                    generation: Generation(row.try_get("generation")?),
+                    hash: SecretHash::from_stored(row.try_get("hash")?),
+                })
+            })
+            .collect()
+    }
+
+    async fn add_hash(
+        &self,
+        tenant: &TenantId,
+        key: KeyId,
+        hash: &StoredHash,
+    ) -> Result<(), SecretError> {
+        sqlx::query("INSERT INTO key_hashes (key_id, generation, tenant_id, hash) VALUES ($1, $2, $3, $4)")
+            .bind(key.to_string())
+            .bind(hash.generation.0)
+            .bind(tenant.to_string())
+            .bind(hash.hash.to_stored().to_owned())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn keep_hashes(
+        &self,
+        tenant: &TenantId,
+        key: KeyId,
+        keep: &[Generation],
+    ) -> Result<(), SecretError> {
+        for stored in self.hashes(tenant, key).await? {
+            if keep.contains(&stored.generation) {
+                continue;
+            }
+            sqlx::query("DELETE FROM key_hashes WHERE key_id = $1 AND generation = $2")
+                .bind(key.to_string())
+                .bind(stored.generation.0)
+                .execute(&self.pool)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), SecretError> {
+        sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::key::{Environment, Presented};
+    use crate::store::SqlStore;
+    use secrecy::{ExposeSecret, SecretString};
+    use std::sync::Arc;
+
+    async fn secrets(directory: &tempfile::TempDir) -> EmbeddedSecrets {
+        let url = format!("sqlite://{}/keys.db", directory.path().display());
+        let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+        EmbeddedSecrets::new(store.pool().clone(), Arc::new(SystemClock::new()))
+    }
+
+    #[tokio::test]
+    async fn the_mint_key_stays_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = secrets(&directory).await;
+        let (a, b) = tokio::join!(first.mint_keys(), first.mint_keys());
+        let minted = a.unwrap().mint(&"sk".parse().unwrap(), Environment::Live).unwrap();
+        let presented = Presented::parse(minted.text.expose_secret()).unwrap();
+        assert!(b.unwrap().minted(&presented));
+        assert!(secrets(&directory).await.mint_keys().await.unwrap().minted(&presented));
+    }
+
+    #[tokio::test]
+    async fn hashes_are_kept_by_generation() {
+        let directory = tempfile::tempdir().unwrap();
+        let secrets = secrets(&directory).await;
+        let (tenant, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "x".parse().unwrap());
+        let key: KeyId = "4fzN8cQ2pLrT".parse().unwrap();
+        for generation in 1..=3 {
+            let hash = StoredHash {
+                generation: Generation(generation),
+                hash: SecretHash::from_stored(format!("hash {generation}")),
+            };
+            secrets.add_hash(&tenant, key, &hash).await.unwrap();
+            assert!(matches!(secrets.add_hash(&tenant, key, &hash).await, Err(SecretError::Conflict)));
+        }
+        let generations = async || -> Vec<i64> {
+            let hashes = secrets.hashes(&tenant, key).await.unwrap();
+            hashes.iter().map(|hash| hash.generation.0).collect()
+        };
+        assert_eq!(generations().await, [3, 2, 1]);
+        assert!(secrets.hashes(&other, key).await.unwrap().is_empty());
+        secrets.keep_hashes(&tenant, key, &[Generation(3), Generation(2)]).await.unwrap();
+        assert_eq!(generations().await, [3, 2]);
+        secrets.keep_hashes(&tenant, key, &[]).await.unwrap();
+        assert!(generations().await.is_empty());
+    }
+}

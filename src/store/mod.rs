@@ -1,0 +1,76 @@
+//! Key metadata: what a [`KeyStore`] can do, and its SQL implementation.
+//!
+//! Must never hold a secret or a hash: those are the secret store's.
+
+mod rows;
+pub mod sql;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
+
+pub use sql::SqlStore;
+
+/// The most keys in one page of a list.
+pub const PAGE_LEN_MAX: usize = 1000;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, or did not answer in time.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The record changed since it was read.
+    #[error("the key was changed by somebody else at the same time")]
+    Conflict,
+    /// A row that this version can't have written.
+    #[error("key {id} is damaged in the database: its {column} can't be read")]
+    Damaged { id: String, column: &'static str },
+}
+
+/// Where a page of a list starts: after this key, in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub created_at: Timestamp,
+    pub id: KeyId,
+}
+
+/// Which keys a list has. Everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFilter {
+    pub tenant_id: Option<TenantId>,
+    /// What the key is at the moment given.
+    pub status: Option<(Status, Timestamp)>,
+    pub environment: Option<Environment>,
+    /// Part of the name or of the id, in any case.
+    pub text: Option<String>,
+}
+
+/// Where records live. Every write that returned is durable.
+#[async_trait]
+pub trait KeyStore: Send + Sync + 'static {
+    /// Adds a new key. [`StoreError::Conflict`] where the id is taken.
+    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError>;
+
+    /// The key of that id.
+    async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;
+
+    /// Replaces the record whose revision is the one before `record.revision`.
+    /// [`StoreError::Conflict`] where it has another by now.
+    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError>;
+
+    /// At most `limit` keys after `after`, newest first.
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Whether there has never been a key.
+    async fn is_empty(&self) -> Result<bool, StoreError>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,401 @@
+//! The SQL store: one set of queries for every engine (today SQLite).
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyPool, AssertSqlSafe, Executor, SqlSafeStr};
+
+use super::rows::{self, COLUMNS};
+use super::{KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
+use crate::key::record::Standing;
+use crate::key::{KeyId, KeyRecord, Status};
+
+/// Connections to the database.
+const CONNECTIONS_MAX: u32 = 4;
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Write-ahead logging, so that readers never wait for a writer; every commit reaches the disk
+/// before it is acknowledged.
+const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+    PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
+
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "keys", include_str!("migrations/0001_keys.sql"))];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Conflict,
+            _ => StoreError::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Keys in an SQL database.
+#[derive(Clone)]
+pub struct SqlStore {
+    pool: AnyPool,
+}
+
+impl SqlStore {
+    /// Connects to `url` and brings the schema up to date. An SQLite file is made where there is
+    /// none, readable by its owner only.
+    pub async fn open(url: &SecretString) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let url = url.expose_secret();
+        if let Some(path) = sqlite_path(url) {
+            create_private_file(&path).map_err(|error| {
+                StoreError::Unavailable(format!(
+                    "{} can't be made or written: {error}; check the directory and its owner",
+                    path.display()
+                ))
+            })?;
+        }
+        let options = AnyConnectOptions::from_str(url)?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(SQLITE_PRAGMAS).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await?;
+        let migrations = MIGRATIONS
+            .into_iter()
+            .map(|(version, name, sql)| {
+                Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+            })
+            .collect();
+        Migrator::with_migrations(migrations)
+            .run(&pool)
+            .await
+            .map_err(|error| StoreError::Unavailable(format!("the schema can't be brought up to date: {error}")))?;
+        Ok(SqlStore { pool })
+    }
+
+    /// The pool, for the embedded twins that live in the same database.
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite://")?;
+    let path = rest.split('?').next().unwrap_or(rest);
+    Some(PathBuf::from(path))
+}
+
+fn create_private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    // SQLite gives the files beside it the same mode.
+    let mut permissions = file.metadata()?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o600);
+        file.set_permissions(permissions)?;
+    }
+    Ok(())
+}
+
+/// `$1, $2, ...`
+fn placeholders(count: usize) -> String {
+    (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A value of a condition.
+enum Bind {
+    Text(String),
+    Integer(i64),
+}
+
+/// The conditions of a list, with numbered placeholders.
+#[derive(Default)]
+struct Conditions {
+    sql: Vec<String>,
+    binds: Vec<Bind>,
+}
+
+impl Conditions {
+    fn bind(&mut self, value: Bind) -> String {
+        self.binds.push(value);
+        format!("${}", self.binds.len())
+    }
+
+    fn filter(&mut self, filter: &KeyFilter) {
+        if let Some(tenant) = &filter.tenant_id {
+            let tenant = self.bind(Bind::Text(tenant.to_string()));
+            self.sql.push(format!("tenant_id = {tenant}"));
+        }
+        if let Some(environment) = filter.environment {
+            let environment = self.bind(Bind::Text(environment.as_str().to_owned()));
+            self.sql.push(format!("environment = {environment}"));
+        }
+        if let Some((status, now)) = filter.status {
+            let standing = match status {
+                Status::Active | Status::Expired => Standing::Active,
+                Status::Disabled => Standing::Disabled,
+                Status::Revoked => Standing::Revoked,
+            };
+            let standing = self.bind(Bind::Text(standing.as_str().to_owned()));
+            self.sql.push(format!("standing = {standing}"));
+            let now = now.as_millis();
+            match status {
+                Status::Active => {
+                    let now = self.bind(Bind::Integer(now));
+                    self.sql.push(format!("(expires_at IS NULL OR expires_at > {now})"));
+                }
+                Status::Expired => {
+                    let now = self.bind(Bind::Integer(now));
+                    self.sql.push(format!("expires_at <= {now}"));
+                }
+                Status::Disabled | Status::Revoked => {}
+            }
+        }
+        if let Some(text) = &filter.text {
+            let pattern = self.bind(Bind::Text(format!("%{}%", escape_like(&text.to_lowercase()))));
+            self.sql.push(format!(
+                "(LOWER(name) LIKE {pattern} ESCAPE '!' OR LOWER(id) LIKE {pattern} ESCAPE '!')"
+            ));
+        }
+    }
+
+    fn after(&mut self, position: Position) {
+        let time = self.bind(Bind::Integer(position.created_at.as_millis()));
+        let id = self.bind(Bind::Text(position.id.to_string()));
+        self.sql.push(format!("(created_at, id) < ({time}, {id})"));
+    }
+}
+
+fn escape_like(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
+}
+
+#[async_trait]
+impl KeyStore for SqlStore {
+    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let count = COLUMNS.split(',').count();
+        let sql = format!("INSERT INTO api_keys ({COLUMNS}) VALUES ({})", placeholders(count));
+        rows::bind(sqlx::query(AssertSqlSafe(sql)), record).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
+        let row =
+            sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::read).transpose()
+    }
+
+    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let columns: Vec<&str> = COLUMNS.split(',').map(str::trim).collect();
+        let assignments: Vec<String> =
+            columns.iter().enumerate().map(|(i, column)| format!("{column} = ${}", i + 1)).collect();
+        let expected = columns.len() + 1;
+        let sql = format!(
+            "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected}",
+            assignments.join(", ")
+        );
+        let changed = rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
+            .bind(record.revision - 1)
+            .execute(&self.pool)
+            .await?
+            .rows_affected();
+        if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.filter(filter);
+        if let Some(position) = after {
+            conditions.after(position);
+        }
+        let limit = i64::try_from(limit.min(PAGE_LEN_MAX)).unwrap_or(1);
+        let limit = conditions.bind(Bind::Integer(limit));
+        let condition = if conditions.sql.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", conditions.sql.join(" AND "))
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM api_keys {condition} ORDER BY created_at DESC, id DESC LIMIT {limit}"
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for bind in conditions.binds {
+            query = match bind {
+                Bind::Text(text) => query.bind(text),
+                Bind::Integer(number) => query.bind(number),
+            };
+        }
+        let found = query.fetch_all(&self.pool).await?;
+        found.iter().map(rows::read).collect()
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT id FROM api_keys LIMIT 1").fetch_optional(&self.pool).await?;
+        Ok(row.is_none())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::record::{PreviousSecret, tests::record};
+    use crate::key::{Environment, Generation, Policy};
+
+    async fn store(directory: &tempfile::TempDir) -> SqlStore {
+        let url = format!("sqlite://{}/deep/er/keys.db", directory.path().display());
+        SqlStore::open(&SecretString::from(url)).await.unwrap()
+    }
+
+    fn numbered(n: i64) -> KeyRecord {
+        let mut key = record();
+        key.id = format!("key{n:09}").parse().unwrap();
+        key.created_at = Timestamp::from_millis(1000 + n / 2);
+        key.name = format!("Key_{n}");
+        key
+    }
+
+    #[tokio::test]
+    async fn a_record_survives_with_every_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut key = record();
+        key.name = "Ümläut \u{1F511} 'quoted' \"and\"".to_owned();
+        key.environment = Environment::Test;
+        key.rate_limits =
+            Some(vec![Policy { name: "p".into(), quota: 1, window_seconds: 2, burst: Some(3) }]);
+        key.allowed_ips = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        key.contact_email = Some("a@b.example".into());
+        key.metadata.insert("team".into(), serde_json::json!({"a": [1, null]}));
+        key.expires_at = Some(Timestamp::MAX);
+        key.revoked_at = Some(Timestamp::from_millis(7));
+        key.previous = Some(PreviousSecret {
+            generation: Generation(1),
+            valid_until: Timestamp::from_millis(9),
+        });
+        key.generation = Generation(2);
+        let plain = { let mut k = record(); k.id = "000000000000".parse().unwrap(); k };
+        let first = store(&directory).await;
+        first.insert(&key).await.unwrap();
+        first.insert(&plain).await.unwrap();
+        first.close().await;
+        let again = store(&directory).await;
+        assert_eq!(again.get(key.id).await.unwrap(), Some(key));
+        assert_eq!(again.get(plain.id).await.unwrap(), Some(plain));
+        assert_eq!(again.get("unknownkeyid".parse().unwrap()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_file_is_its_owners_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        store.insert(&record()).await.unwrap();
+        let files: Vec<_> = std::fs::read_dir(directory.path().join("deep/er")).unwrap().collect();
+        assert!(files.len() >= 2, "the database and its write-ahead log");
+        for file in files {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stale_write_is_a_conflict() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        let mut key = record();
+        store.insert(&key).await.unwrap();
+        assert!(matches!(store.insert(&key).await, Err(StoreError::Conflict)));
+        key.revision = 2;
+        key.name = "two".into();
+        store.update(&key).await.unwrap();
+        assert!(matches!(store.update(&key).await, Err(StoreError::Conflict)));
+        assert_eq!(store.get(key.id).await.unwrap().unwrap().name, "two");
+    }
+
+    #[tokio::test]
+    async fn pages_have_every_key_once_also_while_keys_are_added() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        for n in 0..25 {
+            store.insert(&numbered(n)).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list(&KeyFilter::default(), after, 10).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(Position { created_at: last.created_at, id: last.id });
+            seen.extend(page.iter().map(|key| key.id));
+            let newer = 1000 + i64::try_from(seen.len()).unwrap();
+            store.insert(&numbered(newer)).await.unwrap();
+        }
+        let expected: Vec<KeyId> = (0..25).rev().map(|n| numbered(n).id).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[tokio::test]
+    async fn filters_select() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        let now = Timestamp::from_millis(50_000);
+        for (n, change) in [
+            (0, (|_| {}) as fn(&mut KeyRecord)),
+            (1, |key| key.standing = Standing::Disabled),
+            (2, |key| key.standing = Standing::Revoked),
+            (3, |key| key.expires_at = Some(Timestamp::from_millis(50_000))),
+            (4, |key| key.expires_at = Some(Timestamp::from_millis(50_001))),
+            (5, |key| key.tenant_id = "other".parse().unwrap()),
+            (6, |key| key.environment = Environment::Test),
+            (7, |key| key.name = "100% sure".into()),
+        ] {
+            let mut key = numbered(n);
+            change(&mut key);
+            store.insert(&key).await.unwrap();
+        }
+        let ids = async |filter: KeyFilter| -> Vec<i64> {
+            let page = store.list(&filter, None, 100).await.unwrap();
+            page.iter().map(|key| key.id.as_str()[3..].parse().unwrap()).collect()
+        };
+        let status = |status| KeyFilter { status: Some((status, now)), ..KeyFilter::default() };
+        let text = |text: &str| KeyFilter { text: Some(text.into()), ..KeyFilter::default() };
+        assert_eq!(ids(status(Status::Active)).await, [7, 6, 5, 4, 0]);
+        assert_eq!(ids(status(Status::Disabled)).await, [1]);
+        assert_eq!(ids(status(Status::Revoked)).await, [2]);
+        assert_eq!(ids(status(Status::Expired)).await, [3]);
+        let tenant = KeyFilter { tenant_id: Some("other".parse().unwrap()), ..KeyFilter::default() };
+        assert_eq!(ids(tenant).await, [5]);
+        let test = KeyFilter { environment: Some(Environment::Test), ..KeyFilter::default() };
+        assert_eq!(ids(test).await, [6]);
+        assert_eq!(ids(text("100%")).await, [7]);
+        assert_eq!(ids(text("KEY_3")).await, [3]);
+        assert_eq!(ids(text("00006")).await, [6]);
+        assert!(ids(text("x' OR '1'='1")).await.is_empty());
+    }
+}
