@@ -3,5 +3,8 @@ pub mod clock;
 pub mod config;
 pub mod key;
 pub mod limit;
+pub mod problem;
 pub mod secrets;
 pub mod store;
+pub mod telemetry;
+pub mod verify;

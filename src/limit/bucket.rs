@@ -46,6 +46,8 @@ pub struct Reading {
     pub reset_seconds: u64,
     /// Seconds until the asked cost is there, 0 if it is there now.
     pub wait_seconds: u64,
+    /// Whether this bucket is a reason for a refusal.
+    pub violated: bool,
 }
 
 impl Rate {
@@ -124,8 +126,20 @@ impl Rate {
         state.level / self.token
     }
 
-    /// What to tell a caller who asked for `cost` tokens and found a refilled `state`.
+    /// What to tell a caller whose `cost` tokens were taken: a refilled `state` without them.
+    pub fn read_passed(&self, state: State) -> Reading {
+        let (remaining, reset_seconds) = self.left(state);
+        Reading { remaining, reset_seconds, wait_seconds: 0, violated: false }
+    }
+
+    /// What to tell a caller who asks for `cost` tokens and finds a refilled `state`.
     pub fn read(&self, state: State, cost: u64) -> Reading {
+        let (remaining, reset_seconds) = self.left(state);
+        let wait_seconds = self.seconds_until(state, cost.saturating_mul(self.token));
+        Reading { remaining, reset_seconds, wait_seconds, violated: !self.affords(state, cost) }
+    }
+
+    fn left(&self, state: State) -> (u64, u64) {
         let remaining = self.tokens(state);
         let reset_seconds = if remaining == 0 {
             self.seconds_until(state, self.token)
@@ -133,8 +147,7 @@ impl Rate {
             // Exact: the product is below 2^60 because burst x window_seconds is bounded.
             (remaining * self.window_seconds).div_ceil(self.quota)
         };
-        let wait_seconds = self.seconds_until(state, cost.saturating_mul(self.token));
-        Reading { remaining, reset_seconds, wait_seconds }
+        (remaining, reset_seconds)
     }
 
     /// Seconds, rounded up, until the bucket holds `units`. For more than it can ever hold: until
@@ -177,8 +190,8 @@ mod tests {
         let (state, passed) = take(&rate, rate.full(0), 0, 1);
         assert!(passed);
         assert_eq!(
-            rate.read(state, 1),
-            Reading { remaining: 99, reset_seconds: 10, wait_seconds: 0 }
+            rate.read_passed(state),
+            Reading { remaining: 99, reset_seconds: 10, wait_seconds: 0, violated: false }
         );
     }
 
@@ -204,7 +217,7 @@ mod tests {
         assert!(passed);
         let (state, passed) = take(&rate, state, 3 * SECOND, 4);
         assert!(!passed);
-        assert_eq!(rate.read(state, 4), Reading { remaining: 3, reset_seconds: 3, wait_seconds: 1 });
+        assert_eq!(rate.read(state, 4), Reading { remaining: 3, reset_seconds: 3, wait_seconds: 1, violated: true });
         assert!(take(&rate, state, 4 * SECOND, 4).1);
     }
 
@@ -221,7 +234,7 @@ mod tests {
         let rate = rate(1, 60, 1);
         let (state, _) = take(&rate, rate.full(0), 0, 1);
         let state = rate.refilled(state, 10 * SECOND + 1);
-        assert_eq!(rate.read(state, 1), Reading { remaining: 0, reset_seconds: 50, wait_seconds: 50 });
+        assert_eq!(rate.read(state, 1), Reading { remaining: 0, reset_seconds: 50, wait_seconds: 50, violated: true });
     }
 
     #[test]

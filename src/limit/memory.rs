@@ -28,6 +28,13 @@ pub struct Decision {
     pub readings: Readings,
 }
 
+impl Decision {
+    /// Seconds after which a refused request can pass, at least 1: the value of `Retry-After`.
+    pub fn retry_after_seconds(&self) -> u64 {
+        self.readings.iter().map(|reading| reading.wait_seconds).max().unwrap_or(0).max(1)
+    }
+}
+
 /// One reading for each bucket of a request.
 pub type Readings = SmallVec<[Reading; 2]>;
 
@@ -56,9 +63,8 @@ impl Bucket {
     }
 
     /// What a caller who wants `cost` tokens would find. Takes nothing.
-    pub fn peek(&self, cost: u64, now_us: u64) -> (bool, Reading) {
-        let state = self.rate.refilled(*self.state.lock(), now_us);
-        (self.rate.affords(state, cost), self.rate.read(state, cost))
+    pub fn peek(&self, cost: u64, now_us: u64) -> Reading {
+        self.rate.read(self.rate.refilled(*self.state.lock(), now_us), cost)
     }
 
     /// Takes `cost` tokens, or what is there if that is less.
@@ -91,11 +97,7 @@ pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
         .iter()
         .zip(&held)
         .map(|(bucket, (_, state))| {
-            let mut reading = bucket.rate.read(*state, cost);
-            if allowed {
-                reading.wait_seconds = 0;
-            }
-            reading
+            if allowed { bucket.rate.read_passed(*state) } else { bucket.rate.read(*state, cost) }
         })
         .collect();
     Decision { allowed, readings }
@@ -103,16 +105,8 @@ pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
 
 /// What every bucket of a list holds, taking nothing.
 pub fn peek_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
-    let mut allowed = true;
-    let readings = buckets
-        .iter()
-        .map(|bucket| {
-            let (affords, reading) = bucket.peek(cost, now_us);
-            allowed &= affords;
-            reading
-        })
-        .collect();
-    Decision { allowed, readings }
+    let readings: Readings = buckets.iter().map(|bucket| bucket.peek(cost, now_us)).collect();
+    Decision { allowed: readings.iter().all(|reading| !reading.violated), readings }
 }
 
 #[cfg(test)]
@@ -164,7 +158,7 @@ mod tests {
         assert!(take_all(std::slice::from_ref(&old), 8, 0).allowed);
         let policy = Arc::new(Policy { name: "p".into(), quota: 100, window_seconds: 60, burst: None });
         let new = Bucket::succeed(policy, &old, 0);
-        assert_eq!(new.peek(1, 0).1.remaining, 2);
+        assert_eq!(new.peek(1, 0).remaining, 2);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 
 pub mod address;
 pub mod bucket;
+pub mod fields;
 pub mod memory;
 
 pub use address::{AddressKey, AddressLimiter};
 pub use bucket::Reading;
-pub use memory::{Bucket, Decision, take_all};
+pub use fields::LimitFields;
+pub use memory::{Bucket, Decision, peek_all, take_all};

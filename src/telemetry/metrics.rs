@@ -1,0 +1,250 @@
+//! Every metric, declared once. Names follow the Prometheus conventions; labels come from closed
+//! enums and from the configuration, never from a request.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// How one request through the proxy ended. The label `outcome`, and the word in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Passed to the upstream, which answered.
+    Forwarded,
+    NoRoute,
+    AmbiguousPath,
+    HeadersTooLarge,
+    BodyTooLarge,
+    NoCredential,
+    AmbiguousCredential,
+    /// Unknown, malformed, forged, revoked or superseded.
+    InvalidKey,
+    ExpiredKey,
+    DisabledKey,
+    AddressNotAllowed,
+    InsufficientScope,
+    RateLimited,
+    /// Too many wrong keys from this address.
+    FailedAuthLimited,
+    /// The key could not be verified now.
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimedOut,
+    /// The client went away, or broke the protocol.
+    ClientFailed,
+    Internal,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 19] = [
+        Outcome::Forwarded,
+        Outcome::NoRoute,
+        Outcome::AmbiguousPath,
+        Outcome::HeadersTooLarge,
+        Outcome::BodyTooLarge,
+        Outcome::NoCredential,
+        Outcome::AmbiguousCredential,
+        Outcome::InvalidKey,
+        Outcome::ExpiredKey,
+        Outcome::DisabledKey,
+        Outcome::AddressNotAllowed,
+        Outcome::InsufficientScope,
+        Outcome::RateLimited,
+        Outcome::FailedAuthLimited,
+        Outcome::Unavailable,
+        Outcome::UpstreamFailed,
+        Outcome::UpstreamTimedOut,
+        Outcome::ClientFailed,
+        Outcome::Internal,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Forwarded => "forwarded",
+            Outcome::NoRoute => "no_route",
+            Outcome::AmbiguousPath => "ambiguous_path",
+            Outcome::HeadersTooLarge => "headers_too_large",
+            Outcome::BodyTooLarge => "body_too_large",
+            Outcome::NoCredential => "no_credential",
+            Outcome::AmbiguousCredential => "ambiguous_credential",
+            Outcome::InvalidKey => "invalid_key",
+            Outcome::ExpiredKey => "expired_key",
+            Outcome::DisabledKey => "disabled_key",
+            Outcome::AddressNotAllowed => "address_not_allowed",
+            Outcome::InsufficientScope => "insufficient_scope",
+            Outcome::RateLimited => "rate_limited",
+            Outcome::FailedAuthLimited => "failed_auth_limited",
+            Outcome::Unavailable => "unavailable",
+            Outcome::UpstreamFailed => "upstream_failed",
+            Outcome::UpstreamTimedOut => "upstream_timed_out",
+            Outcome::ClientFailed => "client_failed",
+            Outcome::Internal => "internal",
+        }
+    }
+}
+
+/// The counters of one route, found once when the configuration is loaded.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    requests: Vec<IntCounter>,
+    shadow_refusals: Vec<IntCounter>,
+    pub duration: Histogram,
+}
+
+impl RouteMetrics {
+    /// Counts one request by its outcome.
+    pub fn count(&self, outcome: Outcome) {
+        self.requests[outcome as usize].inc();
+    }
+
+    /// Counts one request that would have been refused, were the mode not `shadow`.
+    pub fn count_shadow(&self, outcome: Outcome) {
+        self.shadow_refusals[outcome as usize].inc();
+    }
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    shadow_refusals: IntCounterVec,
+    duration: HistogramVec,
+    pub in_flight: IntGauge,
+    pub proof_hits: IntCounter,
+    pub proof_misses: IntCounter,
+    pub proof_negative_hits: IntCounter,
+    pub proof_entries: IntGauge,
+    pub live_keys: IntGauge,
+    pub forged_keys: IntCounter,
+    pub bcrypt_runs: IntCounter,
+    pub bcrypt_refused: IntCounter,
+    pub bcrypt_queued: IntGauge,
+    pub bcrypt_seconds: Histogram,
+    pub store_errors: IntCounter,
+    pub log_dropped: IntGauge,
+}
+
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+impl Metrics {
+    /// Declares and registers everything.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        let metrics = Metrics {
+            requests: register(r, IntCounterVec::new(
+                Opts::new("sidekey_requests_total", "Requests through the proxy, by route and how they ended."),
+                &["route", "outcome"],
+            )?)?,
+            shadow_refusals: register(r, IntCounterVec::new(
+                Opts::new(
+                    "sidekey_shadow_refusals_total",
+                    "Requests that would have been refused, were the mode not shadow, by route and reason.",
+                ),
+                &["route", "outcome"],
+            )?)?,
+            duration: register(r, HistogramVec::new(
+                HistogramOpts::new(
+                    "sidekey_request_duration_seconds",
+                    "Time from a request's header to the end of its answer, by route.",
+                )
+                .buckets(SECONDS.to_vec()),
+                &["route"],
+            )?)?,
+            in_flight: gauge(r, "sidekey_requests_in_flight", "Requests that are being handled now.")?,
+            proof_hits: counter(r, "sidekey_proof_hits_total", "Presented keys that were remembered as proven.")?,
+            proof_misses: counter(r, "sidekey_proof_misses_total", "Presented keys that had to be verified.")?,
+            proof_negative_hits: counter(
+                r,
+                "sidekey_proof_negative_hits_total",
+                "Presented keys that were remembered as wrong.",
+            )?,
+            proof_entries: gauge(r, "sidekey_proof_entries", "Proven keys that are remembered.")?,
+            live_keys: gauge(r, "sidekey_live_keys", "Keys whose record is held in memory.")?,
+            forged_keys: counter(
+                r,
+                "sidekey_forged_keys_total",
+                "Presented keys that this deployment did not mint, refused without a look at any store.",
+            )?,
+            bcrypt_runs: counter(r, "sidekey_bcrypt_runs_total", "bcrypt hashes computed, for checks and new keys.")?,
+            bcrypt_refused: counter(
+                r,
+                "sidekey_bcrypt_refused_total",
+                "Checks that were refused because the bcrypt queue was full.",
+            )?,
+            bcrypt_queued: gauge(r, "sidekey_bcrypt_queued", "Checks that wait for a bcrypt thread.")?,
+            bcrypt_seconds: register(r, Histogram::with_opts(
+                HistogramOpts::new("sidekey_bcrypt_duration_seconds", "Time of one bcrypt hash.")
+                    .buckets(SECONDS.to_vec()),
+            )?)?,
+            store_errors: counter(r, "sidekey_store_errors_total", "Failed calls of the database or secret store.")?,
+            log_dropped: gauge(r, "sidekey_log_lines_dropped", "Log lines dropped because their reader was too slow.")?,
+            registry: registry.clone(),
+        };
+        let build = register(r, prometheus::IntGaugeVec::new(
+            Opts::new("sidekey_build_info", "Always 1; the label names the version."),
+            &["version"],
+        )?)?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The counters of the route `name`.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let each = |counters: &IntCounterVec| {
+            Outcome::ALL.iter().map(|o| counters.with_label_values(&[name, o.as_str()])).collect()
+        };
+        RouteMetrics {
+            requests: each(&self.requests),
+            shadow_refusals: each(&self.shadow_refusals),
+            duration: self.duration.with_label_values(&[name]),
+        }
+    }
+
+    /// All values in the Prometheus text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    register(registry, IntCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    register(registry, IntGauge::new(name, help)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_index_their_counters() {
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_route_counts_under_its_name() {
+        let metrics = Metrics::new().unwrap();
+        let route = metrics.route("orders");
+        route.count(Outcome::RateLimited);
+        route.count_shadow(Outcome::NoCredential);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1"));
+        assert!(text.contains("sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"));
+    }
+}

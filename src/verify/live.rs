@@ -1,0 +1,329 @@
+//! Live keys: one object for each key in use. It holds the current record (swapped as a whole
+//! when it changes), the key's token buckets, and everything that can be computed from the record
+//! once, so that a warm request only follows pointers.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::clock::SharedClock;
+use crate::key::{Catalogue, KeyId, KeyRecord, Policy, ScopeSet};
+use crate::limit::{Bucket, LimitFields};
+
+/// The registry's locks; each guards its share of the keys.
+const SHARDS: usize = 64;
+
+/// A key in use.
+#[derive(Debug)]
+pub struct LiveKey {
+    id: KeyId,
+    view: ArcSwap<KeyView>,
+}
+
+impl LiveKey {
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The record as it is now, with what follows from it.
+    pub fn view(&self) -> arc_swap::Guard<Arc<KeyView>> {
+        self.view.load()
+    }
+}
+
+/// A record, and what follows from it.
+#[derive(Debug)]
+pub struct KeyView {
+    pub record: KeyRecord,
+    /// What the key's grants cover in the catalogue.
+    pub granted: ScopeSet,
+    /// In the order of its policies.
+    pub buckets: Box<[Arc<Bucket>]>,
+    /// `None` where the key has no limit.
+    pub limit_fields: Option<Arc<LimitFields>>,
+    pub identity: Identity,
+}
+
+/// The identity fields that the upstream sees.
+#[derive(Debug)]
+pub struct Identity {
+    pub key_id: HeaderValue,
+    pub tenant_id: HeaderValue,
+    /// Scopes, separated by spaces as in RFC 6749.
+    pub scopes: HeaderValue,
+}
+
+impl Identity {
+    fn new(record: &KeyRecord) -> Self {
+        // All three are plain ASCII by their types.
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        let scopes: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
+        Identity {
+            key_id: value(record.id.as_str()),
+            tenant_id: value(record.tenant_id.as_str()),
+            scopes: value(&scopes.join(" ")),
+        }
+    }
+}
+
+/// Makes views of records.
+pub struct ViewBuilder {
+    catalogue: Catalogue,
+    default_policies: Vec<Arc<Policy>>,
+    default_fields: Option<Arc<LimitFields>>,
+}
+
+impl ViewBuilder {
+    pub fn new(catalogue: Catalogue, default_policies: Vec<Arc<Policy>>) -> Self {
+        let default_fields = LimitFields::new(&default_policies).map(Arc::new);
+        ViewBuilder { catalogue, default_policies, default_fields }
+    }
+
+    fn build(&self, record: KeyRecord, old: Option<&KeyView>, now_us: u64) -> KeyView {
+        let (policies, limit_fields) = match &record.rate_limits {
+            None => (self.default_policies.clone(), self.default_fields.clone()),
+            Some(own) => {
+                let policies: Vec<Arc<Policy>> = own.iter().cloned().map(Arc::new).collect();
+                let fields = LimitFields::new(&policies).map(Arc::new);
+                (policies, fields)
+            }
+        };
+        let buckets = policies.into_iter().map(|policy| carry_over(policy, old, now_us)).collect();
+        KeyView {
+            granted: self.catalogue.granted(&record.scopes),
+            identity: Identity::new(&record),
+            record,
+            buckets,
+            limit_fields,
+        }
+    }
+}
+
+/// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens
+/// where it changed, a full one where it is new.
+fn carry_over(policy: Arc<Policy>, old: Option<&KeyView>, now_us: u64) -> Arc<Bucket> {
+    let before = old
+        .into_iter()
+        .flat_map(|view| view.buckets.iter())
+        .find(|bucket| bucket.policy().name == policy.name);
+    match before {
+        Some(bucket) if **bucket.policy() == *policy => bucket.clone(),
+        Some(bucket) => Arc::new(Bucket::succeed(policy, bucket, now_us)),
+        None => Arc::new(Bucket::new(policy, now_us)),
+    }
+}
+
+/// What the registry knows about one key.
+#[derive(Default)]
+struct Slot {
+    live: Option<Arc<LiveKey>>,
+    /// Loads under way.
+    loads: usize,
+    /// The newest record that was announced while the key was being loaded.
+    announced: Option<KeyRecord>,
+}
+
+/// All live keys by id. Only the cold path and administration look here; a warm request finds its
+/// live key through its proof.
+pub struct LiveKeys {
+    shards: Box<[Mutex<HashMap<KeyId, Slot>>]>,
+    builder: ViewBuilder,
+    clock: SharedClock,
+}
+
+/// A load under way: a change of the record that is announced meanwhile will not be missed.
+pub struct Load<'a> {
+    keys: &'a LiveKeys,
+    id: KeyId,
+}
+
+impl LiveKeys {
+    pub fn new(builder: ViewBuilder, clock: SharedClock) -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
+        Arc::new(LiveKeys { shards, builder, clock })
+    }
+
+    fn shard(&self, id: KeyId) -> &Mutex<HashMap<KeyId, Slot>> {
+        // Ids are random, so any of their characters spread them.
+        let bytes = id.as_str().as_bytes();
+        let mixed = bytes.iter().fold(0usize, |mix, byte| mix.wrapping_mul(31) ^ usize::from(*byte));
+        &self.shards[mixed % SHARDS]
+    }
+
+    /// Announces that the record of `id` is about to be read from the store.
+    pub fn begin_load(&self, id: KeyId) -> Load<'_> {
+        self.shard(id).lock().entry(id).or_default().loads += 1;
+        Load { keys: self, id }
+    }
+
+    /// Makes a record that was just written the current one, unless a newer one is.
+    pub fn apply(&self, record: KeyRecord) {
+        let mut shard = self.shard(record.id).lock();
+        let Some(slot) = shard.get_mut(&record.id) else { return };
+        if let Some(live) = &slot.live {
+            self.renew(live, record);
+        } else if slot.announced.as_ref().is_none_or(|known| known.revision < record.revision) {
+            slot.announced = Some(record);
+        }
+    }
+
+    fn renew(&self, live: &LiveKey, record: KeyRecord) {
+        let current = live.view.load();
+        if current.record.revision < record.revision {
+            let view = self.builder.build(record, Some(&current), self.clock.monotonic_us());
+            live.view.store(Arc::new(view));
+        }
+    }
+
+    /// Forgets keys that nothing remembers as proven and whose buckets are full.
+    pub fn sweep(&self, now_us: u64) {
+        for shard in &self.shards {
+            shard.lock().retain(|_, slot| {
+                let idle = slot.live.as_ref().is_none_or(|live| {
+                    Arc::strong_count(live) == 1
+                        && live.view.load().buckets.iter().all(|bucket| bucket.is_full(now_us))
+                });
+                slot.loads > 0 || !idle
+            });
+        }
+    }
+
+    /// How many keys are live.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether no key is live.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Load<'_> {
+    /// Makes the key live with `record`, or with a newer one that was announced meanwhile.
+    pub fn finish(self, record: KeyRecord) -> Arc<LiveKey> {
+        let keys = self.keys;
+        let mut shard = keys.shard(self.id).lock();
+        let slot = shard.entry(self.id).or_default();
+        let newest = match slot.announced.take() {
+            Some(announced) if announced.revision > record.revision => announced,
+            _ => record,
+        };
+        let live = match &slot.live {
+            Some(live) => {
+                keys.renew(live, newest);
+                live.clone()
+            }
+            None => {
+                let view = keys.builder.build(newest, None, keys.clock.monotonic_us());
+                let live = Arc::new(LiveKey { id: self.id, view: ArcSwap::from_pointee(view) });
+                slot.live = Some(live.clone());
+                live
+            }
+        };
+        // The lock is taken again when this load is dropped.
+        drop(shard);
+        live
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.keys.shard(self.id).lock();
+        if let Entry::Occupied(mut entry) = shard.entry(self.id) {
+            let slot = entry.get_mut();
+            slot.loads = slot.loads.saturating_sub(1);
+            if slot.loads == 0 {
+                slot.announced = None;
+                if slot.live.is_none() {
+                    entry.remove();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::key::record::tests::record;
+
+    fn keys() -> (Arc<LiveKeys>, Arc<ManualClock>) {
+        let clock = ManualClock::at(Timestamp::from_millis(0));
+        let policy = Policy { name: "default".into(), quota: 10, window_seconds: 1, burst: None };
+        let catalogue = Catalogue::new(vec!["orders:write".parse().unwrap()]);
+        let builder = ViewBuilder::new(catalogue, vec![Arc::new(policy)]);
+        (LiveKeys::new(builder, clock.clone()), clock)
+    }
+
+    fn revision(n: i64) -> KeyRecord {
+        KeyRecord { revision: n, name: format!("r{n}"), ..record() }
+    }
+
+    #[test]
+    fn one_object_a_key() {
+        let (keys, _) = keys();
+        let (a, b) = (keys.begin_load(record().id), keys.begin_load(record().id));
+        let (a, b) = (a.finish(revision(1)), b.finish(revision(1)));
+        assert!(Arc::ptr_eq(&a, &b));
+    }
+
+    #[test]
+    fn a_change_during_a_load_is_not_missed() {
+        let (keys, _) = keys();
+        let load = keys.begin_load(record().id);
+        keys.apply(revision(3));
+        keys.apply(revision(2));
+        assert_eq!(load.finish(revision(1)).view().record.name, "r3");
+    }
+
+    #[test]
+    fn an_older_record_never_replaces_a_newer_one() {
+        let (keys, _) = keys();
+        let live = keys.begin_load(record().id).finish(revision(5));
+        keys.apply(revision(4));
+        assert_eq!(live.view().record.name, "r5");
+        keys.begin_load(record().id).finish(revision(4));
+        assert_eq!(live.view().record.name, "r5");
+        keys.apply(revision(6));
+        assert_eq!(live.view().record.name, "r6");
+    }
+
+    #[test]
+    fn a_load_that_fails_leaves_nothing() {
+        let (keys, _) = keys();
+        drop(keys.begin_load(record().id));
+        assert!(keys.is_empty());
+        keys.apply(revision(1));
+        assert!(keys.is_empty());
+    }
+
+    #[test]
+    fn an_edit_keeps_the_bucket() {
+        let (keys, _) = keys();
+        let live = keys.begin_load(record().id).finish(revision(1));
+        assert!(crate::limit::take_all(&live.view().buckets, 10, 0).allowed);
+        keys.apply(revision(2));
+        assert!(!crate::limit::take_all(&live.view().buckets, 1, 0).allowed);
+    }
+
+    #[test]
+    fn a_key_is_only_forgotten_when_nothing_is_lost() {
+        let (keys, clock) = keys();
+        let live = keys.begin_load(record().id).finish(revision(1));
+        assert!(crate::limit::take_all(&live.view().buckets, 10, 0).allowed);
+        keys.sweep(clock.monotonic_us());
+        assert_eq!(keys.len(), 1, "still proven");
+        drop(live);
+        keys.sweep(clock.monotonic_us());
+        assert_eq!(keys.len(), 1, "its bucket is empty");
+        clock.advance(std::time::Duration::from_secs(1));
+        keys.sweep(clock.monotonic_us());
+        assert!(keys.is_empty());
+    }
+}

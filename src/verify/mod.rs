@@ -1,0 +1,259 @@
+//! Presented key -> live key, or a reason.
+//!
+//! A proof is not an authority: what is remembered here is only that a presented key matched a
+//! stored hash, which never changes. Whether the key may act now is read from its live record on
+//! every request (see [`crate::key::KeyRecord::authority`]).
+//!
+//! ```text
+//! presented --digest--> proofs: hit -> live key                    (warm: one lookup)
+//!                       miss -> form and keyed check               (no store is asked)
+//!                            -> one flight per digest: record, hash, bcrypt pool -> proof
+//! ```
+//!
+//! Thread safety: everything is shared and lock-free on a hit. Failure: what can't be verified now
+//! is [`Refusal::Unavailable`] and is not remembered.
+
+pub mod live;
+pub mod pool;
+pub mod proofs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+pub use live::{KeyView, LiveKey, LiveKeys, ViewBuilder};
+pub use pool::BcryptPool;
+pub use proofs::{Digest, Proof, Proofs, Recall};
+
+use crate::clock::SharedClock;
+use crate::key::format::KEY_LEN_MAX;
+use crate::key::record::Standing;
+use crate::key::{KeyId, KeyRecord, MintKeys, Presented};
+use crate::secrets::SecretStore;
+use crate::store::KeyStore;
+use crate::telemetry::Metrics;
+
+/// Why a presented key was not proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Unknown, malformed, forged, revoked, or an old secret.
+    Invalid,
+    /// It can't be said now: a store is away, or too many checks wait.
+    Unavailable,
+}
+
+type Outcome = Result<Proof, Refusal>;
+
+/// Verifies presented keys.
+pub struct Verifier {
+    proofs: Proofs,
+    live: Arc<LiveKeys>,
+    mint_keys: MintKeys,
+    store: Arc<dyn KeyStore>,
+    secrets: Arc<dyn SecretStore>,
+    pool: Arc<BcryptPool>,
+    flights: Mutex<HashMap<Digest, watch::Receiver<Option<Outcome>>>>,
+    flights_max: usize,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    /// Where flights run, so that a client who goes away doesn't end the check that others wait for.
+    runtime: Handle,
+}
+
+/// What a [`Verifier`] is made of.
+pub struct Parts {
+    pub proofs: Proofs,
+    pub live: Arc<LiveKeys>,
+    pub mint_keys: MintKeys,
+    pub store: Arc<dyn KeyStore>,
+    pub secrets: Arc<dyn SecretStore>,
+    pub pool: Arc<BcryptPool>,
+    pub clock: SharedClock,
+    pub metrics: Arc<Metrics>,
+    pub runtime: Handle,
+}
+
+/// Takes a flight out of the list however it ends.
+struct Landing<'a> {
+    verifier: &'a Verifier,
+    digest: Digest,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.verifier.flights.lock().remove(&self.digest);
+    }
+}
+
+impl Verifier {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Verifier {
+            flights_max: parts.pool.capacity(),
+            proofs: parts.proofs,
+            live: parts.live,
+            mint_keys: parts.mint_keys,
+            store: parts.store,
+            secrets: parts.secrets,
+            pool: parts.pool,
+            flights: Mutex::new(HashMap::new()),
+            clock: parts.clock,
+            metrics: parts.metrics,
+            runtime: parts.runtime,
+        })
+    }
+
+    /// What is remembered about `presented`. No store, no HMAC, no bcrypt.
+    pub fn recall(&self, presented: &str) -> Recall {
+        if presented.len() > KEY_LEN_MAX {
+            // Not a key, and not worth a digest: it may be as long as the header limit allows.
+            return Recall::Refused;
+        }
+        let recalled = self.proofs.recall(presented);
+        match &recalled {
+            Recall::Proven(_) => self.metrics.proof_hits.inc(),
+            Recall::Refused => self.metrics.proof_negative_hits.inc(),
+            Recall::Unknown(_) => self.metrics.proof_misses.inc(),
+        }
+        recalled
+    }
+
+    /// Verifies `presented`, which [`Verifier::recall`] did not know.
+    pub async fn verify(self: &Arc<Self>, presented: &str, digest: Digest) -> Outcome {
+        let key = self.minted(presented)?;
+        let mut flight = self.board(presented, key, digest)?;
+        let landed = match flight.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            // The flight ended without an answer.
+            Err(_) => None,
+        };
+        landed.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Recalls or verifies, for callers that are not on the request path.
+    pub async fn prove(self: &Arc<Self>, presented: &str) -> Outcome {
+        match self.recall(presented) {
+            Recall::Proven(proof) => Ok(proof),
+            Recall::Refused => Err(Refusal::Invalid),
+            Recall::Unknown(digest) => self.verify(presented, digest).await,
+        }
+    }
+
+    /// The form and the keyed check: what fails here costs neither a look-up nor bcrypt.
+    fn minted(&self, presented: &str) -> Result<KeyId, Refusal> {
+        let Some(key) = Presented::parse(presented) else { return Err(Refusal::Invalid) };
+        if !self.mint_keys.minted(&key) {
+            self.metrics.forged_keys.inc();
+            return Err(Refusal::Invalid);
+        }
+        Ok(key.id())
+    }
+
+    /// Joins the flight of `digest`, or starts it.
+    fn board(
+        self: &Arc<Self>,
+        presented: &str,
+        key: KeyId,
+        digest: Digest,
+    ) -> Result<watch::Receiver<Option<Outcome>>, Refusal> {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&digest) {
+            return Ok(flight.clone());
+        }
+        if flights.len() >= self.flights_max {
+            self.metrics.bcrypt_refused.inc();
+            return Err(Refusal::Unavailable);
+        }
+        let (sender, receiver) = watch::channel(None);
+        flights.insert(digest, receiver.clone());
+        drop(flights);
+        let (verifier, presented) = (self.clone(), Zeroizing::new(presented.to_owned()));
+        self.runtime.spawn(async move {
+            let outcome = {
+                let _landing = Landing { verifier: &verifier, digest };
+                let outcome = verifier.fly(&presented, key).await;
+                match &outcome {
+                    Ok(proof) => verifier.proofs.insert(digest, proof.clone()),
+                    Err(Refusal::Invalid) => verifier.proofs.refuse(digest),
+                    Err(Refusal::Unavailable) => {}
+                }
+                outcome
+            };
+            sender.send_replace(Some(outcome));
+        });
+        Ok(receiver)
+    }
+
+    /// Record, hash, bcrypt.
+    async fn fly(&self, presented: &str, id: KeyId) -> Outcome {
+        let secret = match Presented::parse(presented) {
+            Some(key) => Zeroizing::new(key.secret().to_owned()),
+            None => return Err(Refusal::Invalid),
+        };
+        // Announced before the record is read, so that a change in between is not missed.
+        let load = self.live.begin_load(id);
+        let record = self.store.get(id).await.map_err(|error| self.away("read a key", &error))?;
+        let record = match record {
+            Some(record) if record.standing != Standing::Revoked => record,
+            _ => return Err(Refusal::Invalid),
+        };
+        let generation = self.matching_generation(&record, secret).await?;
+        Ok(Proof { key: load.finish(record), generation })
+    }
+
+    /// Which of the key's accepted secrets `secret` is.
+    async fn matching_generation(
+        &self,
+        record: &KeyRecord,
+        secret: Zeroizing<String>,
+    ) -> Result<crate::key::Generation, Refusal> {
+        let hashes = self
+            .secrets
+            .hashes(&record.tenant_id, record.id)
+            .await
+            .map_err(|error| self.away("read a key's hash", &error))?;
+        let now = self.clock.now();
+        let mut tried = false;
+        for stored in hashes.into_iter().filter(|stored| record.accepts(stored.generation, now)) {
+            tried = true;
+            let secret = secret.clone();
+            let hash = stored.hash;
+            let matches = self.pool.run(move || hash.verify(&secret)).await.map_err(|_| Refusal::Unavailable)?;
+            match matches {
+                Ok(true) => return Ok(stored.generation),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(key_id = %record.id, %error, "a key's stored hash can't be used; regenerate the key");
+                    self.metrics.store_errors.inc();
+                    return Err(Refusal::Unavailable);
+                }
+            }
+        }
+        if !tried {
+            tracing::error!(key_id = %record.id, "a key has no stored hash; regenerate the key");
+            self.metrics.store_errors.inc();
+            return Err(Refusal::Unavailable);
+        }
+        Err(Refusal::Invalid)
+    }
+
+    fn away(&self, what: &str, error: &dyn std::error::Error) -> Refusal {
+        tracing::error!(%error, "could not {what}");
+        self.metrics.store_errors.inc();
+        Refusal::Unavailable
+    }
+
+    /// Brings gauges up to date and forgets idle keys. Called from time to time.
+    pub fn tidy(&self) {
+        self.proofs.tidy();
+        self.live.sweep(self.clock.monotonic_us());
+        self.metrics.proof_entries.set(i64::try_from(self.proofs.len()).unwrap_or(i64::MAX));
+        self.metrics.live_keys.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests;
