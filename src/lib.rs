@@ -4,6 +4,7 @@ pub mod config;
 pub mod key;
 pub mod limit;
 pub mod problem;
+pub mod proxy;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

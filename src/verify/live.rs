@@ -29,6 +29,11 @@ impl LiveKey {
         self.id
     }
 
+    /// The same, to be kept for the length of a request.
+    pub fn view_full(&self) -> Arc<KeyView> {
+        self.view.load_full()
+    }
+
     /// The record as it is now, with what follows from it.
     pub fn view(&self) -> arc_swap::Guard<Arc<KeyView>> {
         self.view.load()

@@ -1,0 +1,269 @@
+//! Where a request carries its key: finding it, and taking it out of what the upstream sees.
+//!
+//! A request may carry one credential. Two of them, or one twice, can be read differently by
+//! whoever looks next, so that is an error (RFC 6750, section 2).
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
+use zeroize::Zeroizing;
+
+use crate::config::settings::Source;
+use crate::key::Presented;
+
+/// A credential in a request.
+pub struct Found<'a> {
+    /// The key as presented.
+    pub text: Cow<'a, str>,
+    /// Which of the configured sources has it.
+    pub source: usize,
+}
+
+/// More than one credential, or one that stands there twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ambiguous;
+
+/// Finds the credential of a request with these fields and this query.
+pub fn find<'a>(
+    sources: &[Source],
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+) -> Result<Option<Found<'a>>, Ambiguous> {
+    let mut found: Option<Found<'a>> = None;
+    for (index, source) in sources.iter().enumerate() {
+        let text = match source {
+            Source::Bearer => bearer(headers)?,
+            Source::Basic => basic(headers)?,
+            Source::Header(name) => only(headers.get_all(name).iter())?.map(text_of),
+            Source::Query(name) => only(query_values(query.unwrap_or_default(), name))?,
+            Source::Cookie(name) => only(cookie_values(headers, name))?.map(Cow::Borrowed),
+        };
+        if let Some(text) = text {
+            if found.is_some() {
+                return Err(Ambiguous);
+            }
+            found = Some(Found { text, source: index });
+        }
+    }
+    Ok(found)
+}
+
+fn only<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Ambiguous> {
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Ambiguous),
+        (first, None) => Ok(first),
+    }
+}
+
+/// A field's value. One that is not text can't be a key, and is presented as the empty one.
+fn text_of(value: &http::HeaderValue) -> Cow<'_, str> {
+    Cow::Borrowed(value.to_str().unwrap_or_default().trim())
+}
+
+/// What stands behind `scheme` in the Authorization field.
+fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a str>, Ambiguous> {
+    let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };
+    let Ok(text) = value.to_str() else { return Ok(None) };
+    let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+    Ok(name.eq_ignore_ascii_case(scheme).then(|| rest.trim()))
+}
+
+fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
+    Ok(authorization(headers, "Bearer")?.map(Cow::Borrowed))
+}
+
+/// The key in HTTP Basic (RFC 7617) is the password, or the user name where that is the one that
+/// looks like a key or where there is no password.
+fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
+    let Some(encoded) = authorization(headers, "Basic")? else { return Ok(None) };
+    let decoded = STANDARD.decode(encoded).or_else(|_| {
+        // Some clients leave the padding out.
+        STANDARD_NO_PAD.decode(encoded)
+    });
+    let pair = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = Zeroizing::new(pair.unwrap_or_default());
+    let (user, password) = pair.split_once(':').unwrap_or((pair.as_str(), ""));
+    let is_user = password.is_empty() || Presented::parse(user).is_some();
+    Ok(Some(Cow::Owned(if is_user { user } else { password }.to_owned())))
+}
+
+fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    form_urlencoded::parse(query.as_bytes()).filter(move |(n, _)| n == name).map(|(_, value)| value)
+}
+
+fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.split_once('='))
+        .filter(move |(n, _)| n.trim() == name)
+        .map(|(_, value)| value.trim().trim_matches('"'))
+}
+
+/// `query` without the parameters called `name`, however that name is encoded. What stays keeps
+/// its order and its bytes. `None` where nothing stays.
+pub fn query_without(query: &str, name: &str) -> Option<String> {
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| form_urlencoded::parse(pair.as_bytes()).next().is_none_or(|(n, _)| n != name))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// A Cookie field without the cookie called `name`. `None` where nothing stays.
+pub fn cookies_without(line: &str, name: &str) -> Option<String> {
+    let kept: Vec<&str> = line
+        .split(';')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty() && pair.split('=').next().is_none_or(|n| n.trim() != name))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    fn all_sources() -> Vec<Source> {
+        vec![
+            Source::Bearer,
+            Source::Basic,
+            Source::Header(HeaderName::from_static("x-api-key")),
+            Source::Query("api key".into()),
+            Source::Cookie("key".into()),
+        ]
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn found(lines: &[(&'static str, &str)], query: &str) -> Result<Option<String>, Ambiguous> {
+        let headers = headers(lines);
+        find(&all_sources(), &headers, Some(query)).map(|found| found.map(|f| f.text.into_owned()))
+    }
+
+    fn key() -> String {
+        use crate::key::{Environment, MintKey, MintKeys};
+        use secrecy::ExposeSecret;
+        let keys = MintKeys::new(MintKey::new(&[1; 32]), vec![]);
+        keys.mint(&"sk".parse().unwrap(), Environment::Live).unwrap().text.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn each_source_is_read() {
+        let key = key();
+        let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
+        for (lines, query) in [
+            (vec![("authorization", format!("Bearer {key}"))], String::new()),
+            (vec![("authorization", format!("bEARER   {key} "))], String::new()),
+            (vec![("authorization", basic(format!("user:{key}")))], String::new()),
+            (vec![("authorization", basic(format!("{key}:")))], String::new()),
+            (vec![("authorization", basic(key.clone()))], String::new()),
+            (vec![("authorization", basic(format!("{key}:x-oauth-basic")))], String::new()),
+            (vec![("authorization", basic(format!("{key}:")).replace('=', ""))], String::new()),
+            (vec![("x-api-key", format!(" {key} "))], String::new()),
+            (vec![("cookie", format!("a=b; key={key}; c=d"))], String::new()),
+            (vec![("cookie", "a=b".to_owned()), ("cookie", format!("key=\"{key}\""))], String::new()),
+            (vec![], format!("a=b&api+key={key}")),
+            (vec![], format!("%61pi%20ke%79={}", key.replace('_', "%5F"))),
+        ] {
+            let lines: Vec<(&'static str, &str)> = lines.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            assert_eq!(found(&lines, &query), Ok(Some(key.clone())), "{lines:?} {query}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_credential_is_left_alone() {
+        for lines in [vec![], vec![("authorization", "Digest x")], vec![("cookie", "akey=1; b")]] {
+            assert_eq!(found(&lines, "a=b"), Ok(None), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_credential_is_presented_too() {
+        for lines in [
+            vec![("authorization", "Bearer")],
+            vec![("authorization", "Bearer ")],
+            vec![("authorization", "Basic !!!")],
+            vec![("x-api-key", "")],
+        ] {
+            assert_eq!(found(&lines, ""), Ok(Some(String::new())), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_one_is_ambiguous() {
+        for (lines, query) in [
+            (vec![("authorization", "Bearer a"), ("authorization", "Bearer a")], ""),
+            (vec![("authorization", "Bearer a"), ("authorization", "Digest b")], ""),
+            (vec![("authorization", "Bearer a"), ("x-api-key", "b")], ""),
+            (vec![("authorization", "Bearer a"), ("x-api-key", "a")], ""),
+            (vec![("x-api-key", "a"), ("x-api-key", "b")], ""),
+            (vec![("x-api-key", "a")], "api+key=b"),
+            (vec![], "api+key=a&api%20key=b"),
+            (vec![("cookie", "key=a; key=b")], ""),
+        ] {
+            assert_eq!(found(&lines, query), Err(Ambiguous), "{lines:?} {query}");
+        }
+    }
+
+    #[test]
+    fn hiding_keeps_the_rest_as_it_came() {
+        for (query, rest) in [
+            ("key=1", None),
+            ("a=b&key=1&c=%20d", Some("a=b&c=%20d")),
+            ("%6bey=1&a&&b=", Some("a&&b=")),
+            ("key", None),
+            ("akey=1", Some("akey=1")),
+            ("KEY=1&key=2&key=3", Some("KEY=1")),
+        ] {
+            assert_eq!(query_without(query, "key").as_deref(), rest, "{query}");
+        }
+        for (line, rest) in [
+            ("key=1", None),
+            ("a=b; key=1;c=d", Some("a=b; c=d")),
+            ("akey=1; key2=3", Some("akey=1; key2=3")),
+        ] {
+            assert_eq!(cookies_without(line, "key").as_deref(), rest, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_hidden_parameter_is_gone_in_any_encoding(
+            value in "[a-z]{1,8}",
+            encode in proptest::collection::vec(any::<bool>(), 3),
+            before in "[a-z=&%+]{0,10}",
+        ) {
+            let name: String = "key".chars().zip(&encode)
+                .map(|(c, encoded)| if *encoded { format!("%{:02X}", u32::from(c)) } else { c.to_string() })
+                .collect();
+            let rest = query_without(&format!("{before}&{name}={value}"), "key").unwrap_or_default();
+            prop_assert!(form_urlencoded::parse(rest.as_bytes()).all(|(n, _)| n != "key"));
+        }
+
+        #[test]
+        fn no_field_makes_it_panic(authorization in "\\PC{0,40}", cookie in "[ -~]{0,40}", query in "\\PC{0,40}") {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_str(&authorization) {
+                headers.append("authorization", value);
+            }
+            if let Ok(value) = HeaderValue::from_str(&cookie) {
+                headers.append("cookie", value);
+            }
+            let _ = find(&all_sources(), &headers, Some(&query));
+        }
+    }
+}

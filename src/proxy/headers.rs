@@ -1,0 +1,261 @@
+//! Header fields that Sidekey writes and takes away: identity and forwarding fields on what the
+//! upstream sees, rate-limit fields on what the client sees.
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::client::X_FORWARDED_FOR;
+use super::credential::{cookies_without, query_without};
+use super::target;
+use crate::clock::Timestamp;
+use crate::config::settings::{LimitSettings, Source};
+use crate::limit::{LimitFields, Reading};
+use crate::verify::live::Identity;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+/// A request id that a trusted proxy may set has at most this many characters.
+const REQUEST_ID_LEN_MAX: usize = 128;
+
+/// Whether `name` is one of the fields by which the upstream knows who calls. Underscores count
+/// as hyphens: CGI, WSGI and their kin can't tell them apart.
+fn is_identity_field(name: &str) -> bool {
+    let is = |field: &str| {
+        name.len() == field.len()
+            && name.bytes().zip(field.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    let starts = |field: &str| {
+        name.len() > field.len()
+            && name.bytes().zip(field.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    name.starts_with('x') && (is("x-request-id") || starts("x-sidekey-"))
+}
+
+/// Takes away every identity field that the client sent.
+pub fn remove_identity(request: &mut RequestHeader) {
+    // Nearly no request has one: look before anything is copied.
+    while let Some(name) =
+        request.headers.keys().find(|name| is_identity_field(name.as_str())).cloned()
+    {
+        request.remove_header(&name);
+    }
+}
+
+/// Says who calls.
+pub fn insert_identity(request: &mut RequestHeader, identity: &Identity) -> Result<()> {
+    request.insert_header("X-Sidekey-Key-Id", identity.key_id.clone())?;
+    request.insert_header("X-Sidekey-Tenant-Id", identity.tenant_id.clone())?;
+    request.insert_header("X-Sidekey-Scopes", identity.scopes.clone())
+}
+
+/// The request id that a proxy in front has set, if it has the form of one.
+pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(X_REQUEST_ID)?;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let well_formed =
+        (1..=REQUEST_ID_LEN_MAX).contains(&value.len()) && value.as_bytes().iter().all(plain);
+    well_formed.then(|| value.clone())
+}
+
+/// Appends the connection's other end to `X-Forwarded-For`, so that the upstream still sees it.
+pub fn append_forwarded_for(request: &mut RequestHeader, peer: IpAddr) -> Result<()> {
+    let peer = peer.to_canonical().to_string();
+    let mut chain = String::new();
+    for line in request.headers.get_all(X_FORWARDED_FOR) {
+        chain.push_str(&String::from_utf8_lossy(line.as_bytes()));
+        chain.push_str(", ");
+    }
+    chain.push_str(&peer);
+    request.insert_header("X-Forwarded-For", chain)
+}
+
+/// Takes the credential away from where `source` had it.
+pub fn hide(request: &mut RequestHeader, source: &Source) -> Result<()> {
+    match source {
+        Source::Bearer | Source::Basic => {
+            request.remove_header(&AUTHORIZATION);
+        }
+        Source::Header(name) => {
+            request.remove_header(name);
+        }
+        Source::Query(name) => hide_query(request, name)?,
+        Source::Cookie(name) => hide_cookie(request, name)?,
+    }
+    Ok(())
+}
+
+fn hide_query(request: &mut RequestHeader, name: &str) -> Result<()> {
+    let target = String::from_utf8_lossy(request.raw_path()).into_owned();
+    let (path, query) = target::split(&target);
+    let hidden = match query.and_then(|query| query_without(query, name)) {
+        Some(rest) => format!("{path}?{rest}"),
+        None => path.to_owned(),
+    };
+    request.set_raw_path(hidden.as_bytes())
+}
+
+fn hide_cookie(request: &mut RequestHeader, name: &str) -> Result<()> {
+    let lines: Vec<String> = request
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| cookies_without(&String::from_utf8_lossy(line.as_bytes()), name))
+        .collect();
+    request.remove_header(&COOKIE);
+    for line in lines {
+        request.append_header(COOKIE, line)?;
+    }
+    Ok(())
+}
+
+/// Adds the rate-limit fields. What the upstream says of limits of its own stays, and where it is
+/// the stricter one, its `X-RateLimit-*` stay too.
+pub fn insert_limits(
+    response: &mut ResponseHeader,
+    settings: &LimitSettings,
+    fields: &LimitFields,
+    readings: &[Reading],
+    now: Timestamp,
+) -> Result<()> {
+    if settings.ratelimit_fields {
+        if let Some(ratelimit) = fields.ratelimit(readings) {
+            add(response, "RateLimit-Policy", &RATELIMIT_POLICY, fields.policy().clone())?;
+            add(response, "RateLimit", &RATELIMIT, ratelimit)?;
+        }
+    }
+    if !settings.x_ratelimit_fields {
+        return Ok(());
+    }
+    let Some(closest) = fields.closest(readings) else { return Ok(()) };
+    let stricter = response
+        .headers
+        .get(X_RATELIMIT_REMAINING)
+        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
+        .is_some_and(|theirs| theirs <= closest.remaining);
+    if stricter {
+        return Ok(());
+    }
+    let reset = u64::try_from(now.as_seconds()).unwrap_or(0).saturating_add(closest.reset_seconds);
+    response.insert_header("X-RateLimit-Limit", HeaderValue::from(closest.limit))?;
+    response.insert_header("X-RateLimit-Remaining", HeaderValue::from(closest.remaining))?;
+    response.insert_header("X-RateLimit-Reset", HeaderValue::from(reset))
+}
+
+/// Adds a member to a list field: a line more where there is one already.
+fn add(
+    response: &mut ResponseHeader,
+    written: &'static str,
+    name: &HeaderName,
+    value: HeaderValue,
+) -> Result<()> {
+    if response.headers.contains_key(name) {
+        response.append_header(written, value).map(|_| ())
+    } else {
+        response.insert_header(written, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Policy;
+    use std::sync::Arc;
+
+    fn request(target: &str, lines: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for (name, value) in lines {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn identity_fields_of_the_client_are_gone_however_they_are_written() {
+        let mut request = request(
+            "/",
+            &[
+                ("X-Sidekey-Key-Id", "a"),
+                ("x_sidekey_key_id", "b"),
+                ("X-SIDEKEY_Scopes", "c"),
+                ("X-Sidekey-Anything", "d"),
+                ("X_Request-ID", "e"),
+                ("X-Request-Id", "f"),
+                ("X-Request-Idx", "stays"),
+                ("Sidekey-Key-Id", "stays"),
+            ],
+        );
+        remove_identity(&mut request);
+        let names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-request-idx", "sidekey-key-id"]);
+    }
+
+    #[test]
+    fn only_plain_request_ids_are_taken_over() {
+        for (value, taken) in [("a-1_B.c", true), ("", false), ("a b", false), ("a\"b", false)] {
+            let request = request("/", &[]);
+            let mut headers = request.headers.clone();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            assert_eq!(request_id(&headers).is_some(), taken, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_chain_of_proxies_grows() {
+        let mut request = request("/", &[("X-Forwarded-For", "198.51.100.1"), ("x-forwarded-for", "10.0.0.2")]);
+        append_forwarded_for(&mut request, "10.0.0.3".parse().unwrap()).unwrap();
+        let lines: Vec<_> = request.headers.get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(lines, ["198.51.100.1, 10.0.0.2, 10.0.0.3"]);
+    }
+
+    #[test]
+    fn the_credential_goes_and_the_rest_stays() {
+        let mut query = request("/a?b=1&%6bey=s3cret&c=%20", &[]);
+        hide(&mut query, &Source::Query("key".into())).unwrap();
+        assert_eq!(query.raw_path(), b"/a?b=1&c=%20");
+        let mut alone = request("/a?key=s3cret", &[]);
+        hide(&mut alone, &Source::Query("key".into())).unwrap();
+        assert_eq!(alone.raw_path(), b"/a");
+        let mut cookies = request("/", &[("Cookie", "a=1; key=s3cret"), ("Cookie", "key=s3cret")]);
+        hide(&mut cookies, &Source::Cookie("key".into())).unwrap();
+        assert_eq!(cookies.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1"]);
+        let mut bearer = request("/", &[("Authorization", "Bearer s3cret"), ("Accept", "*/*")]);
+        hide(&mut bearer, &Source::Bearer).unwrap();
+        assert_eq!(bearer.headers.len(), 1);
+    }
+
+    #[test]
+    fn the_upstreams_own_limits_are_never_made_more_permissive() {
+        let policy = Policy { name: "p".into(), quota: 10, window_seconds: 1, burst: None };
+        let fields = LimitFields::new(&[Arc::new(policy.clone())]).unwrap();
+        let settings = LimitSettings {
+            default: vec![],
+            anonymous: vec![],
+            failed_auth: Arc::new(policy),
+            max_addresses: 1,
+            ratelimit_fields: true,
+            x_ratelimit_fields: true,
+        };
+        let reading = Reading { remaining: 7, reset_seconds: 1, wait_seconds: 0, violated: false };
+        let now = Timestamp::from_millis(1_000_900);
+        for (theirs, expected) in [("3", "3"), ("7", "7"), ("9", "7"), ("many", "7")] {
+            let mut response = ResponseHeader::build(200, None).unwrap();
+            response.insert_header("X-RateLimit-Remaining", theirs).unwrap();
+            response.insert_header("RateLimit", "\"theirs\";r=1;t=1").unwrap();
+            insert_limits(&mut response, &settings, &fields, &[reading], now).unwrap();
+            assert_eq!(response.headers["x-ratelimit-remaining"], expected);
+            let members: Vec<_> = response.headers.get_all("ratelimit").iter().collect();
+            assert_eq!(members, ["\"theirs\";r=1;t=1", "\"p\";r=7;t=1"]);
+        }
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        insert_limits(&mut response, &settings, &fields, &[reading], now).unwrap();
+        assert_eq!(response.headers["x-ratelimit-limit"], "10");
+        assert_eq!(response.headers["x-ratelimit-reset"], "1001");
+        assert_eq!(response.headers["ratelimit-policy"], "\"p\";q=10;w=1");
+    }
+}

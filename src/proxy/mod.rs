@@ -1,0 +1,414 @@
+//! The port that clients call. The hooks of [`Gateway`] read like a table of contents; the
+//! thinking is in plain functions beside it that a unit test can call without a server.
+//!
+//! ```text
+//! request_filter          admit: target, route, credential, proof, decide, limits -> pass or refuse
+//! upstream_peer           whose turn it is
+//! upstream_request_filter credential out, identity in
+//! response_filter         rate-limit fields, request id
+//! logging                 counters, access log
+//! ```
+
+pub mod admit;
+pub mod client;
+pub mod credential;
+pub mod decide;
+pub mod echo;
+pub mod headers;
+pub mod respond;
+pub mod route;
+pub mod target;
+pub mod upstream;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use prometheus::IntGauge;
+use smallvec::SmallVec;
+
+use crate::clock::SharedClock;
+use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
+use crate::limit::{AddressLimiter, Decision, LimitFields};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{Outcome, RouteMetrics};
+use crate::verify::{KeyView, Verifier};
+use decide::Refusal;
+use respond::{Answer, Challenges, Circumstances};
+use route::{Route, RouteTable};
+use upstream::{ATTEMPTS_MAX, Endpoint};
+
+/// The name of no route, in metrics and logs.
+const NO_ROUTE: &str = "(none)";
+
+/// Everything that a request meets on its way.
+pub struct Gateway {
+    pub settings: ProxySettings,
+    pub credentials: CredentialSettings,
+    pub limits: LimitSettings,
+    pub access_log: AccessLog,
+    pub routes: RouteTable,
+    pub verifier: Arc<Verifier>,
+    pub anonymous: AddressLimiter,
+    pub anonymous_fields: Option<Arc<LimitFields>>,
+    pub failed_auth: AddressLimiter,
+    pub challenges: Challenges,
+    pub clock: SharedClock,
+    pub metrics: Arc<Metrics>,
+    pub no_route: RouteMetrics,
+}
+
+/// Counts a request as being handled for as long as it lives.
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        InFlight(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is known about one request.
+pub struct Context {
+    started_us: u64,
+    request_id: HeaderValue,
+    peer: Option<IpAddr>,
+    client: IpAddr,
+    route: Option<Arc<Route>>,
+    /// The record that the request was decided on.
+    key: Option<Arc<KeyView>>,
+    limits: Option<(Arc<LimitFields>, Decision)>,
+    /// Which of the credential sources is to be hidden.
+    hide: Option<usize>,
+    /// Why the request is refused, or failed.
+    refusal: Option<Refusal>,
+    /// Why it would have been refused, were the mode not `shadow`.
+    shadow: Option<Refusal>,
+    body_bytes: u64,
+    tried: SmallVec<[SocketAddr; ATTEMPTS_MAX]>,
+    endpoint: Option<Arc<Endpoint>>,
+    _in_flight: InFlight,
+}
+
+impl Context {
+    fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    fn limits(&self) -> Option<(&LimitFields, &Decision)> {
+        self.limits.as_ref().map(|(fields, decision)| (&**fields, decision))
+    }
+}
+
+/// 128 random bits in hexadecimal: unique, not secret; the form of a W3C trace id.
+fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut number = fastrand::u128(..);
+    let mut text = [0u8; 32];
+    for digit in &mut text {
+        *digit = DIGITS[(number & 15) as usize];
+        number >>= 4;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            started_us: self.clock.monotonic_us(),
+            request_id: HeaderValue::from_static(""),
+            peer: None,
+            client: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            route: None,
+            key: None,
+            limits: None,
+            hide: None,
+            refusal: None,
+            shadow: None,
+            body_bytes: 0,
+            tried: SmallVec::new(),
+            endpoint: None,
+            _in_flight: InFlight::new(&self.metrics.in_flight),
+        }
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // Pingora's default is a disabled compression module on every request.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        let timeout = Some(self.settings.client_timeout);
+        session.set_read_timeout(timeout);
+        session.set_write_timeout(timeout);
+        if session.get_keepalive().is_some() {
+            // HTTP/1.1 requests come with a keep-alive that never ends.
+            session.set_keepalive(Some(self.settings.keepalive.as_secs()));
+        }
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let headers = &session.req_header().headers;
+        let trusted = &self.settings.trusted_proxies;
+        ctx.peer = peer;
+        ctx.client = client::address(peer, headers, trusted);
+        let theirs = peer
+            .filter(|peer| client::is_trusted(peer.to_canonical(), trusted))
+            .and_then(|_| headers::request_id(headers));
+        ctx.request_id = theirs.unwrap_or_else(new_request_id);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        match self.admit(session, ctx).await {
+            Ok(()) => Ok(false),
+            Err(refusal) if self.settings.mode == Mode::Shadow && ctx.route.is_some() => {
+                ctx.shadow = Some(refusal);
+                Ok(false)
+            }
+            Err(refusal) => {
+                self.refuse(session, ctx, refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let upstream = match &ctx.route {
+            Some(route) => &route.upstream,
+            None => return Error::err_in(ErrorType::InternalError),
+        };
+        let Some(endpoint) = upstream.pick(&ctx.tried, self.clock.monotonic_us()) else {
+            return Error::err_up(ErrorType::ConnectNoRoute);
+        };
+        let peer = upstream.peer(&endpoint);
+        ctx.endpoint = Some(endpoint);
+        Ok(peer)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        headers::remove_identity(request);
+        if let Some(source) = ctx.hide.and_then(|index| self.credentials.sources.get(index)) {
+            headers::hide(request, source)?;
+        }
+        if let Some(key) = &ctx.key {
+            headers::insert_identity(request, &key.identity)?;
+        }
+        request.insert_header("X-Request-Id", ctx.request_id.clone())?;
+        match ctx.peer {
+            Some(peer) => headers::append_forwarded_for(request, peer),
+            None => Ok(()),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        // What flows through an upgraded connection is not a body.
+        if let (Some(chunk), Some(route), false) = (&body, &ctx.route, session.was_upgraded()) {
+            ctx.body_bytes = ctx.body_bytes.saturating_add(chunk.len() as u64);
+            if ctx.body_bytes > route.max_body_bytes {
+                if self.settings.mode == Mode::Enforce {
+                    ctx.refusal = Some(Refusal::BodyTooLarge);
+                    return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+                }
+                ctx.shadow.get_or_insert(Refusal::BodyTooLarge);
+            }
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        self.insert_common(response, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(endpoint) = &ctx.endpoint {
+            endpoint.pause(self.clock.monotonic_us());
+            ctx.tried.push(endpoint.address());
+        }
+        let known = ctx.route.as_ref().map_or(0, |route| route.upstream.endpoint_count());
+        error.set_retry(ctx.tried.len() < known.min(ATTEMPTS_MAX));
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let refusal = ctx.refusal.or_else(|| blame(error));
+        let Some(refusal) = refusal else {
+            // The client is gone; nobody is left to be answered.
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        ctx.refusal = Some(refusal);
+        if session.response_written().is_none() {
+            // Pingora closes the connection after a failure, whatever is asked.
+            session.set_keepalive(None);
+            if self.refuse(session, ctx, refusal).await.is_err() {
+                return FailToProxy { error_code: 0, can_reuse_downstream: false };
+            }
+        }
+        FailToProxy { error_code: refusal.kind().status(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let outcome = match (ctx.refusal, error) {
+            (Some(refusal), _) => refusal.outcome(),
+            (None, Some(_)) => Outcome::ClientFailed,
+            (None, None) => Outcome::Forwarded,
+        };
+        let metrics = ctx.route.as_ref().map_or(&self.no_route, |route| &route.metrics);
+        let took_us = self.clock.monotonic_us().saturating_sub(ctx.started_us);
+        metrics.count(outcome);
+        metrics.duration.observe(took_us as f64 / 1e6);
+        if let Some(refusal) = ctx.shadow {
+            metrics.count_shadow(refusal.outcome());
+        }
+        let is_logged = match self.access_log {
+            AccessLog::All => true,
+            AccessLog::Refused => outcome != Outcome::Forwarded || ctx.shadow.is_some(),
+            AccessLog::Off => false,
+        };
+        if is_logged {
+            write_access_line(session, ctx, outcome, took_us, error);
+        }
+    }
+
+    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
+        // The target may hold a credential.
+        format!("{} request {}", session.req_header().method, ctx.request_id())
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Gateway {
+    /// The fields that every answer carries, whoever gave it.
+    fn insert_common(&self, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+        if let Some((fields, decision)) = ctx.limits() {
+            let now = self.clock.now();
+            headers::insert_limits(response, &self.limits, fields, &decision.readings, now)?;
+        }
+        if !response.headers.contains_key(headers::X_REQUEST_ID) {
+            response.insert_header("X-Request-Id", ctx.request_id.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Answers a refused request.
+    async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
+        ctx.refusal = Some(refusal);
+        let about = Circumstances {
+            route: ctx.route.as_deref(),
+            limits: ctx.limits(),
+            request_id: ctx.request_id(),
+        };
+        let answer: Answer = respond::answer(refusal, &self.challenges, &about);
+        let mut header = answer.header()?;
+        self.insert_common(&mut header, ctx)?;
+        respond::send(session, header, answer.body).await
+    }
+}
+
+/// Whose fault a failure is; `None` where the client went away.
+fn blame(error: &Error) -> Option<Refusal> {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        WriteError, WriteTimedout,
+    };
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => {
+            Some(Refusal::UpstreamTimedOut)
+        }
+        (ErrorSource::Upstream, _) => Some(Refusal::UpstreamFailed),
+        (ErrorSource::Downstream, HTTPStatus(413)) => Some(Refusal::BodyTooLarge),
+        (
+            ErrorSource::Downstream,
+            ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout,
+        ) => None,
+        (ErrorSource::Downstream, _) => {
+            Some(Refusal::BadRequest("The request is not well-formed HTTP."))
+        }
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Refusal::Internal),
+    }
+}
+
+/// One line for a request. The query is left out, and what looks like a key in the path is
+/// replaced: both may hold a credential.
+fn write_access_line(
+    session: &Session,
+    ctx: &Context,
+    outcome: Outcome,
+    took_us: u64,
+    error: Option<&Error>,
+) {
+    let request = session.req_header();
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    let path = String::from_utf8_lossy(request.raw_path()).into_owned();
+    let path = target::without_keys(target::split(&path).0);
+    let key = ctx.key.as_ref().map(|view| &view.record);
+    tracing::info!(
+        target: "sidekey::access",
+        request_id = ctx.request_id(),
+        outcome = outcome.as_str(),
+        shadow = ctx.shadow.map(|refusal| refusal.outcome().as_str()),
+        status,
+        method = %request.method,
+        path,
+        client = %ctx.client,
+        route = ctx.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
+        key_id = key.map(|record| record.id.as_str().to_owned()),
+        tenant_id = key.map(|record| record.tenant_id.as_str().to_owned()),
+        upstream = ctx.endpoint.as_ref().map(|endpoint| endpoint.address().to_string()),
+        // The kind of the failure alone: its context may quote header fields.
+        error = error.map(|error| error.etype().as_str()),
+        duration_ms = took_us as f64 / 1000.0,
+        "request"
+    );
+}

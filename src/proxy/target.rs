@@ -1,0 +1,257 @@
+//! The request target: what is refused because proxies and servers read it differently, and the
+//! form of the path that routes are compared with.
+//!
+//! A route protects a path only if the service behind reads the same path. Servers decode percent
+//! signs, fold dot segments, turn backslashes around, cut at NUL and drop `;parameters`, each in
+//! its own way. What can be read in more than one way is refused; what has exactly one reading is
+//! compared in its decoded form, and forwarded as it came.
+
+use std::borrow::Cow;
+
+/// Why a target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// Not UTF-8, or with control characters, spaces or a fragment.
+    Malformed,
+    /// A percent sign without two hexadecimal digits behind it.
+    BadEscape,
+    /// An encoded slash, backslash, percent sign before such, or control character.
+    EncodedDelimiter,
+    Backslash,
+    /// `.` or `..`, plain, encoded or with parameters.
+    DotSegment,
+    /// `//`
+    EmptySegment,
+    /// Neither a path nor a URL of this server.
+    NotAPath,
+}
+
+impl Ambiguity {
+    /// What the caller did.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Ambiguity::Malformed => "The path holds control characters, spaces, a fragment or bytes that are not UTF-8.",
+            Ambiguity::BadEscape => "The path holds a percent sign without two hexadecimal digits.",
+            Ambiguity::EncodedDelimiter => "The path holds an encoded slash, backslash or control character.",
+            Ambiguity::Backslash => "The path holds a backslash.",
+            Ambiguity::DotSegment => "The path holds a dot segment.",
+            Ambiguity::EmptySegment => "The path holds an empty segment.",
+            Ambiguity::NotAPath => "The request target is not a path.",
+        }
+    }
+}
+
+/// A target with one reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Percent-decoded.
+    pub path: Cow<'a, str>,
+    /// The path as a server reads it that drops `;parameters`; `None` where it is the same.
+    pub without_parameters: Option<String>,
+}
+
+/// The path and query of `raw` in origin-form, also where it came in absolute-form.
+pub fn origin_form(raw: &[u8]) -> Option<&[u8]> {
+    if raw.first() == Some(&b'/') {
+        return Some(raw);
+    }
+    let rest = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| raw.len() > scheme.len() && raw[..scheme.len()].eq_ignore_ascii_case(scheme))
+        .map(|scheme| &raw[scheme.len()..])?;
+    let slash = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'))?;
+    (rest[slash] == b'/').then_some(&rest[slash..])
+}
+
+/// Splits an origin-form target at its first question mark.
+pub fn split(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
+}
+
+/// Reads an origin-form target.
+pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
+    if raw.first() != Some(&b'/') {
+        return Err(Ambiguity::NotAPath);
+    }
+    let text = std::str::from_utf8(raw).map_err(|_| Ambiguity::Malformed)?;
+    if text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'#') {
+        return Err(Ambiguity::Malformed);
+    }
+    let (path, _) = split(text);
+    if path.contains('\\') {
+        return Err(Ambiguity::Backslash);
+    }
+    let path = decode(path)?;
+    // The first segment is what stands before the leading slash.
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let name = segment.split(';').next().unwrap_or(segment);
+        if name == "." || name == ".." {
+            return Err(Ambiguity::DotSegment);
+        }
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err(Ambiguity::EmptySegment);
+        }
+    }
+    let without_parameters = path.contains(';').then(|| drop_parameters(&path));
+    Ok(Target { path, without_parameters })
+}
+
+/// `path` for a log: a segment that has the form of a key is replaced by its id.
+pub fn without_keys(path: &str) -> String {
+    let shown: Vec<String> = path
+        .split('/')
+        .map(|segment| match crate::key::Presented::parse(segment) {
+            Some(key) => format!("(key {})", key.id()),
+            None => segment.to_owned(),
+        })
+        .collect();
+    shown.join("/")
+}
+
+fn drop_parameters(path: &str) -> String {
+    let names: Vec<&str> =
+        path.split('/').map(|segment| segment.split(';').next().unwrap_or(segment)).collect();
+    names.join("/")
+}
+
+fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
+    if !path.contains('%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let value = hex_pair(bytes.next(), bytes.next()).ok_or(Ambiguity::BadEscape)?;
+        match value {
+            b'/' | b'\\' | 0..=0x1f | 0x7f => return Err(Ambiguity::EncodedDelimiter),
+            // A server that decodes twice would see another path.
+            b'%' if is_telling(bytes.clone().next(), bytes.clone().nth(1)) => {
+                return Err(Ambiguity::EncodedDelimiter);
+            }
+            value => decoded.push(value),
+        }
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Ambiguity::Malformed)
+}
+
+fn hex_pair(high: Option<u8>, low: Option<u8>) -> Option<u8> {
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Whether the two digits behind an encoded percent sign would decode to something that changes
+/// how the path is read.
+fn is_telling(high: Option<u8>, low: Option<u8>) -> bool {
+    hex_pair(high, low).is_some_and(|value| matches!(value, b'.' | b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_has_one_reading() {
+        for (raw, path) in [
+            ("/", "/"),
+            ("/orders/1", "/orders/1"),
+            ("/orders/", "/orders/"),
+            ("/%6frders?x=../..%2f", "/orders"),
+            ("/a.b/..c/d..", "/a.b/..c/d.."),
+            ("/caf%C3%A9", "/café"),
+            ("/café", "/café"),
+            ("/100%25", "/100%"),
+            ("/a%20b", "/a b"),
+            ("/a?b?c", "/a"),
+        ] {
+            assert_eq!(read(raw.as_bytes()).unwrap().path, path, "{raw}");
+        }
+        let target = read(b"/admin;v=1/x;y").unwrap();
+        assert_eq!(target.without_parameters.as_deref(), Some("/admin/x"));
+    }
+
+    #[test]
+    fn what_has_more_than_one_reading() {
+        use Ambiguity::*;
+        for (raw, why) in [
+            (&b"/a/../b"[..], DotSegment),
+            (b"/a/./b", DotSegment),
+            (b"/..", DotSegment),
+            (b"/a/%2e%2E/b", DotSegment),
+            (b"/a/.%2e/b", DotSegment),
+            (b"/a/..;/b", DotSegment),
+            (b"/a/..;x=y/b", DotSegment),
+            (b"/a%2fb", EncodedDelimiter),
+            (b"/a%2Fb", EncodedDelimiter),
+            (b"/a%5cb", EncodedDelimiter),
+            (b"/a%00", EncodedDelimiter),
+            (b"/a%0d%0ab", EncodedDelimiter),
+            (b"/a%252fb", EncodedDelimiter),
+            (b"/a%252e%252e/b", EncodedDelimiter),
+            (b"/a%25252e", EncodedDelimiter),
+            (b"/a\\b", Backslash),
+            (b"/a//b", EmptySegment),
+            (b"//a", EmptySegment),
+            (b"/a%", BadEscape),
+            (b"/a%2", BadEscape),
+            (b"/a%zz", BadEscape),
+            (b"/a%u002e", BadEscape),
+            (b"/a#b", Malformed),
+            (b"/a b", Malformed),
+            (b"/a\tb", Malformed),
+            (b"/a\x00b", Malformed),
+            (b"/a\xff", Malformed),
+            (b"/%c0%ae%c0%ae/", Malformed),
+            (b"/%ff", Malformed),
+            (b"*", NotAPath),
+            (b"", NotAPath),
+            (b"a/b", NotAPath),
+        ] {
+            assert_eq!(read(raw), Err(why), "{}", String::from_utf8_lossy(raw));
+        }
+    }
+
+    #[test]
+    fn absolute_form_has_an_origin_form() {
+        for (raw, origin) in [
+            ("/a?b", Some("/a?b")),
+            ("http://host/a?b", Some("/a?b")),
+            ("HTTPS://host:1/a", Some("/a")),
+            ("http://host", None),
+            ("http://host?x", None),
+            ("ftp://host/a", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(origin_form(raw.as_bytes()), origin.map(str::as_bytes), "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = origin_form(&raw);
+            let _ = read(&raw);
+        }
+
+        /// Whatever is accepted is stable: no second decoding, no folding changes it any more.
+        #[test]
+        fn what_is_accepted_has_no_traps(raw in "/[a-c./%25e;\\\\]{0,20}") {
+            if let Ok(target) = read(raw.as_bytes()) {
+                prop_assert!(!target.path.split('/').any(|segment| segment == "." || segment == ".."));
+                prop_assert!(!target.path.contains("//") && !target.path.contains('\\'));
+                let twice = read(target.path.as_bytes());
+                let is_dotted = matches!(twice, Err(Ambiguity::DotSegment | Ambiguity::EncodedDelimiter));
+                prop_assert!(!is_dotted, "{:?} -> {:?}", raw, target);
+            }
+        }
+    }
+}
