@@ -1,4 +1,13 @@
-//! Sidekey: an API-key gateway.
+//! Sidekey puts API keys in front of HTTP services which have none: a reverse proxy on Pingora
+//! that verifies keys, checks scopes, applies token buckets and forwards. `docs/architecture.md`
+//! is the map of these rooms.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::dbg_macro)]
+
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod key;

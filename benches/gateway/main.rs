@@ -98,6 +98,11 @@ fn print_conditions(bench: &Bench) {
         settings.measure_for.as_secs(),
         bench.upstream
     );
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "load average before the run (best below 0.5): {}",
+        load.trim()
+    );
     if bench.cpus.apart {
         println!(
             "the proxy runs on CPU {} alone, load and upstream on the others of {}",

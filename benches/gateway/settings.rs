@@ -3,11 +3,12 @@
 use std::env;
 use std::time::Duration;
 
-/// Rounds of every comparison. An odd number, so the median is a round that was measured.
-const ROUNDS_DEFAULT: usize = 7;
+/// Rounds of every comparison. An odd number, so the median is a round that was measured. Many
+/// short rounds beat a few long ones: neighbours on the machine come and go within seconds.
+const ROUNDS_DEFAULT: usize = 11;
 const ROUNDS_MAX: usize = 101;
 /// Length of one measurement in seconds.
-const SECONDS_DEFAULT: u64 = 3;
+const SECONDS_DEFAULT: u64 = 2;
 const SECONDS_MAX: u64 = 600;
 /// Keys in the memory case: the figure that the target names.
 const MEMORY_KEYS_DEFAULT: usize = 100_000;

@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use crate::process::Programs;
 
-/// Connections of the closed loop.
-pub const CONNECTIONS: usize = 32;
-
 /// What one run of wrk reports.
-#[derive(Debug, PartialEq)]
 pub struct WrkReport {
     pub requests: u64,
+    pub requests_per_second: f64,
     pub median_us: f64,
     pub p99_us: f64,
 }
@@ -25,11 +22,12 @@ pub fn run(
     address: SocketAddr,
     path: &str,
     authorization: &str,
+    connections: usize,
     run_for: Duration,
 ) -> Result<WrkReport, String> {
     let output = Command::new(&programs.wrk)
         .arg("--threads=1")
-        .arg(format!("--connections={CONNECTIONS}"))
+        .arg(format!("--connections={connections}"))
         .arg(format!("--duration={}s", run_for.as_secs()))
         .arg("--latency")
         .arg(format!("--header=Authorization: {authorization}"))
@@ -56,14 +54,19 @@ fn parse(text: &str) -> Result<WrkReport, String> {
         .lines()
         .find_map(|line| line.trim().split_once(" requests in "))
         .and_then(|(count, _)| count.parse().ok());
-    match (requests, percentile("50%"), percentile("99%")) {
-        (Some(requests), Some(median_us), Some(p99_us)) if requests > 0 => Ok(WrkReport {
-            requests,
-            median_us,
-            p99_us,
-        }),
-        _ => Err(format!("wrk's report can't be read: {text:?}")),
-    }
+    let requests_per_second =
+        line_with("Requests/sec:").and_then(|line| line.split_once(':')?.1.trim().parse().ok());
+    let report = || {
+        Some(WrkReport {
+            requests: requests?,
+            requests_per_second: requests_per_second?,
+            median_us: percentile("50%")?,
+            p99_us: percentile("99%")?,
+        })
+    };
+    report()
+        .filter(|report| report.requests > 0)
+        .ok_or_else(|| format!("wrk's report can't be read: {text:?}"))
 }
 
 /// `767.00us`, `1.02ms` or `3.10s` in microseconds.

@@ -10,10 +10,12 @@ pub mod raw;
 pub mod settings;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use settings::Settings;
 
+/// Where the configuration is looked for by default.
+pub const DEFAULT_PATH: &str = "config/sidekey.toml";
 /// A configuration file has at most this many bytes.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 /// After this many problems the rest is left for the next run.
@@ -124,11 +126,6 @@ pub(crate) fn read_secret_file(path: &Path) -> Result<String, String> {
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("can't be read: {error}"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// The default place of the configuration.
-pub fn default_path() -> PathBuf {
-    PathBuf::from("config/sidekey.toml")
 }
 
 #[cfg(test)]

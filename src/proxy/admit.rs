@@ -37,7 +37,9 @@ impl Gateway {
             return check_announced_body(session, &route);
         }
         match self.look_at_credential(session, ctx)? {
-            Credential::None if route.auth == Auth::Optional => self.admit_anonymous(session, ctx, &route),
+            Credential::None if route.auth == Auth::Optional => {
+                self.admit_anonymous(session, ctx, &route)
+            }
             Credential::None => Err(Refusal::NoCredential),
             Credential::Proven(proof) => self.admit_proven(session, ctx, &route, &proof),
             Credential::Wrong => {
@@ -117,10 +119,10 @@ impl Gateway {
             return;
         }
         let found = credential::find(&self.credentials.sources, &request.headers, request.uri.query());
-        if let Ok(Some(found)) = found {
-            if Presented::parse(&found.text).is_some() {
-                ctx.hide = Some(found.source);
-            }
+        if let Ok(Some(found)) = found
+            && Presented::parse(&found.text).is_some()
+        {
+            ctx.hide = Some(found.source);
         }
     }
 
@@ -133,8 +135,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let view = proof.key.view_full();
         let decided = decide::decide(&view, proof.generation, route, ctx.client, self.clock.now());
-        let is_valid = view.record.authority(proof.generation, self.clock.now()).is_ok();
-        if !is_valid {
+        if let Err(Refusal::InvalidKey | Refusal::ExpiredKey | Refusal::DisabledKey) = decided {
             return decided;
         }
         let decided = decided.and_then(|()| check_announced_body(session, route));

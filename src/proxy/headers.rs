@@ -123,11 +123,11 @@ pub fn insert_limits(
     readings: &[Reading],
     now: Timestamp,
 ) -> Result<()> {
-    if settings.ratelimit_fields {
-        if let Some(ratelimit) = fields.ratelimit(readings) {
-            add(response, "RateLimit-Policy", &RATELIMIT_POLICY, fields.policy().clone())?;
-            add(response, "RateLimit", &RATELIMIT, ratelimit)?;
-        }
+    if settings.ratelimit_fields
+        && let Some(ratelimit) = fields.ratelimit(readings)
+    {
+        add(response, "RateLimit-Policy", &RATELIMIT_POLICY, fields.policy().clone())?;
+        add(response, "RateLimit", &RATELIMIT, ratelimit)?;
     }
     if !settings.x_ratelimit_fields {
         return Ok(());

@@ -46,7 +46,7 @@ use route::{Route, RouteTable};
 use upstream::{ATTEMPTS_MAX, Endpoint};
 
 /// The name of no route, in metrics and logs.
-const NO_ROUTE: &str = "(none)";
+pub const NO_ROUTE: &str = "(none)";
 
 /// Everything that a request meets on its way.
 pub struct Gateway {
@@ -58,7 +58,7 @@ pub struct Gateway {
     pub verifier: Arc<Verifier>,
     pub anonymous: AddressLimiter,
     pub anonymous_fields: Option<Arc<LimitFields>>,
-    pub failed_auth: AddressLimiter,
+    pub failed_auth: Arc<AddressLimiter>,
     pub challenges: Challenges,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Bench;
-use crate::client::paced;
 use crate::process::Running;
-use crate::sidekey::{PATH, bearer, request_with};
-use crate::stats::{median, percentile_us, range};
-use crate::wrk;
+use crate::sidekey::{PATH, bearer};
+use crate::stats::{median, range};
+use crate::wrk::{self, WrkReport};
 
-/// Connections and rate of the second load: a few percent to a fifth of what one thread can do,
-/// so a request finds the proxy idle and its time is the proxy's own, not its queue's.
-const PACED_CONNECTIONS: usize = 8;
-const PACED_PER_SECOND: u32 = 2_000;
+/// Connections of the load that keeps the proxy's CPU busy: the one CPU time is taken from.
+/// Its latency is mostly a place in the queue, and so another view of the same cost.
+const CONNECTIONS_FULL: usize = 32;
+/// One caller who waits for each answer: its latency is what the proxy adds to a lone request.
+/// Wake-ups take most of it, for both sides alike.
+const CONNECTIONS_SERIAL: usize = 1;
 /// Before the first round each side gets the load for so long: connections, caches, page faults.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -31,14 +32,14 @@ struct Measured {
     requests_per_second: f64,
     median_us: f64,
     p99_us: f64,
-    paced_median_us: f64,
+    serial_median_us: f64,
 }
 
 /// The medians of the ratios, second side by first.
 pub struct Ratios {
     pub cpu: f64,
     pub median: f64,
-    pub paced_median: f64,
+    pub serial_median: f64,
 }
 
 /// A column of the table.
@@ -49,14 +50,14 @@ const COLUMNS: [Column; 5] = [
     ("requests/s", |m| m.requests_per_second),
     ("median us", |m| m.median_us),
     ("p99 us", |m| m.p99_us),
-    ("paced median us", |m| m.paced_median_us),
+    ("serial med. us", |m| m.serial_median_us),
 ];
 
 /// Loads both sides with the same request, in turns, and prints what came of it.
 pub fn compare(bench: &Bench, sides: [Side; 2], key: &str) -> Result<Ratios, String> {
     let settings = &bench.settings;
     for side in &sides {
-        wrk::run(&bench.programs, side.address, PATH, &bearer(key), WARM_UP)?;
+        load(bench, side, key, CONNECTIONS_FULL, WARM_UP)?;
     }
     print_header();
     let mut rounds = Vec::with_capacity(settings.rounds);
@@ -92,24 +93,34 @@ fn measure_pair(
 fn measure(bench: &Bench, side: &Side, key: &str) -> Result<Measured, String> {
     let run_for = bench.settings.measure_for;
     let cpu_before = side.running.cpu_time()?;
-    let full = wrk::run(&bench.programs, side.address, PATH, &bearer(key), run_for)?;
+    let full = load(bench, side, key, CONNECTIONS_FULL, run_for)?;
     let cpu = side.running.cpu_time()?.saturating_sub(cpu_before);
-    let mut light = paced(
-        side.address,
-        PACED_CONNECTIONS,
-        PACED_PER_SECOND,
-        run_for,
-        &request_with(key),
-    );
-    light.expect_only(&[200])?;
-    let requests = full.requests as f64;
+    let serial = load(bench, side, key, CONNECTIONS_SERIAL, run_for)?;
     Ok(Measured {
-        cpu_us: cpu.as_secs_f64() * 1e6 / requests,
-        requests_per_second: requests / run_for.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / full.requests as f64,
+        requests_per_second: full.requests_per_second,
         median_us: full.median_us,
         p99_us: full.p99_us,
-        paced_median_us: percentile_us(&mut light.latencies, 50),
+        serial_median_us: serial.median_us,
     })
+}
+
+fn load(
+    bench: &Bench,
+    side: &Side,
+    key: &str,
+    connections: usize,
+    run_for: Duration,
+) -> Result<WrkReport, String> {
+    wrk::run(
+        &bench.programs,
+        side.address,
+        PATH,
+        &bearer(key),
+        connections,
+        run_for,
+    )
+    .map_err(|error| format!("{}: {error}", side.name))
 }
 
 fn print_header() {
@@ -144,7 +155,7 @@ fn print_summary(sides: &[Side; 2], rounds: &[[Measured; 2]]) -> Ratios {
     Ratios {
         cpu: median(&ratios_of(|m| m.cpu_us)),
         median: median(&ratios_of(|m| m.median_us)),
-        paced_median: median(&ratios_of(|m| m.paced_median_us)),
+        serial_median: median(&ratios_of(|m| m.serial_median_us)),
     }
 }
 

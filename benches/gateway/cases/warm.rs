@@ -66,8 +66,8 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
     );
     judge("warm: median latency at full load, by bare", ratios.median);
     judge(
-        "warm: median latency at a light load, by bare",
-        ratios.paced_median,
+        "warm: median latency of a lone caller, by bare",
+        ratios.serial_median,
     );
     Ok(())
 }

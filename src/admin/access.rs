@@ -1,0 +1,186 @@
+//! Who is calling the admin port, and what they may do.
+//!
+//! Admin keys are ordinary keys with `sidekey:` scopes. Whoever lacks `sidekey:admin` sees only
+//! their own tenant: other tenants' things are not there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use super::AdminState;
+use super::answer::ApiError;
+use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
+use crate::problem::Kind;
+use crate::verify::Refusal;
+
+/// Sidekey's own scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    Admin,
+    KeysRead,
+    KeysWrite,
+    UsageRead,
+    AuditRead,
+}
+
+impl Permission {
+    pub const ALL: [Permission; 5] = [
+        Permission::Admin,
+        Permission::KeysRead,
+        Permission::KeysWrite,
+        Permission::UsageRead,
+        Permission::AuditRead,
+    ];
+
+    /// The scope's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Permission::Admin => "sidekey:admin",
+            Permission::KeysRead => "sidekey:keys:read",
+            Permission::KeysWrite => "sidekey:keys:write",
+            Permission::UsageRead => "sidekey:usage:read",
+            Permission::AuditRead => "sidekey:audit:read",
+        }
+    }
+
+    /// Whether `grant` covers any of Sidekey's own scopes.
+    pub fn can_grant(grant: &ScopePattern) -> bool {
+        Self::ALL.iter().any(|permission| grant.covers(permission.as_str()))
+    }
+}
+
+/// Whoever sent an admin request, proven.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    pub key_id: KeyId,
+    pub tenant_id: TenantId,
+    scopes: Vec<ScopePattern>,
+}
+
+impl Actor {
+    /// An actor by its key.
+    pub fn new(record: &KeyRecord) -> Self {
+        Actor {
+            key_id: record.id,
+            tenant_id: record.tenant_id.clone(),
+            scopes: record.scopes.clone(),
+        }
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.holds(Permission::Admin)
+    }
+
+    fn holds(&self, permission: Permission) -> bool {
+        self.scopes.iter().any(|grant| grant.covers(permission.as_str()))
+    }
+
+    /// Asks for a permission, which `sidekey:admin` includes.
+    pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
+        if self.is_admin() || self.holds(permission) { Ok(()) } else { Err(lacks(permission)) }
+    }
+
+    /// Whether the actor may see things of `tenant`.
+    pub fn sees(&self, tenant: &TenantId) -> bool {
+        self.is_admin() || self.tenant_id == *tenant
+    }
+
+    /// Only an administrator makes, changes or replaces a key that can administrate; anybody else
+    /// could otherwise get hold of more than they have.
+    pub fn require_power_over(&self, scopes: &[ScopePattern]) -> Result<(), ApiError> {
+        if self.is_admin() || !scopes.iter().any(ScopePattern::is_own) {
+            Ok(())
+        } else {
+            Err(lacks(Permission::Admin))
+        }
+    }
+}
+
+fn lacks(permission: Permission) -> ApiError {
+    let scope = permission.as_str();
+    let mut error = ApiError::new(Kind::InsufficientScope, format!("The key needs: {scope}."));
+    error.challenge = Some(format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""));
+    error
+}
+
+impl FromRequestParts<Arc<AdminState>> for Actor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AdminState>) -> Result<Self, ApiError> {
+        let client = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| info.0.ip().to_canonical());
+        let mut lines = parts.headers.get_all(AUTHORIZATION).iter();
+        let presented = match (lines.next(), lines.next()) {
+            (None, _) => None,
+            (Some(line), None) => line.to_str().ok().and_then(bearer),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::new(Kind::AmbiguousCredential, "Send exactly one credential, once."));
+            }
+        };
+        match presented {
+            Some(presented) => prove(state, presented, client).await,
+            None => Err(unauthorized(state, Kind::MissingCredential, "")),
+        }
+    }
+}
+
+fn bearer(line: &str) -> Option<&str> {
+    let (scheme, key) = line.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| key.trim())
+}
+
+fn unauthorized(state: &AdminState, kind: Kind, error: &str) -> ApiError {
+    let detail = match kind {
+        Kind::MissingCredential => "Send an admin key as Authorization: Bearer <key>.",
+        Kind::ExpiredKey => "Ask for a new key.",
+        Kind::DisabledKey => "Ask for the key to be enabled again.",
+        _ => "Check the key, or ask for a new one.",
+    };
+    let mut answer = ApiError::new(kind, detail);
+    answer.challenge = Some(format!("Bearer realm=\"{}\"{error}", state.realm));
+    answer
+}
+
+async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Actor, ApiError> {
+    let invalid = |kind| unauthorized(state, kind, ", error=\"invalid_token\"");
+    let now_us = state.clock.monotonic_us();
+    if let Some(decision) = state.failed_auth.peek(client, now_us).filter(|decision| !decision.allowed) {
+        let mut error = ApiError::new(
+            Kind::TooManyFailures,
+            "Too many requests from your address had a wrong key. Wait, and check the key.",
+        );
+        error.retry_after_seconds = Some(decision.retry_after_seconds());
+        return Err(error);
+    }
+    let proof = match state.verifier.prove(presented).await {
+        Ok(proof) => proof,
+        Err(Refusal::Unavailable) => {
+            return Err(super::keys::KeyError::Unavailable("an admin key could not be verified".into()).into());
+        }
+        Err(Refusal::Invalid) => {
+            state.failed_auth.count(client, now_us);
+            return Err(invalid(Kind::InvalidKey));
+        }
+    };
+    let view = proof.key.view_full();
+    view.record.authority(proof.generation, state.clock.now()).map_err(|denial| {
+        invalid(match denial {
+            Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
+            Denial::Disabled => Kind::DisabledKey,
+            Denial::Expired => Kind::ExpiredKey,
+        })
+    })?;
+    let allowed = &view.record.allowed_ips;
+    if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&client)) {
+        return Err(ApiError::new(
+            Kind::AddressNotAllowed,
+            "The key is limited to certain client addresses, and yours is not one of them.",
+        ));
+    }
+    Ok(Actor::new(&view.record))
+}

@@ -1,0 +1,328 @@
+//! What can be done with keys, and in which order it is written.
+//!
+//! The order makes every crash harmless: a new hash is written before the row that names it, so a
+//! key that was acknowledged always works; a revoked row is written before its hashes go, so an
+//! acknowledged revocation always holds. What a crash can leave behind is a hash that no row
+//! names, and such a hash opens nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use crate::clock::{SharedClock, Timestamp};
+use crate::key::hash::{HashError, SecretHash};
+use crate::key::record::{PreviousSecret, Standing};
+use crate::key::{
+    Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern, TenantId,
+};
+use crate::key::format::MintedKey;
+use crate::secrets::{SecretError, SecretStore, StoredHash};
+use crate::store::{KeyFilter, KeyStore, Position, StoreError};
+use crate::verify::{BcryptPool, LiveKeys};
+
+/// How often an operation is tried again when somebody else changed the key meanwhile.
+const CONFLICT_RETRIES_MAX: usize = 5;
+
+/// Why an operation was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("there is no such key")]
+    NotFound,
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// A store is away, or too many hashes wait.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<StoreError> for KeyError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => KeyError::Conflict("the key was changed by somebody else at the same time"),
+            other => KeyError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<SecretError> for KeyError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Conflict => KeyError::Conflict("the key was changed by somebody else at the same time"),
+            other => KeyError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<HashError> for KeyError {
+    fn from(error: HashError) -> Self {
+        KeyError::Unavailable(error.to_string())
+    }
+}
+
+/// A key to be made. Every field is sound.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub name: String,
+    pub tenant_id: TenantId,
+    pub environment: Environment,
+    pub scopes: Vec<ScopePattern>,
+    pub rate_limits: Option<Vec<Policy>>,
+    pub expires_at: Option<Timestamp>,
+    pub allowed_ips: Vec<IpNet>,
+    pub contact_email: Option<String>,
+    pub rotation_days: u32,
+    pub metadata: Map<String, Value>,
+}
+
+/// A change of a key. `None` leaves a field as it is.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    pub name: Option<String>,
+    pub scopes: Option<Vec<ScopePattern>>,
+    pub rate_limits: Option<Option<Vec<Policy>>>,
+    pub expires_at: Option<Option<Timestamp>>,
+    pub allowed_ips: Option<Vec<IpNet>>,
+    pub contact_email: Option<Option<String>>,
+    pub rotation_days: Option<u32>,
+    pub metadata: Option<Map<String, Value>>,
+    pub disabled: Option<bool>,
+}
+
+/// A record and the key that was made for it, to be shown once.
+pub struct IssuedKey {
+    pub record: KeyRecord,
+    pub text: SecretString,
+}
+
+/// Carries key operations out.
+pub struct KeyService {
+    pub store: Arc<dyn KeyStore>,
+    pub secrets: Arc<dyn SecretStore>,
+    pub live: Arc<LiveKeys>,
+    pub pool: Arc<BcryptPool>,
+    pub mint_keys: MintKeys,
+    pub prefix: Prefix,
+    pub catalogue: Catalogue,
+    pub bcrypt_cost: u32,
+    pub clock: SharedClock,
+}
+
+impl KeyService {
+    /// Mints and stores a key.
+    pub async fn create(&self, new: NewKey) -> Result<IssuedKey, KeyError> {
+        let minted = self.mint(new.environment, None)?;
+        self.create_minted(new, minted).await
+    }
+
+    /// Stores a key that was minted before: its hash first, its row second.
+    pub async fn create_minted(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
+        let now = self.clock.now();
+        let hash = self.hash(&minted).await?;
+        let stored = StoredHash { generation: Generation::FIRST, hash };
+        self.secrets.add_hash(&new.tenant_id, minted.id, &stored).await?;
+        let record = KeyRecord {
+            id: minted.id,
+            tenant_id: new.tenant_id,
+            name: new.name,
+            environment: new.environment,
+            hint: minted.hint,
+            scopes: new.scopes,
+            rate_limits: new.rate_limits,
+            allowed_ips: new.allowed_ips,
+            contact_email: new.contact_email,
+            rotation_days: new.rotation_days,
+            metadata: new.metadata,
+            standing: Standing::Active,
+            created_at: now,
+            updated_at: now,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            secret_created_at: now,
+            generation: Generation::FIRST,
+            previous: None,
+            revision: 1,
+        };
+        self.store.insert(&record).await?;
+        self.live.apply(record.clone());
+        Ok(IssuedKey { record, text: minted.text })
+    }
+
+    /// Mints a key, with a new id or for an old one.
+    pub fn mint(&self, environment: Environment, id: Option<KeyId>) -> Result<MintedKey, KeyError> {
+        match id {
+            None => self.mint_keys.mint(&self.prefix, environment),
+            Some(id) => self.mint_keys.mint_again(&self.prefix, environment, id),
+        }
+        .map_err(|error| KeyError::Unavailable(error.to_string()))
+    }
+
+    async fn hash(&self, minted: &MintedKey) -> Result<SecretHash, KeyError> {
+        let (secret, cost) = (minted.secret(), self.bcrypt_cost);
+        let hash = self
+            .pool
+            .run(move || SecretHash::create(&secret, cost))
+            .await
+            .map_err(|full| KeyError::Unavailable(full.to_string()))?;
+        Ok(hash?)
+    }
+
+    /// The key of that id.
+    pub async fn get(&self, id: KeyId) -> Result<KeyRecord, KeyError> {
+        self.store.get(id).await?.ok_or(KeyError::NotFound)
+    }
+
+    /// At most `limit` keys after `after`, newest first.
+    pub async fn list(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<KeyRecord>, KeyError> {
+        Ok(self.store.list(filter, after, limit).await?)
+    }
+
+    /// Changes a key that is not revoked.
+    pub async fn change(&self, id: KeyId, change: &KeyChange) -> Result<KeyRecord, KeyError> {
+        self.write(id, |record| {
+            if record.standing == Standing::Revoked {
+                return Err(KeyError::Conflict("the key is revoked, for good"));
+            }
+            apply(record, change);
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Revokes a key for good. Revoking a revoked key changes nothing.
+    pub async fn revoke(&self, id: KeyId) -> Result<KeyRecord, KeyError> {
+        let now = self.clock.now();
+        let record = self
+            .write(id, |record| {
+                if record.standing == Standing::Revoked {
+                    return Ok(false);
+                }
+                record.standing = Standing::Revoked;
+                record.revoked_at = Some(now);
+                record.previous = None;
+                Ok(true)
+            })
+            .await?;
+        // The row alone makes the revocation hold; a hash that stays opens nothing.
+        if let Err(error) = self.secrets.keep_hashes(&record.tenant_id, id, &[]).await {
+            tracing::warn!(key_id = %id, %error, "the hashes of a revoked key could not be removed");
+        }
+        Ok(record)
+    }
+
+    /// Makes a new secret for a key that is not revoked; the old one works for `grace` more.
+    pub async fn regenerate(&self, id: KeyId, grace: Duration) -> Result<IssuedKey, KeyError> {
+        let before = self.get(id).await?;
+        if before.standing == Standing::Revoked {
+            return Err(KeyError::Conflict("the key is revoked, for good"));
+        }
+        let minted = self.mint(before.environment, Some(id))?;
+        let hash = self.hash(&minted).await?;
+        let generation = self.add_hash(&before, hash).await?;
+        let now = self.clock.now();
+        let old = before.generation;
+        let previous = (!grace.is_zero())
+            .then(|| PreviousSecret { generation: old, valid_until: now.plus(grace) });
+        let mut record = before.clone();
+        record.generation = generation;
+        record.previous = previous;
+        record.hint = minted.hint.clone();
+        record.secret_created_at = now;
+        record.updated_at = now;
+        record.revision += 1;
+        let keep: Vec<Generation> = if previous.is_some() { vec![generation, old] } else { vec![generation] };
+        match self.store.update(&record).await {
+            Ok(()) => self.live.apply(record.clone()),
+            Err(error) => {
+                self.forget_hash(&before, generation).await;
+                return Err(error.into());
+            }
+        }
+        if let Err(error) = self.secrets.keep_hashes(&record.tenant_id, id, &keep).await {
+            tracing::warn!(key_id = %id, %error, "the hash of a replaced secret could not be removed");
+        }
+        Ok(IssuedKey { record, text: minted.text })
+    }
+
+    /// Adds `hash` under a generation that is free. One may be taken by somebody who regenerates
+    /// the key at the same time, or by a crash before the row was written.
+    async fn add_hash(&self, record: &KeyRecord, hash: SecretHash) -> Result<Generation, KeyError> {
+        let mut stored = StoredHash { generation: record.generation.next(), hash };
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            match self.secrets.add_hash(&record.tenant_id, record.id, &stored).await {
+                Ok(()) => return Ok(stored.generation),
+                Err(SecretError::Conflict) => {
+                    let taken = self.secrets.hashes(&record.tenant_id, record.id).await?;
+                    let newest = taken.iter().map(|hash| hash.generation).max();
+                    stored.generation = newest.unwrap_or(stored.generation).next();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(SecretError::Conflict.into())
+    }
+
+    async fn forget_hash(&self, record: &KeyRecord, generation: Generation) {
+        let removed = async {
+            let all = self.secrets.hashes(&record.tenant_id, record.id).await?;
+            let keep: Vec<Generation> =
+                all.iter().map(|hash| hash.generation).filter(|other| *other != generation).collect();
+            self.secrets.keep_hashes(&record.tenant_id, record.id, &keep).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(key_id = %record.id, %error, "an unused hash could not be removed");
+        }
+    }
+
+    /// Reads, edits and writes a record until nobody else writes in between. `edit` says whether
+    /// there is anything to write.
+    async fn write(
+        &self,
+        id: KeyId,
+        edit: impl Fn(&mut KeyRecord) -> Result<bool, KeyError>,
+    ) -> Result<KeyRecord, KeyError> {
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let mut record = self.get(id).await?;
+            if !edit(&mut record)? {
+                return Ok(record);
+            }
+            record.updated_at = self.clock.now();
+            record.revision += 1;
+            match self.store.update(&record).await {
+                Ok(()) => {
+                    self.live.apply(record.clone());
+                    return Ok(record);
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
+
+fn apply(record: &mut KeyRecord, change: &KeyChange) {
+    fn set<T: Clone>(field: &mut T, value: &Option<T>) {
+        if let Some(value) = value {
+            *field = value.clone();
+        }
+    }
+    set(&mut record.name, &change.name);
+    set(&mut record.scopes, &change.scopes);
+    set(&mut record.rate_limits, &change.rate_limits);
+    set(&mut record.expires_at, &change.expires_at);
+    set(&mut record.allowed_ips, &change.allowed_ips);
+    set(&mut record.contact_email, &change.contact_email);
+    set(&mut record.rotation_days, &change.rotation_days);
+    set(&mut record.metadata, &change.metadata);
+    if let Some(disabled) = change.disabled {
+        record.standing = if disabled { Standing::Disabled } else { Standing::Active };
+    }
+}

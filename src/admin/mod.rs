@@ -1,0 +1,35 @@
+//! The admin port: the key API, health, metrics; later the dashboard.
+//!
+//! `keys` carries operations out (and owns the order of their writes), `api` speaks HTTP,
+//! `access` knows who may do what, `input` reads bodies and reports every bad field at once.
+
+pub mod access;
+pub mod answer;
+pub mod api;
+pub mod input;
+pub mod keys;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::clock::SharedClock;
+use crate::limit::AddressLimiter;
+use crate::telemetry::Metrics;
+use crate::verify::Verifier;
+use keys::KeyService;
+
+/// What every handler can reach.
+pub struct AdminState {
+    pub keys: KeyService,
+    pub verifier: Arc<Verifier>,
+    pub failed_auth: Arc<AddressLimiter>,
+    pub realm: String,
+    pub metrics: Arc<Metrics>,
+    pub clock: SharedClock,
+}
+
+/// All routes of the admin port.
+pub fn router(state: Arc<AdminState>) -> Router {
+    api::router().with_state(state)
+}

@@ -1,0 +1,383 @@
+//! The composition root: settings -> stores -> services -> servers. The only room that knows
+//! everyone. Owns start and shutdown.
+//!
+//! Two runtimes: `proxy` has the threads that carry requests and nothing else; `control` has the
+//! admin port, the stores' work and housekeeping, so that none of it takes a proxy thread's time.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::server::Fds;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::Service;
+use pingora_proxy::http_proxy_service;
+use secrecy::ExposeSecret;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::admin::keys::{KeyService, NewKey};
+use crate::admin::{self, AdminState};
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Settings;
+use crate::config::settings::{LimitSettings, RouteSettings};
+use crate::key::record::ROTATION_DAYS_DEFAULT;
+use crate::key::{Catalogue, Environment};
+use crate::limit::{AddressLimiter, LimitFields};
+use crate::proxy::route::{Place, Route, RouteTable};
+use crate::proxy::upstream::Upstream;
+use crate::proxy::{Gateway, echo, respond};
+use crate::secrets::{EmbeddedSecrets, SecretStore};
+use crate::store::{KeyStore, SqlStore};
+use crate::telemetry::Metrics;
+use crate::telemetry::logs::{self, LogGuard};
+use crate::verify::{BcryptPool, LiveKeys, Parts, Proofs, Verifier, ViewBuilder};
+
+/// Threads for everything that is not a request.
+const CONTROL_THREADS: usize = 2;
+/// Idle connections to upstreams that each proxy thread keeps.
+const UPSTREAM_POOL_SIZE: usize = 512;
+/// How often idle keys are forgotten and gauges brought up to date.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+/// How often host names of upstreams are resolved again.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often shutdown looks whether requests are still in flight.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+/// The tenant of the first admin key.
+const BOOTSTRAP_TENANT: &str = "sidekey";
+
+/// Why Sidekey did not start, or ended: one sentence with what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AppError(String);
+
+fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> AppError {
+    move |error| AppError(format!("{what}: {error}"))
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(settings: Settings) -> Result<(), AppError> {
+    let log = logs::start(&settings.log);
+    let control = runtime("control", CONTROL_THREADS)?;
+    let proxy = runtime("proxy", settings.proxy.threads)?;
+    let listeners = bind(&settings)?;
+    let shutdown_after = settings.proxy.shutdown;
+    let mut app = control.block_on(App::build(settings, log))?;
+    let (stop, stopping) = watch::channel(false);
+    let proxy_address = listeners.proxy.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(",");
+    let admin_address = listeners.admin.0;
+    let served = app.serve_proxy(&proxy, listeners.proxy, stopping.clone());
+    let metrics = app.metrics.clone();
+    let result = control.block_on(async {
+        let admin = app.serve_admin(listeners.admin.1, stopping)?;
+        tracing::info!(proxy = %proxy_address, admin = %admin_address, "ready");
+        println!("ready proxy={proxy_address} admin={admin_address}");
+        wait_for_signal().await?;
+        tracing::info!("stopping: no new connections, finishing requests in flight");
+        let _ = stop.send(true);
+        drain(&metrics, shutdown_after).await;
+        drop(served);
+        let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+        app.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    });
+    proxy.shutdown_background();
+    control.shutdown_background();
+    result
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime, AppError> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(failed("the threads can't be started"))
+}
+
+/// Sockets that listen already, with their real addresses.
+struct Listening {
+    proxy: Vec<(SocketAddr, TcpListener)>,
+    admin: (SocketAddr, TcpListener),
+}
+
+fn bind(settings: &Settings) -> Result<Listening, AppError> {
+    let bind_one = |address: SocketAddr| {
+        TcpListener::bind(address)
+            .and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok((listener.local_addr()?, listener))
+            })
+            .map_err(|error| {
+                AppError(format!("{address} can't be listened on: {error}; choose another address or end what uses it"))
+            })
+    };
+    let proxy = settings.proxy.listen.iter().copied().map(bind_one).collect::<Result<Vec<_>, _>>()?;
+    Ok(Listening { proxy, admin: bind_one(settings.admin.listen)? })
+}
+
+/// Everything that was built.
+struct App {
+    gateway: Option<Gateway>,
+    admin: Arc<AdminState>,
+    verifier: Arc<Verifier>,
+    metrics: Arc<Metrics>,
+    store: SqlStore,
+    threads: usize,
+    log: LogGuard,
+}
+
+impl App {
+    async fn build(settings: Settings, log: LogGuard) -> Result<Self, AppError> {
+        let clock: SharedClock = Arc::new(SystemClock::new());
+        let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
+        let store = SqlStore::open(&settings.store.url).await.map_err(failed("the store can't be opened"))?;
+        let secrets: Arc<dyn SecretStore> =
+            Arc::new(EmbeddedSecrets::new(store.pool().clone(), clock.clone()));
+        let mint_keys = secrets.mint_keys().await.map_err(failed("the mint key can't be read"))?;
+        let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
+            .map_err(failed("the bcrypt threads can't be started"))?;
+        let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone());
+        let live = LiveKeys::new(views, clock.clone());
+        let key_store: Arc<dyn KeyStore> = Arc::new(store.clone());
+        let verifier = Verifier::new(Parts {
+            proofs: Proofs::new(&settings.verification).map_err(failed("no key can be verified"))?,
+            live: live.clone(),
+            mint_keys: mint_keys.clone(),
+            store: key_store.clone(),
+            secrets: secrets.clone(),
+            pool: pool.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let keys = KeyService {
+            store: key_store,
+            secrets,
+            live,
+            pool,
+            mint_keys,
+            prefix: settings.credentials.prefix.clone(),
+            catalogue: settings.catalogue.clone(),
+            bcrypt_cost: settings.bcrypt.cost,
+            clock: clock.clone(),
+        };
+        bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
+        let failed_auth = Arc::new(failed_auth_limiter(&settings.limits));
+        let admin = Arc::new(AdminState {
+            keys,
+            verifier: verifier.clone(),
+            failed_auth: failed_auth.clone(),
+            realm: settings.credentials.realm.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        });
+        let threads = settings.proxy.threads;
+        let gateway = build_gateway(settings, verifier.clone(), failed_auth, clock, metrics.clone()).await?;
+        Ok(App { gateway: Some(gateway), admin, verifier, metrics, store, threads, log })
+    }
+
+    /// Starts the proxy on its own threads.
+    fn serve_proxy(
+        &mut self,
+        runtime: &Runtime,
+        listeners: Vec<(SocketAddr, TcpListener)>,
+        stopping: watch::Receiver<bool>,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let gateway = self.gateway.take()?;
+        let conf = Arc::new(ServerConf {
+            threads: self.threads,
+            upstream_keepalive_pool_size: UPSTREAM_POOL_SIZE,
+            ..ServerConf::default()
+        });
+        let mut service = http_proxy_service(&conf, gateway);
+        // Pingora takes over sockets that listen already by the address that it would have bound.
+        let mut sockets = Fds::new();
+        for (address, listener) in listeners {
+            service.add_tcp(&address.to_string());
+            sockets.add(address.to_string(), listener.into_raw_fd());
+        }
+        let sockets = Arc::new(parking_lot::Mutex::new(sockets));
+        Some(runtime.spawn(async move { service.start_service(Some(sockets), stopping, 1).await }))
+    }
+
+    /// Starts the admin port and housekeeping.
+    fn serve_admin(
+        &self,
+        listener: TcpListener,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<tokio::task::JoinHandle<()>, AppError> {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed("the admin port can't be served"))?;
+        let app = admin::router(self.admin.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let (verifier, metrics, dropped) = (self.verifier.clone(), self.metrics.clone(), self.log.dropped());
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+            loop {
+                ticks.tick().await;
+                verifier.tidy();
+                metrics.log_dropped.set(i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX));
+            }
+        });
+        Ok(tokio::spawn(async move {
+            let stopped = async move {
+                let _ = stopping.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped).await {
+                tracing::error!(%error, "the admin port ended");
+            }
+        }))
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {
+    AddressLimiter::new(vec![limits.failed_auth.clone()], limits.max_addresses)
+}
+
+async fn build_gateway(
+    settings: Settings,
+    verifier: Arc<Verifier>,
+    failed_auth: Arc<AddressLimiter>,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+) -> Result<Gateway, AppError> {
+    let upstreams: Vec<Arc<Upstream>> = settings.upstreams.iter().map(|u| Arc::new(Upstream::new(u))).collect();
+    let echo = if upstreams.iter().any(|upstream| upstream.has_echo()) {
+        Some(echo::start().await.map_err(failed("the built-in echo upstream can't be started"))?)
+    } else {
+        None
+    };
+    for upstream in &upstreams {
+        upstream.resolve(echo).await;
+    }
+    keep_resolving(upstreams.clone(), echo);
+    let anonymous = AddressLimiter::new(settings.limits.anonymous.clone(), settings.limits.max_addresses);
+    Ok(Gateway {
+        routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
+        challenges: respond::Challenges::new(&settings.credentials),
+        anonymous_fields: LimitFields::new(&settings.limits.anonymous).map(Arc::new),
+        no_route: metrics.route(crate::proxy::NO_ROUTE),
+        settings: settings.proxy,
+        credentials: settings.credentials,
+        limits: settings.limits,
+        access_log: settings.log.access,
+        verifier,
+        anonymous,
+        failed_auth,
+        clock,
+        metrics,
+    })
+}
+
+fn build_routes(
+    routes: Vec<RouteSettings>,
+    catalogue: &Catalogue,
+    upstreams: &[Arc<Upstream>],
+    metrics: &Metrics,
+) -> RouteTable {
+    RouteTable::new(routes.into_iter().filter_map(|route| {
+        let place = Place { host: route.host, path: route.path, methods: route.methods };
+        let ready = Route {
+            metrics: metrics.route(&route.name),
+            // Both were checked with the configuration.
+            upstream: upstreams.get(route.upstream)?.clone(),
+            required: catalogue.require(&route.scopes).ok()?,
+            name: route.name,
+            auth: route.auth,
+            scopes: route.scopes,
+            cost: route.cost,
+            cors_preflight: route.cors_preflight,
+            max_body_bytes: route.max_body_bytes,
+        };
+        Some((place, Arc::new(ready)))
+    }))
+}
+
+fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RESOLVE_INTERVAL).await;
+            for upstream in &upstreams {
+                upstream.resolve(echo).await;
+            }
+        }
+    });
+}
+
+/// On an empty store: one admin key, written to a file that only its owner can read. The file
+/// comes before the row, so that a crash never leaves a store that nobody can enter.
+async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
+    if !keys.store.is_empty().await.map_err(failed("the store can't be read"))? {
+        return Ok(());
+    }
+    let new = NewKey {
+        name: "Bootstrap admin key".to_owned(),
+        tenant_id: BOOTSTRAP_TENANT.parse().map_err(failed("the first admin key can't be made"))?,
+        environment: Environment::Live,
+        scopes: vec!["sidekey:admin".parse().map_err(failed("the first admin key can't be made"))?],
+        rate_limits: None,
+        expires_at: None,
+        allowed_ips: Vec::new(),
+        contact_email: None,
+        rotation_days: ROTATION_DAYS_DEFAULT,
+        metadata: serde_json::Map::new(),
+    };
+    let minted = keys.mint(new.environment, None).map_err(failed("the first admin key can't be made"))?;
+    write_private(file, minted.text.expose_secret()).map_err(|error| {
+        AppError(format!(
+            "the first admin key can't be written to {}: {error}; check admin.bootstrap_key_file",
+            file.display()
+        ))
+    })?;
+    let issued = keys.create_minted(new, minted).await.map_err(failed("the first admin key can't be stored"))?;
+    tracing::info!(key_id = %issued.record.id, file = %file.display(), "the first admin key was written to its file");
+    Ok(())
+}
+
+/// Writes `text` and a line break to a file of mode 0600, all or nothing.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+async fn wait_for_signal() -> Result<(), AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Waits until no request is in flight, but no longer than `limit`.
+async fn drain(metrics: &Metrics, limit: Duration) {
+    let idle = async {
+        while metrics.in_flight.get() > 0 {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    };
+    if tokio::time::timeout(limit, idle).await.is_err() {
+        tracing::warn!(
+            requests = metrics.in_flight.get(),
+            "requests were still in flight after proxy.shutdown_seconds, and were cut off"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! The commands: one file each. Exit codes: 0 well, 1 failed, 2 bad arguments or configuration.
+
+mod check;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, ProcessEnvironment, Settings};
+
+/// Bad arguments or configuration.
+const EXIT_CONFIG: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "sidekey", version, about = "An API-key gateway for HTTP services which have no keys")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(ConfigArgument),
+    /// Print every problem of a configuration file
+    Check(ConfigArgument),
+}
+
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    // Clap answers --help and bad arguments itself, with 0 and 2.
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments.config),
+        Command::Check(arguments) => check::run(&arguments.config),
+    }
+}
+
+/// Reads the configuration; prints its problems where there are any.
+fn load(path: &std::path::Path) -> Result<Settings, ExitCode> {
+    config::load(path, &ProcessEnvironment).map_err(|problems| {
+        for problem in &problems {
+            eprintln!("{}: {problem}", path.display());
+        }
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
