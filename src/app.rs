@@ -66,7 +66,12 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let shutdown_after = settings.proxy.shutdown;
     let mut app = control.block_on(App::build(settings, log))?;
     let (stop, stopping) = watch::channel(false);
-    let proxy_address = listeners.proxy.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(",");
+    let proxy_address = listeners
+        .proxy
+        .iter()
+        .map(|(address, _)| address.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
     let admin_address = listeners.admin.0;
     let served = app.serve_proxy(&proxy, listeners.proxy, stopping.clone());
     let metrics = app.metrics.clone();
@@ -115,8 +120,17 @@ fn bind(settings: &Settings) -> Result<Listening, AppError> {
                 AppError(format!("{address} can't be listened on: {error}; choose another address or end what uses it"))
             })
     };
-    let proxy = settings.proxy.listen.iter().copied().map(bind_one).collect::<Result<Vec<_>, _>>()?;
-    Ok(Listening { proxy, admin: bind_one(settings.admin.listen)? })
+    let proxy = settings
+        .proxy
+        .listen
+        .iter()
+        .copied()
+        .map(bind_one)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Listening {
+        proxy,
+        admin: bind_one(settings.admin.listen)?,
+    })
 }
 
 /// Everything that was built.
@@ -134,17 +148,23 @@ impl App {
     async fn build(settings: Settings, log: LogGuard) -> Result<Self, AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
-        let store = SqlStore::open(&settings.store.url).await.map_err(failed("the store can't be opened"))?;
+        let store = SqlStore::open(&settings.store.url)
+            .await
+            .map_err(failed("the store can't be opened"))?;
         let secrets: Arc<dyn SecretStore> =
             Arc::new(EmbeddedSecrets::new(store.pool().clone(), clock.clone()));
-        let mint_keys = secrets.mint_keys().await.map_err(failed("the mint key can't be read"))?;
+        let mint_keys = secrets
+            .mint_keys()
+            .await
+            .map_err(failed("the mint key can't be read"))?;
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
         let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone());
         let live = LiveKeys::new(views, clock.clone());
         let key_store: Arc<dyn KeyStore> = Arc::new(store.clone());
         let verifier = Verifier::new(Parts {
-            proofs: Proofs::new(&settings.verification).map_err(failed("no key can be verified"))?,
+            proofs: Proofs::new(&settings.verification)
+                .map_err(failed("no key can be verified"))?,
             live: live.clone(),
             mint_keys: mint_keys.clone(),
             store: key_store.clone(),
@@ -176,8 +196,23 @@ impl App {
             clock: clock.clone(),
         });
         let threads = settings.proxy.threads;
-        let gateway = build_gateway(settings, verifier.clone(), failed_auth, clock, metrics.clone()).await?;
-        Ok(App { gateway: Some(gateway), admin, verifier, metrics, store, threads, log })
+        let gateway = build_gateway(
+            settings,
+            verifier.clone(),
+            failed_auth,
+            clock,
+            metrics.clone(),
+        )
+        .await?;
+        Ok(App {
+            gateway: Some(gateway),
+            admin,
+            verifier,
+            metrics,
+            store,
+            threads,
+            log,
+        })
     }
 
     /// Starts the proxy on its own threads.
@@ -210,22 +245,33 @@ impl App {
         listener: TcpListener,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<tokio::task::JoinHandle<()>, AppError> {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed("the admin port can't be served"))?;
-        let app = admin::router(self.admin.clone()).into_make_service_with_connect_info::<SocketAddr>();
-        let (verifier, metrics, dropped) = (self.verifier.clone(), self.metrics.clone(), self.log.dropped());
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(failed("the admin port can't be served"))?;
+        let app =
+            admin::router(self.admin.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let (verifier, metrics, dropped) = (
+            self.verifier.clone(),
+            self.metrics.clone(),
+            self.log.dropped(),
+        );
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TIDY_INTERVAL);
             loop {
                 ticks.tick().await;
                 verifier.tidy();
-                metrics.log_dropped.set(i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX));
+                metrics
+                    .log_dropped
+                    .set(i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX));
             }
         });
         Ok(tokio::spawn(async move {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped).await {
+            if let Err(error) = axum::serve(listener, app)
+                .with_graceful_shutdown(stopped)
+                .await
+            {
                 tracing::error!(%error, "the admin port ended");
             }
         }))
@@ -247,9 +293,17 @@ async fn build_gateway(
     clock: SharedClock,
     metrics: Arc<Metrics>,
 ) -> Result<Gateway, AppError> {
-    let upstreams: Vec<Arc<Upstream>> = settings.upstreams.iter().map(|u| Arc::new(Upstream::new(u))).collect();
+    let upstreams: Vec<Arc<Upstream>> = settings
+        .upstreams
+        .iter()
+        .map(|u| Arc::new(Upstream::new(u)))
+        .collect();
     let echo = if upstreams.iter().any(|upstream| upstream.has_echo()) {
-        Some(echo::start().await.map_err(failed("the built-in echo upstream can't be started"))?)
+        Some(
+            echo::start()
+                .await
+                .map_err(failed("the built-in echo upstream can't be started"))?,
+        )
     } else {
         None
     };
@@ -257,7 +311,10 @@ async fn build_gateway(
         upstream.resolve(echo).await;
     }
     keep_resolving(upstreams.clone(), echo);
-    let anonymous = AddressLimiter::new(settings.limits.anonymous.clone(), settings.limits.max_addresses);
+    let anonymous = AddressLimiter::new(
+        settings.limits.anonymous.clone(),
+        settings.limits.max_addresses,
+    );
     Ok(Gateway {
         routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
         challenges: respond::Challenges::new(&settings.credentials),
@@ -282,7 +339,11 @@ fn build_routes(
     metrics: &Metrics,
 ) -> RouteTable {
     RouteTable::new(routes.into_iter().filter_map(|route| {
-        let place = Place { host: route.host, path: route.path, methods: route.methods };
+        let place = Place {
+            host: route.host,
+            path: route.path,
+            methods: route.methods,
+        };
         let ready = Route {
             metrics: metrics.route(&route.name),
             // Both were checked with the configuration.
@@ -313,14 +374,25 @@ fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {
 /// On an empty store: one admin key, written to a file that only its owner can read. The file
 /// comes before the row, so that a crash never leaves a store that nobody can enter.
 async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
-    if !keys.store.is_empty().await.map_err(failed("the store can't be read"))? {
+    if !keys
+        .store
+        .is_empty()
+        .await
+        .map_err(failed("the store can't be read"))?
+    {
         return Ok(());
     }
     let new = NewKey {
         name: "Bootstrap admin key".to_owned(),
-        tenant_id: BOOTSTRAP_TENANT.parse().map_err(failed("the first admin key can't be made"))?,
+        tenant_id: BOOTSTRAP_TENANT
+            .parse()
+            .map_err(failed("the first admin key can't be made"))?,
         environment: Environment::Live,
-        scopes: vec!["sidekey:admin".parse().map_err(failed("the first admin key can't be made"))?],
+        scopes: vec![
+            "sidekey:admin"
+                .parse()
+                .map_err(failed("the first admin key can't be made"))?,
+        ],
         rate_limits: None,
         expires_at: None,
         allowed_ips: Vec::new(),
@@ -328,14 +400,19 @@ async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
         rotation_days: ROTATION_DAYS_DEFAULT,
         metadata: serde_json::Map::new(),
     };
-    let minted = keys.mint(new.environment, None).map_err(failed("the first admin key can't be made"))?;
+    let minted = keys
+        .mint(new.environment, None)
+        .map_err(failed("the first admin key can't be made"))?;
     write_private(file, minted.text.expose_secret()).map_err(|error| {
         AppError(format!(
             "the first admin key can't be written to {}: {error}; check admin.bootstrap_key_file",
             file.display()
         ))
     })?;
-    let issued = keys.create_minted(new, minted).await.map_err(failed("the first admin key can't be stored"))?;
+    let issued = keys
+        .create_minted(new, minted)
+        .await
+        .map_err(failed("the first admin key can't be stored"))?;
     tracing::info!(key_id = %issued.record.id, file = %file.display(), "the first admin key was written to its file");
     Ok(())
 }
@@ -350,7 +427,11 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let _ = std::fs::remove_file(&temporary);
-    let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)
@@ -358,8 +439,10 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 async fn wait_for_signal() -> Result<(), AppError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

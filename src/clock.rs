@@ -19,7 +19,9 @@ pub struct Timestamp(i64);
 
 /// A text that is not an RFC 3339 date and time between the years 1970 and 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be an RFC 3339 date and time in the years 1970 to 9999, such as 2027-01-31T12:00:00Z")]
+#[error(
+    "must be an RFC 3339 date and time in the years 1970 to 9999, such as 2027-01-31T12:00:00Z"
+)]
 pub struct TimestampError;
 
 impl Timestamp {
@@ -94,7 +96,9 @@ pub struct SystemClock {
 impl SystemClock {
     #[allow(clippy::new_without_default, clippy::disallowed_methods)]
     pub fn new() -> Self {
-        SystemClock { start: std::time::Instant::now() }
+        SystemClock {
+            start: std::time::Instant::now(),
+        }
     }
 }
 
@@ -166,7 +170,13 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "tomorrow", "2026-11-22", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"] {
+        for text in [
+            "",
+            "tomorrow",
+            "2026-11-22",
+            "1969-12-31T23:59:59Z",
+            "2026-13-01T00:00:00Z",
+        ] {
             assert_eq!(Timestamp::parse(text), Err(TimestampError), "{text}");
         }
     }

@@ -68,7 +68,9 @@ impl Kind {
     pub fn status(self) -> u16 {
         match self {
             Kind::AmbiguousCredential | Kind::AmbiguousPath | Kind::BadRequest => 400,
-            Kind::MissingCredential | Kind::InvalidKey | Kind::ExpiredKey | Kind::DisabledKey => 401,
+            Kind::MissingCredential | Kind::InvalidKey | Kind::ExpiredKey | Kind::DisabledKey => {
+                401
+            }
             Kind::AddressNotAllowed | Kind::InsufficientScope => 403,
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
@@ -160,7 +162,11 @@ pub struct Problem {
 impl Problem {
     /// A problem with its explanation.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Problem { kind, detail: detail.into(), members: Map::new() }
+        Problem {
+            kind,
+            detail: detail.into(),
+            members: Map::new(),
+        }
     }
 
     /// Adds an extension member.
@@ -198,7 +204,8 @@ mod tests {
 
     #[test]
     fn the_body_has_the_members_of_rfc_9457() {
-        let problem = Problem::new(Kind::QuotaExceeded, "wait").with("violated-policies", vec!["day"]);
+        let problem =
+            Problem::new(Kind::QuotaExceeded, "wait").with("violated-policies", vec!["day"]);
         let body: Value = serde_json::from_str(&problem.body("r1")).unwrap();
         assert_eq!(body["status"], 429);
         assert_eq!(body["detail"], "wait");

@@ -48,7 +48,9 @@ impl Permission {
 
     /// Whether `grant` covers any of Sidekey's own scopes.
     pub fn can_grant(grant: &ScopePattern) -> bool {
-        Self::ALL.iter().any(|permission| grant.covers(permission.as_str()))
+        Self::ALL
+            .iter()
+            .any(|permission| grant.covers(permission.as_str()))
     }
 }
 
@@ -75,12 +77,18 @@ impl Actor {
     }
 
     fn holds(&self, permission: Permission) -> bool {
-        self.scopes.iter().any(|grant| grant.covers(permission.as_str()))
+        self.scopes
+            .iter()
+            .any(|grant| grant.covers(permission.as_str()))
     }
 
     /// Asks for a permission, which `sidekey:admin` includes.
     pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
-        if self.is_admin() || self.holds(permission) { Ok(()) } else { Err(lacks(permission)) }
+        if self.is_admin() || self.holds(permission) {
+            Ok(())
+        } else {
+            Err(lacks(permission))
+        }
     }
 
     /// Whether the actor may see things of `tenant`.
@@ -102,24 +110,34 @@ impl Actor {
 fn lacks(permission: Permission) -> ApiError {
     let scope = permission.as_str();
     let mut error = ApiError::new(Kind::InsufficientScope, format!("The key needs: {scope}."));
-    error.challenge = Some(format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""));
+    error.challenge = Some(format!(
+        "Bearer error=\"insufficient_scope\", scope=\"{scope}\""
+    ));
     error
 }
 
 impl FromRequestParts<Arc<AdminState>> for Actor {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<AdminState>) -> Result<Self, ApiError> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<AdminState>,
+    ) -> Result<Self, ApiError> {
         let client = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| info.0.ip().to_canonical());
+            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| {
+                info.0.ip().to_canonical()
+            });
         let mut lines = parts.headers.get_all(AUTHORIZATION).iter();
         let presented = match (lines.next(), lines.next()) {
             (None, _) => None,
             (Some(line), None) => line.to_str().ok().and_then(bearer),
             (Some(_), Some(_)) => {
-                return Err(ApiError::new(Kind::AmbiguousCredential, "Send exactly one credential, once."));
+                return Err(ApiError::new(
+                    Kind::AmbiguousCredential,
+                    "Send exactly one credential, once.",
+                ));
             }
         };
         match presented {
@@ -149,7 +167,11 @@ fn unauthorized(state: &AdminState, kind: Kind, error: &str) -> ApiError {
 async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Actor, ApiError> {
     let invalid = |kind| unauthorized(state, kind, ", error=\"invalid_token\"");
     let now_us = state.clock.monotonic_us();
-    if let Some(decision) = state.failed_auth.peek(client, now_us).filter(|decision| !decision.allowed) {
+    if let Some(decision) = state
+        .failed_auth
+        .peek(client, now_us)
+        .filter(|decision| !decision.allowed)
+    {
         let mut error = ApiError::new(
             Kind::TooManyFailures,
             "Too many requests from your address had a wrong key. Wait, and check the key.",
@@ -160,7 +182,10 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ac
     let proof = match state.verifier.prove(presented).await {
         Ok(proof) => proof,
         Err(Refusal::Unavailable) => {
-            return Err(super::keys::KeyError::Unavailable("an admin key could not be verified".into()).into());
+            return Err(super::keys::KeyError::Unavailable(
+                "an admin key could not be verified".into(),
+            )
+            .into());
         }
         Err(Refusal::Invalid) => {
             state.failed_auth.count(client, now_us);
@@ -168,13 +193,15 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ac
         }
     };
     let view = proof.key.view_full();
-    view.record.authority(proof.generation, state.clock.now()).map_err(|denial| {
-        invalid(match denial {
-            Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
-            Denial::Disabled => Kind::DisabledKey,
-            Denial::Expired => Kind::ExpiredKey,
-        })
-    })?;
+    view.record
+        .authority(proof.generation, state.clock.now())
+        .map_err(|denial| {
+            invalid(match denial {
+                Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
+                Denial::Disabled => Kind::DisabledKey,
+                Denial::Expired => Kind::ExpiredKey,
+            })
+        })?;
     let allowed = &view.record.allowed_ips;
     if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&client)) {
         return Err(ApiError::new(

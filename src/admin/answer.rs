@@ -24,7 +24,11 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        ApiError { problem: Box::new(Problem::new(kind, detail)), challenge: None, retry_after_seconds: None }
+        ApiError {
+            problem: Box::new(Problem::new(kind, detail)),
+            challenge: None,
+            retry_after_seconds: None,
+        }
     }
 
     pub fn not_found() -> Self {
@@ -32,10 +36,18 @@ impl ApiError {
     }
 
     pub fn fields(errors: &[FieldError]) -> Self {
-        let list: Vec<Value> =
-            errors.iter().map(|error| json!({"field": error.field, "detail": error.detail})).collect();
-        let mut error = ApiError::new(Kind::InvalidFields, "Correct the fields in errors, and send the request again.");
-        error.problem.members.insert("errors".to_owned(), list.into());
+        let list: Vec<Value> = errors
+            .iter()
+            .map(|error| json!({"field": error.field, "detail": error.detail}))
+            .collect();
+        let mut error = ApiError::new(
+            Kind::InvalidFields,
+            "Correct the fields in errors, and send the request again.",
+        );
+        error
+            .problem
+            .members
+            .insert("errors".to_owned(), list.into());
         error
     }
 }
@@ -44,13 +56,17 @@ impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         match error {
             KeyError::NotFound => ApiError::not_found(),
-            KeyError::Conflict(detail) => ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}.")),
+            KeyError::Conflict(detail) => {
+                ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}."))
+            }
             KeyError::Unavailable(cause) => {
                 // The cause is for the log alone.
                 tracing::error!(error = %cause, "an operation on a key failed");
                 let mut error = ApiError::new(
                     Kind::TemporaryReducedCapacity,
-                    format!("The operation can't be carried out just now. Try again in {RETRY_SECONDS} s."),
+                    format!(
+                        "The operation can't be carried out just now. Try again in {RETRY_SECONDS} s."
+                    ),
                 );
                 error.retry_after_seconds = Some(RETRY_SECONDS);
                 error
@@ -61,8 +77,8 @@ impl From<KeyError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.problem.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.problem.kind.status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let request_id = super::api::new_request_id();
         let mut response = (status, self.problem.body(&request_id)).into_response();
         let headers = response.headers_mut();
@@ -71,7 +87,10 @@ impl IntoResponse for ApiError {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             headers.insert("x-request-id", value);
         }
-        if let Some(value) = self.challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        if let Some(value) = self
+            .challenge
+            .and_then(|text| HeaderValue::from_str(&text).ok())
+        {
             headers.insert(WWW_AUTHENTICATE, value);
         }
         if let Some(seconds) = self.retry_after_seconds {

@@ -41,8 +41,14 @@ type Shared = State<Arc<AdminState>>;
 pub fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .route(KEYS_PATH, get(list).post(create))
-        .route(&format!("{KEYS_PATH}/{{key_id}}"), get(show).patch(change).delete(revoke))
-        .route(&format!("{KEYS_PATH}/{{key_id}}/regenerate"), post(regenerate))
+        .route(
+            &format!("{KEYS_PATH}/{{key_id}}"),
+            get(show).patch(change).delete(revoke),
+        )
+        .route(
+            &format!("{KEYS_PATH}/{{key_id}}/regenerate"),
+            post(regenerate),
+        )
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -67,29 +73,52 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let media_type = request.headers().get(CONTENT_TYPE).map(|value| {
             let text = value.to_str().unwrap_or_default();
-            text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+            text.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
         });
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(cause) if cause.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(Kind::BodyTooLarge, format!("The body may have at most {BODY_BYTES_MAX} bytes."))
-            }
-            _ => ApiError::new(Kind::BadRequest, "The body could not be read."),
-        })?;
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection {
+                    BytesRejection::FailedToBufferBody(cause)
+                        if cause.status() == StatusCode::PAYLOAD_TOO_LARGE =>
+                    {
+                        ApiError::new(
+                            Kind::BodyTooLarge,
+                            format!("The body may have at most {BODY_BYTES_MAX} bytes."),
+                        )
+                    }
+                    _ => ApiError::new(Kind::BadRequest, "The body could not be read."),
+                })?;
         if bytes.is_empty() {
             return Ok(Body(Map::new()));
         }
-        let is_json = media_type
-            .is_some_and(|text| text == "application/json" || text == "application/merge-patch+json");
+        let is_json = media_type.is_some_and(|text| {
+            text == "application/json" || text == "application/merge-patch+json"
+        });
         if !is_json {
-            return Err(ApiError::new(Kind::UnsupportedMediaType, "Send Content-Type: application/json."));
+            return Err(ApiError::new(
+                Kind::UnsupportedMediaType,
+                "Send Content-Type: application/json.",
+            ));
         }
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(object)) => Ok(Body(object)),
-            Ok(_) => Err(ApiError::new(Kind::BadRequest, "The body must be a JSON object.")),
+            Ok(_) => Err(ApiError::new(
+                Kind::BadRequest,
+                "The body must be a JSON object.",
+            )),
             // Where it broke, not what stood there.
             Err(error) => Err(ApiError::new(
                 Kind::BadRequest,
-                format!("The body is not JSON: line {}, column {}.", error.line(), error.column()),
+                format!(
+                    "The body is not JSON: line {}, column {}.",
+                    error.line(),
+                    error.column()
+                ),
             )),
         }
     }
@@ -98,7 +127,9 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 /// An answer that no cache may keep.
 fn private(status: StatusCode, body: Value) -> Response {
     let mut response = (status, Json(body)).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -113,7 +144,11 @@ fn issued(status: StatusCode, key: &IssuedKey, now: Timestamp) -> Response {
     response
 }
 
-async fn create(State(state): Shared, actor: Actor, Body(body): Body) -> Result<Response, ApiError> {
+async fn create(
+    State(state): Shared,
+    actor: Actor,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
     actor.require(Permission::KeysWrite)?;
     let now = state.clock.now();
     let own_tenant = (!actor.is_admin()).then_some(&actor.tenant_id);
@@ -132,13 +167,24 @@ async fn create(State(state): Shared, actor: Actor, Body(body): Body) -> Result<
 async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyRecord, ApiError> {
     let id: KeyId = id.parse().map_err(|_| ApiError::not_found())?;
     let record = state.keys.get(id).await?;
-    if actor.sees(&record.tenant_id) { Ok(record) } else { Err(ApiError::not_found()) }
+    if actor.sees(&record.tenant_id) {
+        Ok(record)
+    } else {
+        Err(ApiError::not_found())
+    }
 }
 
-async fn show(State(state): Shared, actor: Actor, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn show(
+    State(state): Shared,
+    actor: Actor,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     actor.require(Permission::KeysRead)?;
     let record = find(&state, &actor, &id).await?;
-    Ok(private(StatusCode::OK, key_json(&record, state.clock.now())))
+    Ok(private(
+        StatusCode::OK,
+        key_json(&record, state.clock.now()),
+    ))
 }
 
 async fn change(
@@ -150,11 +196,15 @@ async fn change(
     actor.require(Permission::KeysWrite)?;
     let record = find(&state, &actor, &id).await?;
     actor.require_power_over(&record.scopes)?;
-    let change = input::key_change(body, &state.keys.catalogue).map_err(|errors| ApiError::fields(&errors))?;
+    let change = input::key_change(body, &state.keys.catalogue)
+        .map_err(|errors| ApiError::fields(&errors))?;
     actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
     let record = state.keys.change(record.id, &change).await?;
     tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
-    Ok(private(StatusCode::OK, key_json(&record, state.clock.now())))
+    Ok(private(
+        StatusCode::OK,
+        key_json(&record, state.clock.now()),
+    ))
 }
 
 async fn regenerate(
@@ -169,12 +219,19 @@ async fn regenerate(
         actor.require_power_over(&record.scopes)?;
     }
     let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
-    let key = state.keys.regenerate(record.id, Duration::from_secs(seconds)).await?;
+    let key = state
+        .keys
+        .regenerate(record.id, Duration::from_secs(seconds))
+        .await?;
     tracing::info!(key_id = %key.record.id, actor = %actor.key_id, grace_period_seconds = seconds, "key regenerated");
     Ok(issued(StatusCode::OK, &key, state.clock.now()))
 }
 
-async fn revoke(State(state): Shared, actor: Actor, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+async fn revoke(
+    State(state): Shared,
+    actor: Actor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     actor.require(Permission::KeysWrite)?;
     let record = find(&state, &actor, &id).await?;
     if record.id != actor.key_id {
@@ -193,7 +250,11 @@ struct ListQuery {
 }
 
 fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery, Vec<FieldError>> {
-    let mut query = ListQuery { filter: KeyFilter::default(), after: None, limit: PAGE_LEN_DEFAULT };
+    let mut query = ListQuery {
+        filter: KeyFilter::default(),
+        after: None,
+        limit: PAGE_LEN_DEFAULT,
+    };
     let mut errors = Vec::new();
     for (name, value) in pairs {
         let result = match name.as_str() {
@@ -221,10 +282,17 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
             _ => Err("is not known here; leave it out".to_owned()),
         };
         if let Err(detail) = result {
-            errors.push(FieldError { field: name, detail });
+            errors.push(FieldError {
+                field: name,
+                detail,
+            });
         }
     }
-    if errors.is_empty() { Ok(query) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(query)
+    } else {
+        Err(errors)
+    }
 }
 
 fn write_cursor(record: &KeyRecord) -> String {
@@ -234,7 +302,10 @@ fn write_cursor(record: &KeyRecord) -> String {
 fn read_cursor(text: &str) -> Option<Position> {
     let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (millis, id) = decoded.split_once(':')?;
-    Some(Position { created_at: Timestamp::from_millis(millis.parse().ok()?), id: id.parse().ok()? })
+    Some(Position {
+        created_at: Timestamp::from_millis(millis.parse().ok()?),
+        id: id.parse().ok()?,
+    })
 }
 
 async fn list(
@@ -246,18 +317,36 @@ async fn list(
     let now = state.clock.now();
     let mut query = list_query(pairs, now).map_err(|errors| ApiError::fields(&errors))?;
     if !actor.is_admin() {
-        if query.filter.tenant_id.as_ref().is_some_and(|tenant| *tenant != actor.tenant_id) {
+        if query
+            .filter
+            .tenant_id
+            .as_ref()
+            .is_some_and(|tenant| *tenant != actor.tenant_id)
+        {
             // Another tenant's keys are not there.
-            return Ok(private(StatusCode::OK, json!({"data": [], "next_cursor": null})));
+            return Ok(private(
+                StatusCode::OK,
+                json!({"data": [], "next_cursor": null}),
+            ));
         }
         query.filter.tenant_id = Some(actor.tenant_id.clone());
     }
-    let mut page = state.keys.list(&query.filter, query.after, query.limit + 1).await?;
+    let mut page = state
+        .keys
+        .list(&query.filter, query.after, query.limit + 1)
+        .await?;
     let has_more = page.len() > query.limit;
     page.truncate(query.limit);
-    let next_cursor = if has_more { page.last().map(write_cursor) } else { None };
+    let next_cursor = if has_more {
+        page.last().map(write_cursor)
+    } else {
+        None
+    };
     let data: Vec<Value> = page.iter().map(|record| key_json(record, now)).collect();
-    Ok(private(StatusCode::OK, json!({"data": data, "next_cursor": next_cursor})))
+    Ok(private(
+        StatusCode::OK,
+        json!({"data": data, "next_cursor": next_cursor}),
+    ))
 }
 
 /// Whether this instance can verify keys that it has not seen yet.
@@ -265,7 +354,11 @@ async fn ready(State(state): Shared) -> Response {
     let (store, secrets) = tokio::join!(state.keys.store.ping(), state.keys.secrets.ping());
     let word = |is_ok: bool| if is_ok { "ok" } else { "away" };
     let is_ready = store.is_ok() && secrets.is_ok();
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     private(
         status,
         json!({

@@ -42,12 +42,18 @@ pub struct Fields {
 
 impl Fields {
     pub fn new(object: Map<String, Value>) -> Self {
-        Fields { object, errors: Vec::new() }
+        Fields {
+            object,
+            errors: Vec::new(),
+        }
     }
 
     /// Reports a bad field.
     pub fn report(&mut self, field: &str, detail: impl Into<String>) {
-        self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
+        self.errors.push(FieldError {
+            field: field.to_owned(),
+            detail: detail.into(),
+        });
     }
 
     /// Ends the reading: all errors, those of unknown fields included.
@@ -56,7 +62,11 @@ impl Fields {
         for field in unknown {
             self.report(&field, "is not known here; leave it out");
         }
-        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(self.errors)
+        }
     }
 
     /// The field's value; `None` where it is absent.
@@ -65,7 +75,11 @@ impl Fields {
     }
 
     /// The field's value as `read` understands it. Absent and null are `None`.
-    fn optional<T>(&mut self, field: &str, read: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+    fn optional<T>(
+        &mut self,
+        field: &str,
+        read: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
         match self.take(field) {
             None | Some(Value::Null) => None,
             Some(value) => self.checked(field, read(value)),
@@ -73,7 +87,11 @@ impl Fields {
     }
 
     /// The field's value; it must be there.
-    fn required<T>(&mut self, field: &str, read: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+    fn required<T>(
+        &mut self,
+        field: &str,
+        read: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
         match self.take(field) {
             None | Some(Value::Null) => {
                 self.report(field, "is missing");
@@ -96,7 +114,11 @@ impl Fields {
     }
 
     /// A change of a field that can't be null: `None` where it is absent.
-    fn change<T>(&mut self, field: &str, read: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+    fn change<T>(
+        &mut self,
+        field: &str,
+        read: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
         let value = self.take(field)?;
         self.checked(field, read(value))
     }
@@ -124,11 +146,19 @@ pub fn new_key(
     let rate_limits = fields.optional("rate_limits", rate_limits);
     let expires_at = fields.optional("expires_at", |value| {
         let end = time(value)?;
-        if end > now { Ok(end) } else { Err("must lie in the future".to_owned()) }
+        if end > now {
+            Ok(end)
+        } else {
+            Err("must lie in the future".to_owned())
+        }
     });
-    let allowed_ips = fields.optional("allowed_ips", allowed_ips).unwrap_or_default();
+    let allowed_ips = fields
+        .optional("allowed_ips", allowed_ips)
+        .unwrap_or_default();
     let contact_email = fields.optional("contact_email", email);
-    let rotation_days = fields.optional("rotation_days", rotation_days).unwrap_or(ROTATION_DAYS_DEFAULT);
+    let rotation_days = fields
+        .optional("rotation_days", rotation_days)
+        .unwrap_or(ROTATION_DAYS_DEFAULT);
     let metadata = fields.optional("metadata", metadata).unwrap_or_default();
     let sound = (name, tenant_id, environment, scopes);
     fields.finish()?;
@@ -151,19 +181,26 @@ pub fn new_key(
 }
 
 /// Reads the body of a change.
-pub fn key_change(object: Map<String, Value>, catalogue: &Catalogue) -> Result<KeyChange, Vec<FieldError>> {
+pub fn key_change(
+    object: Map<String, Value>,
+    catalogue: &Catalogue,
+) -> Result<KeyChange, Vec<FieldError>> {
     let mut fields = Fields::new(object);
     let change = KeyChange {
         name: fields.change("name", name),
         scopes: fields.change("scopes", |value| scopes(value, catalogue)),
         rate_limits: fields.clearable("rate_limits", rate_limits),
         expires_at: fields.clearable("expires_at", time),
-        allowed_ips: fields.clearable("allowed_ips", allowed_ips).map(Option::unwrap_or_default),
+        allowed_ips: fields
+            .clearable("allowed_ips", allowed_ips)
+            .map(Option::unwrap_or_default),
         contact_email: fields.clearable("contact_email", email),
         rotation_days: fields
             .clearable("rotation_days", rotation_days)
             .map(|days| days.unwrap_or(ROTATION_DAYS_DEFAULT)),
-        metadata: fields.clearable("metadata", metadata).map(Option::unwrap_or_default),
+        metadata: fields
+            .clearable("metadata", metadata)
+            .map(Option::unwrap_or_default),
         disabled: fields.change("status", |value| match value.as_str() {
             Some("active") => Ok(false),
             Some("disabled") => Ok(true),
@@ -214,7 +251,9 @@ fn name(value: Value) -> Result<String, String> {
     let name = text(value)?;
     let length = name.chars().count();
     if name.trim().is_empty() || length > NAME_LEN_MAX || name.chars().any(char::is_control) {
-        return Err(format!("must be 1 to {NAME_LEN_MAX} characters, without control characters"));
+        return Err(format!(
+            "must be 1 to {NAME_LEN_MAX} characters, without control characters"
+        ));
     }
     Ok(name)
 }
@@ -243,8 +282,9 @@ fn scopes(value: Value, catalogue: &Catalogue) -> Result<Vec<ScopePattern>, Stri
 fn rate_limits(value: Value) -> Result<Vec<Policy>, String> {
     let mut policies: Vec<Policy> = Vec::new();
     for item in list(value, POLICIES_MAX)? {
-        let policy: Policy = serde_json::from_value(item)
-            .map_err(|error| format!("must be a list of {{name, quota, window_seconds, burst?}}: {error}"))?;
+        let policy: Policy = serde_json::from_value(item).map_err(|error| {
+            format!("must be a list of {{name, quota, window_seconds, burst?}}: {error}")
+        })?;
         if let Some(problem) = policy.problems().first() {
             return Err(format!("\"{}\": {problem}", policy.name));
         }
@@ -267,14 +307,18 @@ fn allowed_ips(value: Value) -> Result<Vec<IpNet>, String> {
             let text = item.as_str().unwrap_or_default();
             let net = text.parse::<IpNet>().ok();
             net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-                .ok_or_else(|| format!("{item} is neither an address nor a CIDR such as 10.0.0.0/8"))
+                .ok_or_else(|| {
+                    format!("{item} is neither an address nor a CIDR such as 10.0.0.0/8")
+                })
         })
         .collect()
 }
 
 fn email(value: Value) -> Result<String, String> {
     let email = text(value)?;
-    let plain = email.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '<' | '>' | ',' | ';'));
+    let plain = email
+        .chars()
+        .all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '<' | '>' | ',' | ';'));
     let (local, domain) = email.rsplit_once('@').unwrap_or_default();
     if email.len() > EMAIL_LEN_MAX || !plain || local.is_empty() || domain.is_empty() {
         return Err("must be an e-mail address".to_owned());
@@ -291,10 +335,15 @@ fn rotation_days(value: Value) -> Result<u32, String> {
 }
 
 fn metadata(value: Value) -> Result<Map<String, Value>, String> {
-    let Value::Object(metadata) = value else { return Err("must be an object".to_owned()) };
+    let Value::Object(metadata) = value else {
+        return Err("must be an object".to_owned());
+    };
     let text = Value::Object(metadata.clone()).to_string();
     if text.len() > METADATA_BYTES_MAX {
-        return Err(format!("has {} bytes as JSON; at most {METADATA_BYTES_MAX} fit", text.len()));
+        return Err(format!(
+            "has {} bytes as JSON; at most {METADATA_BYTES_MAX} fit",
+            text.len()
+        ));
     }
     if text.contains("\\u0000") {
         return Err("may not hold NUL characters".to_owned());
@@ -316,8 +365,13 @@ mod tests {
     }
 
     fn create(value: Value) -> Result<NewKey, Vec<String>> {
-        new_key(object(value), None, &catalogue(), Timestamp::from_millis(1_000_000))
-            .map_err(|errors| errors.into_iter().map(|error| error.field).collect())
+        new_key(
+            object(value),
+            None,
+            &catalogue(),
+            Timestamp::from_millis(1_000_000),
+        )
+        .map_err(|errors| errors.into_iter().map(|error| error.field).collect())
     }
 
     #[test]
@@ -343,11 +397,23 @@ mod tests {
         assert_eq!(
             errors,
             [
-                "name", "tenant_id", "environment", "scopes", "rate_limits", "expires_at", "allowed_ips",
-                "contact_email", "rotation_days", "metadata", "colour",
+                "name",
+                "tenant_id",
+                "environment",
+                "scopes",
+                "rate_limits",
+                "expires_at",
+                "allowed_ips",
+                "contact_email",
+                "rotation_days",
+                "metadata",
+                "colour",
             ]
         );
-        assert_eq!(create(json!({})).unwrap_err(), ["name", "tenant_id", "environment", "scopes"]);
+        assert_eq!(
+            create(json!({})).unwrap_err(),
+            ["name", "tenant_id", "environment", "scopes"]
+        );
     }
 
     #[test]
@@ -361,8 +427,17 @@ mod tests {
             ("allowed_ips", json!(vec!["10.0.0.1"; ALLOWED_IPS_MAX + 1])),
             ("metadata", json!({"a": "x".repeat(METADATA_BYTES_MAX)})),
             ("metadata", json!({"a": "\0"})),
-            ("contact_email", json!(format!("a@{}", "x".repeat(EMAIL_LEN_MAX)))),
-            ("rate_limits", json!(vec![json!({"name": "a", "quota": 1, "window_seconds": 1}); 9])),
+            (
+                "contact_email",
+                json!(format!("a@{}", "x".repeat(EMAIL_LEN_MAX))),
+            ),
+            (
+                "rate_limits",
+                json!(vec![
+                    json!({"name": "a", "quota": 1, "window_seconds": 1});
+                    9
+                ]),
+            ),
         ] {
             let mut body = object(base.clone());
             body.insert(field.to_owned(), value);
@@ -372,12 +447,23 @@ mod tests {
 
     #[test]
     fn a_change_tells_absent_from_null() {
-        let change = key_change(object(json!({"expires_at": null, "status": "disabled"})), &catalogue()).unwrap();
+        let change = key_change(
+            object(json!({"expires_at": null, "status": "disabled"})),
+            &catalogue(),
+        )
+        .unwrap();
         assert_eq!(change.expires_at, Some(None));
         assert_eq!(change.contact_email, None);
         assert_eq!(change.disabled, Some(true));
-        let errors = key_change(object(json!({"name": null, "status": "revoked", "id": "x"})), &catalogue());
-        let fields: Vec<String> = errors.unwrap_err().into_iter().map(|error| error.field).collect();
+        let errors = key_change(
+            object(json!({"name": null, "status": "revoked", "id": "x"})),
+            &catalogue(),
+        );
+        let fields: Vec<String> = errors
+            .unwrap_err()
+            .into_iter()
+            .map(|error| error.field)
+            .collect();
         assert_eq!(fields, ["name", "status", "id"]);
     }
 }

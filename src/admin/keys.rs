@@ -13,12 +13,13 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::clock::{SharedClock, Timestamp};
+use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
 use crate::key::record::{PreviousSecret, Standing};
 use crate::key::{
-    Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern, TenantId,
+    Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern,
+    TenantId,
 };
-use crate::key::format::MintedKey;
 use crate::secrets::{SecretError, SecretStore, StoredHash};
 use crate::store::{KeyFilter, KeyStore, Position, StoreError};
 use crate::verify::{BcryptPool, LiveKeys};
@@ -41,7 +42,9 @@ pub enum KeyError {
 impl From<StoreError> for KeyError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict => KeyError::Conflict("the key was changed by somebody else at the same time"),
+            StoreError::Conflict => {
+                KeyError::Conflict("the key was changed by somebody else at the same time")
+            }
             other => KeyError::Unavailable(other.to_string()),
         }
     }
@@ -50,7 +53,9 @@ impl From<StoreError> for KeyError {
 impl From<SecretError> for KeyError {
     fn from(error: SecretError) -> Self {
         match error {
-            SecretError::Conflict => KeyError::Conflict("the key was changed by somebody else at the same time"),
+            SecretError::Conflict => {
+                KeyError::Conflict("the key was changed by somebody else at the same time")
+            }
             other => KeyError::Unavailable(other.to_string()),
         }
     }
@@ -118,11 +123,20 @@ impl KeyService {
     }
 
     /// Stores a key that was minted before: its hash first, its row second.
-    pub async fn create_minted(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
+    pub async fn create_minted(
+        &self,
+        new: NewKey,
+        minted: MintedKey,
+    ) -> Result<IssuedKey, KeyError> {
         let now = self.clock.now();
         let hash = self.hash(&minted).await?;
-        let stored = StoredHash { generation: Generation::FIRST, hash };
-        self.secrets.add_hash(&new.tenant_id, minted.id, &stored).await?;
+        let stored = StoredHash {
+            generation: Generation::FIRST,
+            hash,
+        };
+        self.secrets
+            .add_hash(&new.tenant_id, minted.id, &stored)
+            .await?;
         let record = KeyRecord {
             id: minted.id,
             tenant_id: new.tenant_id,
@@ -147,7 +161,10 @@ impl KeyService {
         };
         self.store.insert(&record).await?;
         self.live.apply(record.clone());
-        Ok(IssuedKey { record, text: minted.text })
+        Ok(IssuedKey {
+            record,
+            text: minted.text,
+        })
     }
 
     /// Mints a key, with a new id or for an old one.
@@ -228,8 +245,10 @@ impl KeyService {
         let generation = self.add_hash(&before, hash).await?;
         let now = self.clock.now();
         let old = before.generation;
-        let previous = (!grace.is_zero())
-            .then(|| PreviousSecret { generation: old, valid_until: now.plus(grace) });
+        let previous = (!grace.is_zero()).then(|| PreviousSecret {
+            generation: old,
+            valid_until: now.plus(grace),
+        });
         let mut record = before.clone();
         record.generation = generation;
         record.previous = previous;
@@ -237,7 +256,11 @@ impl KeyService {
         record.secret_created_at = now;
         record.updated_at = now;
         record.revision += 1;
-        let keep: Vec<Generation> = if previous.is_some() { vec![generation, old] } else { vec![generation] };
+        let keep: Vec<Generation> = if previous.is_some() {
+            vec![generation, old]
+        } else {
+            vec![generation]
+        };
         match self.store.update(&record).await {
             Ok(()) => self.live.apply(record.clone()),
             Err(error) => {
@@ -248,15 +271,25 @@ impl KeyService {
         if let Err(error) = self.secrets.keep_hashes(&record.tenant_id, id, &keep).await {
             tracing::warn!(key_id = %id, %error, "the hash of a replaced secret could not be removed");
         }
-        Ok(IssuedKey { record, text: minted.text })
+        Ok(IssuedKey {
+            record,
+            text: minted.text,
+        })
     }
 
     /// Adds `hash` under a generation that is free. One may be taken by somebody who regenerates
     /// the key at the same time, or by a crash before the row was written.
     async fn add_hash(&self, record: &KeyRecord, hash: SecretHash) -> Result<Generation, KeyError> {
-        let mut stored = StoredHash { generation: record.generation.next(), hash };
+        let mut stored = StoredHash {
+            generation: record.generation.next(),
+            hash,
+        };
         for _ in 0..CONFLICT_RETRIES_MAX {
-            match self.secrets.add_hash(&record.tenant_id, record.id, &stored).await {
+            match self
+                .secrets
+                .add_hash(&record.tenant_id, record.id, &stored)
+                .await
+            {
                 Ok(()) => return Ok(stored.generation),
                 Err(SecretError::Conflict) => {
                     let taken = self.secrets.hashes(&record.tenant_id, record.id).await?;
@@ -272,9 +305,14 @@ impl KeyService {
     async fn forget_hash(&self, record: &KeyRecord, generation: Generation) {
         let removed = async {
             let all = self.secrets.hashes(&record.tenant_id, record.id).await?;
-            let keep: Vec<Generation> =
-                all.iter().map(|hash| hash.generation).filter(|other| *other != generation).collect();
-            self.secrets.keep_hashes(&record.tenant_id, record.id, &keep).await
+            let keep: Vec<Generation> = all
+                .iter()
+                .map(|hash| hash.generation)
+                .filter(|other| *other != generation)
+                .collect();
+            self.secrets
+                .keep_hashes(&record.tenant_id, record.id, &keep)
+                .await
         };
         if let Err(error) = removed.await {
             tracing::warn!(key_id = %record.id, %error, "an unused hash could not be removed");
@@ -323,6 +361,10 @@ fn apply(record: &mut KeyRecord, change: &KeyChange) {
     set(&mut record.rotation_days, &change.rotation_days);
     set(&mut record.metadata, &change.metadata);
     if let Some(disabled) = change.disabled {
-        record.standing = if disabled { Standing::Disabled } else { Standing::Active };
+        record.standing = if disabled {
+            Standing::Disabled
+        } else {
+            Standing::Active
+        };
     }
 }

@@ -14,7 +14,11 @@ use crate::config::{self, ProcessEnvironment, Settings};
 const EXIT_CONFIG: u8 = 2;
 
 #[derive(Parser)]
-#[command(name = "sidekey", version, about = "An API-key gateway for HTTP services which have no keys")]
+#[command(
+    name = "sidekey",
+    version,
+    about = "An API-key gateway for HTTP services which have no keys"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -62,7 +62,13 @@ impl Checker<'_> {
         self.problems.push(Problem::new(path, detail));
     }
 
-    fn number<N: PartialOrd + Copy + std::fmt::Display>(&mut self, path: &str, value: N, min: N, max: N) {
+    fn number<N: PartialOrd + Copy + std::fmt::Display>(
+        &mut self,
+        path: &str,
+        value: N,
+        min: N,
+        max: N,
+    ) {
         if value < min || value > max {
             self.report(path, format!("is {value}; it must be {min} to {max}"));
         }
@@ -72,11 +78,15 @@ impl Checker<'_> {
         if name.is_empty() {
             self.report(path, "is missing; give it a name");
         } else if name.len() > NAME_LEN_MAX
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         {
             self.report(
                 path,
-                format!("\"{name}\" must be at most {NAME_LEN_MAX} letters, digits, '.', '_' and '-'"),
+                format!(
+                    "\"{name}\" must be at most {NAME_LEN_MAX} letters, digits, '.', '_' and '-'"
+                ),
             );
         }
     }
@@ -98,10 +108,19 @@ impl Checker<'_> {
     }
 
     fn choice<T: Copy>(&mut self, path: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
-        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        let chosen = choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value);
         if chosen.is_none() {
-            let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-            self.report(path, format!("is \"{text}\"; it must be {}", names.join(" or ")));
+            let names: Vec<String> = choices
+                .iter()
+                .map(|(name, _)| format!("\"{name}\""))
+                .collect();
+            self.report(
+                path,
+                format!("is \"{text}\"; it must be {}", names.join(" or ")),
+            );
         }
         chosen
     }
@@ -111,7 +130,9 @@ impl Checker<'_> {
         if address.is_none() {
             self.report(
                 path,
-                format!("\"{text}\" is not an address and port such as 127.0.0.1:8080 or [::1]:8080"),
+                format!(
+                    "\"{text}\" is not an address and port such as 127.0.0.1:8080 or [::1]:8080"
+                ),
             );
         }
         address
@@ -119,7 +140,10 @@ impl Checker<'_> {
 
     fn proxy(&mut self, raw: &raw::Proxy) -> Option<ProxySettings> {
         if raw.listen.0.is_empty() {
-            self.report("proxy.listen", "is empty; name at least one address and port");
+            self.report(
+                "proxy.listen",
+                "is empty; name at least one address and port",
+            );
         }
         let listen: Vec<Option<SocketAddr>> = (raw.listen.0.iter().enumerate())
             .map(|(i, text)| self.address(&format!("proxy.listen[{i}]"), text))
@@ -142,10 +166,30 @@ impl Checker<'_> {
             })
             .collect();
         self.number("proxy.threads", raw.threads, 0, THREADS_MAX);
-        self.number("proxy.keepalive_seconds", raw.keepalive_seconds, 1, SECONDS_MAX);
-        self.number("proxy.client_timeout_seconds", raw.client_timeout_seconds, 1, SECONDS_MAX);
-        self.number("proxy.max_header_bytes", raw.max_header_bytes, 1 << 10, 1 << 20);
-        self.number("proxy.max_body_bytes", raw.max_body_bytes, 0, i64::MAX as u64);
+        self.number(
+            "proxy.keepalive_seconds",
+            raw.keepalive_seconds,
+            1,
+            SECONDS_MAX,
+        );
+        self.number(
+            "proxy.client_timeout_seconds",
+            raw.client_timeout_seconds,
+            1,
+            SECONDS_MAX,
+        );
+        self.number(
+            "proxy.max_header_bytes",
+            raw.max_header_bytes,
+            1 << 10,
+            1 << 20,
+        );
+        self.number(
+            "proxy.max_body_bytes",
+            raw.max_body_bytes,
+            0,
+            i64::MAX as u64,
+        );
         self.number("proxy.shutdown_seconds", raw.shutdown_seconds, 0, 86_400);
         Some(ProxySettings {
             listen: listen.into_iter().collect::<Option<_>>()?,
@@ -173,11 +217,17 @@ impl Checker<'_> {
             }
         }
         if raw.sources.0.is_empty() {
-            self.report("credentials.sources", "is empty; name at least one, such as \"bearer\"");
+            self.report(
+                "credentials.sources",
+                "is empty; name at least one, such as \"bearer\"",
+            );
         }
         let plain = |c: char| c == ' ' || c.is_ascii_graphic();
         if raw.realm.contains(['"', '\\']) || !raw.realm.chars().all(plain) {
-            self.report("credentials.realm", "may hold printable ASCII without quotes and backslashes");
+            self.report(
+                "credentials.realm",
+                "may hold printable ASCII without quotes and backslashes",
+            );
         }
         let prefix = raw.prefix.parse();
         if let Err(error) = &prefix {
@@ -192,9 +242,15 @@ impl Checker<'_> {
     }
 
     fn upstreams(&mut self, raw: &[raw::Upstream]) -> Option<Vec<UpstreamSettings>> {
-        self.unique("upstreams", raw.iter().map(|upstream| upstream.name.as_str()));
-        let checked: Vec<Option<UpstreamSettings>> =
-            raw.iter().enumerate().map(|(i, upstream)| self.upstream(i, upstream)).collect();
+        self.unique(
+            "upstreams",
+            raw.iter().map(|upstream| upstream.name.as_str()),
+        );
+        let checked: Vec<Option<UpstreamSettings>> = raw
+            .iter()
+            .enumerate()
+            .map(|(i, upstream)| self.upstream(i, upstream))
+            .collect();
         checked.into_iter().collect()
     }
 
@@ -202,7 +258,10 @@ impl Checker<'_> {
         let at = format!("upstreams[{index}]");
         self.name(&format!("{at}.name"), &raw.name);
         if raw.servers.0.is_empty() {
-            self.report(format!("{at}.servers"), "is empty; name at least one server as host:port");
+            self.report(
+                format!("{at}.servers"),
+                "is empty; name at least one server as host:port",
+            );
         }
         let servers: Vec<Option<Server>> = (raw.servers.0.iter().enumerate())
             .map(|(i, text)| match parse_server(text) {
@@ -213,9 +272,24 @@ impl Checker<'_> {
                 }
             })
             .collect();
-        self.number(&format!("{at}.connect_timeout_ms"), raw.connect_timeout_ms, 1, 600_000);
-        self.number(&format!("{at}.read_timeout_seconds"), raw.read_timeout_seconds, 1, SECONDS_MAX);
-        self.number(&format!("{at}.idle_timeout_seconds"), raw.idle_timeout_seconds, 0, SECONDS_MAX);
+        self.number(
+            &format!("{at}.connect_timeout_ms"),
+            raw.connect_timeout_ms,
+            1,
+            600_000,
+        );
+        self.number(
+            &format!("{at}.read_timeout_seconds"),
+            raw.read_timeout_seconds,
+            1,
+            SECONDS_MAX,
+        );
+        self.number(
+            &format!("{at}.idle_timeout_seconds"),
+            raw.idle_timeout_seconds,
+            0,
+            SECONDS_MAX,
+        );
         Some(UpstreamSettings {
             name: raw.name.clone(),
             servers: servers.into_iter().collect::<Option<_>>()?,
@@ -228,14 +302,23 @@ impl Checker<'_> {
     fn catalogue(&mut self, raw: &[raw::ScopeEntry]) -> Catalogue {
         self.unique("scopes", raw.iter().map(|entry| entry.name.as_str()));
         if raw.len() > CATALOGUE_LEN_MAX {
-            self.report("scopes", format!("has {} entries; at most {CATALOGUE_LEN_MAX} fit", raw.len()));
+            self.report(
+                "scopes",
+                format!("has {} entries; at most {CATALOGUE_LEN_MAX} fit", raw.len()),
+            );
         }
         let mut scopes: Vec<Scope> = Vec::new();
         for (i, entry) in raw.iter().enumerate() {
             let path = format!("scopes[{i}].name");
             match entry.name.parse::<Scope>() {
                 Ok(_) if entry.name.starts_with(OWN_NAMESPACE) => {
-                    self.report(path, format!("\"{}\": names with {OWN_NAMESPACE} are Sidekey's own", entry.name));
+                    self.report(
+                        path,
+                        format!(
+                            "\"{}\": names with {OWN_NAMESPACE} are Sidekey's own",
+                            entry.name
+                        ),
+                    );
                 }
                 Ok(scope) if !scopes.contains(&scope) => scopes.push(scope),
                 Ok(_) => {}
@@ -247,7 +330,10 @@ impl Checker<'_> {
 
     fn policies(&mut self, path: &str, raw: &[Policy]) -> Vec<Arc<Policy>> {
         if raw.len() > POLICIES_MAX {
-            self.report(path, format!("has {} policies; at most {POLICIES_MAX} fit", raw.len()));
+            self.report(
+                path,
+                format!("has {} policies; at most {POLICIES_MAX} fit", raw.len()),
+            );
         }
         self.unique(path, raw.iter().map(|policy| policy.name.as_str()));
         for (i, policy) in raw.iter().enumerate() {
@@ -267,7 +353,11 @@ impl Checker<'_> {
         let default = self.policies("limits.default", &raw.default);
         let anonymous = self.policies("limits.anonymous", &raw.anonymous);
         self.policy("limits.failed_auth", &raw.failed_auth);
-        self.choice("limits.on_outage", &raw.on_outage, &[("local", ()), ("open", ()), ("closed", ())]);
+        self.choice(
+            "limits.on_outage",
+            &raw.on_outage,
+            &[("local", ()), ("open", ()), ("closed", ())],
+        );
         self.number("limits.max_lease_ms", raw.max_lease_ms, 0, 10_000);
         self.number("limits.max_addresses", raw.max_addresses, 1, 100_000_000);
         let (mut ratelimit_fields, mut x_ratelimit_fields) = (false, false);
@@ -298,7 +388,10 @@ impl Checker<'_> {
         limits: Option<&LimitSettings>,
     ) -> Option<Vec<RouteSettings>> {
         if raw.routes.is_empty() {
-            self.report("routes", "is empty; without a route every request is answered 404");
+            self.report(
+                "routes",
+                "is empty; without a route every request is answered 404",
+            );
         }
         self.unique("routes", raw.routes.iter().map(|route| route.name.as_str()));
         let checked: Vec<Option<RouteSettings>> = (raw.routes.iter().enumerate())
@@ -342,19 +435,29 @@ impl Checker<'_> {
                 ),
             }
         }
-        let upstream = raw.upstreams.iter().position(|upstream| upstream.name == route.upstream);
+        let upstream = raw
+            .upstreams
+            .iter()
+            .position(|upstream| upstream.name == route.upstream);
         if upstream.is_none() {
             let detail = if route.upstream.is_empty() {
                 "is missing; name one of [[upstreams]]".to_owned()
             } else {
-                format!("there is no [[upstreams]] entry named \"{}\"", route.upstream)
+                format!(
+                    "there is no [[upstreams]] entry named \"{}\"",
+                    route.upstream
+                )
             };
             self.report(at("upstream"), detail);
         }
         let auth = self.choice(
             &at("auth"),
             &route.auth,
-            &[("required", Auth::Required), ("optional", Auth::Optional), ("off", Auth::Off)],
+            &[
+                ("required", Auth::Required),
+                ("optional", Auth::Optional),
+                ("off", Auth::Off),
+            ],
         );
         let scopes = self.route_scopes(index, route, catalogue);
         if auth == Some(Auth::Off) && !route.scopes.0.is_empty() {
@@ -375,14 +478,24 @@ impl Checker<'_> {
         })
     }
 
-    fn route_scopes(&mut self, index: usize, route: &raw::Route, catalogue: &Catalogue) -> Option<Vec<Scope>> {
+    fn route_scopes(
+        &mut self,
+        index: usize,
+        route: &raw::Route,
+        catalogue: &Catalogue,
+    ) -> Option<Vec<Scope>> {
         let found_before = self.problems.len();
         let mut scopes = Vec::new();
         for (i, text) in route.scopes.0.iter().enumerate() {
             let path = format!("routes[{index}].scopes[{i}]");
             match text.parse::<Scope>() {
-                Ok(scope) if catalogue.require(std::slice::from_ref(&scope)).is_ok() => scopes.push(scope),
-                Ok(_) => self.report(path, format!("there is no [[scopes]] entry named \"{text}\"")),
+                Ok(scope) if catalogue.require(std::slice::from_ref(&scope)).is_ok() => {
+                    scopes.push(scope)
+                }
+                Ok(_) => self.report(
+                    path,
+                    format!("there is no [[scopes]] entry named \"{text}\""),
+                ),
                 Err(error) => self.report(path, format!("\"{text}\" {error}")),
             }
         }
@@ -392,11 +505,25 @@ impl Checker<'_> {
     /// A request that costs more than a bucket holds could never pass.
     fn cost(&mut self, path: &str, cost: u64, auth: Option<Auth>, limits: Option<&LimitSettings>) {
         if cost > crate::key::policy::TOKENS_MAX {
-            self.report(path, format!("is {cost}; it must be 0 to {}", crate::key::policy::TOKENS_MAX));
+            self.report(
+                path,
+                format!(
+                    "is {cost}; it must be 0 to {}",
+                    crate::key::policy::TOKENS_MAX
+                ),
+            );
         }
         let Some(limits) = limits else { return };
-        let anonymous: &[_] = if auth == Some(Auth::Optional) { &limits.anonymous } else { &[] };
-        let default: &[_] = if auth == Some(Auth::Off) { &[] } else { &limits.default };
+        let anonymous: &[_] = if auth == Some(Auth::Optional) {
+            &limits.anonymous
+        } else {
+            &[]
+        };
+        let default: &[_] = if auth == Some(Auth::Off) {
+            &[]
+        } else {
+            &limits.default
+        };
         for (list, policies) in [("limits.default", default), ("limits.anonymous", anonymous)] {
             for policy in policies.iter().filter(|policy| policy.burst() < cost) {
                 self.report(
@@ -422,7 +549,10 @@ impl Checker<'_> {
                         && other.path == route.path
                         && other.methods.is_empty() == route.methods.is_empty()
                         && (route.methods.is_empty()
-                            || route.methods.iter().any(|method| other.methods.contains(method)))
+                            || route
+                                .methods
+                                .iter()
+                                .any(|method| other.methods.contains(method)))
                 })
             });
             if let Some(earlier) = clash {
@@ -439,8 +569,18 @@ impl Checker<'_> {
 
     fn verification(&mut self, raw: &raw::Verification) -> VerificationSettings {
         self.number("verification.max_proofs", raw.max_proofs, 1, 100_000_000);
-        self.number("verification.proof_ttl_seconds", raw.proof_ttl_seconds, 1, SECONDS_MAX);
-        self.number("verification.negative_ttl_seconds", raw.negative_ttl_seconds, 1, 3600);
+        self.number(
+            "verification.proof_ttl_seconds",
+            raw.proof_ttl_seconds,
+            1,
+            SECONDS_MAX,
+        );
+        self.number(
+            "verification.negative_ttl_seconds",
+            raw.negative_ttl_seconds,
+            1,
+            3600,
+        );
         VerificationSettings {
             max_proofs: raw.max_proofs,
             proof_ttl: Duration::from_secs(raw.proof_ttl_seconds.min(SECONDS_MAX)),
@@ -452,8 +592,16 @@ impl Checker<'_> {
         self.number("bcrypt.cost", raw.cost, hash::COST_MIN, hash::COST_MAX);
         self.number("bcrypt.max_queue", raw.max_queue, 1, 100_000);
         self.number("bcrypt.threads", raw.threads, 0, THREADS_MAX);
-        let threads = if raw.threads == 0 { (threads(0) / 2).max(1) } else { raw.threads };
-        Some(BcryptSettings { cost: raw.cost, max_queue: raw.max_queue, threads })
+        let threads = if raw.threads == 0 {
+            (threads(0) / 2).max(1)
+        } else {
+            raw.threads
+        };
+        Some(BcryptSettings {
+            cost: raw.cost,
+            max_queue: raw.max_queue,
+            threads,
+        })
     }
 
     fn secret(&mut self, path: &str, value: &str, file: Option<&str>) -> Option<SecretString> {
@@ -474,12 +622,23 @@ impl Checker<'_> {
         let url = self.secret("store.url", &raw.url, raw.url_file.as_deref())?;
         let text = url.expose_secret();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            self.report("store.url", "PostgreSQL is not supported by this version; use sqlite://PATH");
+            self.report(
+                "store.url",
+                "PostgreSQL is not supported by this version; use sqlite://PATH",
+            );
         } else if text.strip_prefix("sqlite://").is_none_or(str::is_empty) {
             // Not quoted back: it may hold a password.
-            self.report("store.url", "must be sqlite://PATH, such as sqlite://data/sidekey.db");
+            self.report(
+                "store.url",
+                "must be sqlite://PATH, such as sqlite://data/sidekey.db",
+            );
         }
-        self.number("store.max_stale_seconds", raw.max_stale_seconds, 0, SECONDS_MAX);
+        self.number(
+            "store.max_stale_seconds",
+            raw.max_stale_seconds,
+            0,
+            SECONDS_MAX,
+        );
         Some(StoreSettings { url })
     }
 
@@ -494,7 +653,9 @@ impl Checker<'_> {
         }
         if raw.secrets.backend != "embedded" {
             let detail = match raw.secrets.backend.as_str() {
-                "vault" => "\"vault\" is not supported by this version; use \"embedded\"".to_owned(),
+                "vault" => {
+                    "\"vault\" is not supported by this version; use \"embedded\"".to_owned()
+                }
                 other => format!("is \"{other}\"; it must be \"embedded\""),
             };
             self.report("secrets.backend", detail);
@@ -505,13 +666,19 @@ impl Checker<'_> {
             &[("token", ()), ("approle", ()), ("kubernetes", ())],
         );
         for field in raw.smtp.iter().flat_map(toml::Table::keys) {
-            self.report(format!("smtp.{field}"), "mail is not supported by this version; leave the section empty");
+            self.report(
+                format!("smtp.{field}"),
+                "mail is not supported by this version; leave the section empty",
+            );
         }
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Option<AdminSettings> {
         if raw.bootstrap_key_file.is_empty() {
-            self.report("admin.bootstrap_key_file", "is empty; name the file for the first admin key");
+            self.report(
+                "admin.bootstrap_key_file",
+                "is empty; name the file for the first admin key",
+            );
         }
         Some(AdminSettings {
             listen: self.address("admin.listen", &raw.listen)?,
@@ -534,14 +701,26 @@ impl Checker<'_> {
         let format = self.choice(
             "log.format",
             &raw.format,
-            &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)],
+            &[
+                ("auto", LogFormat::Auto),
+                ("json", LogFormat::Json),
+                ("text", LogFormat::Text),
+            ],
         );
         let access = self.choice(
             "log.access",
             &raw.access,
-            &[("refused", AccessLog::Refused), ("all", AccessLog::All), ("off", AccessLog::Off)],
+            &[
+                ("refused", AccessLog::Refused),
+                ("all", AccessLog::All),
+                ("off", AccessLog::Off),
+            ],
         );
-        Some(LogSettings { level: level?, format: format?, access: access? })
+        Some(LogSettings {
+            level: level?,
+            format: format?,
+            access: access?,
+        })
     }
 }
 
@@ -554,7 +733,9 @@ fn threads(configured: usize) -> usize {
 
 /// A CIDR, or an address as a CIDR of one.
 pub(crate) fn parse_net(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {
@@ -566,9 +747,9 @@ fn parse_source(text: &str) -> Result<Source, String> {
             Ok(name) if name == http::header::AUTHORIZATION => {
                 Err("for the Authorization field use \"bearer\" or \"basic\"".to_owned())
             }
-            Ok(name) if [http::header::COOKIE, http::header::HOST].contains(&name) => {
-                Err(format!("the {name} field can't carry a key; for a cookie use \"cookie:NAME\""))
-            }
+            Ok(name) if [http::header::COOKIE, http::header::HOST].contains(&name) => Err(format!(
+                "the {name} field can't carry a key; for a cookie use \"cookie:NAME\""
+            )),
             Ok(name) => Ok(Source::Header(name)),
             Err(_) => Err(format!("\"{name}\" is not a header field's name")),
         },
@@ -598,22 +779,34 @@ fn parse_server(text: &str) -> Result<Server, String> {
     } else {
         (text, false, None)
     };
-    let authority: http::uri::Authority =
-        rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
+    let authority: http::uri::Authority = rest
+        .strip_suffix('/')
+        .unwrap_or(rest)
+        .parse()
+        .map_err(|_| wrong())?;
     let port = match (authority.port_u16(), default_port) {
         (Some(port), _) if port > 0 => port,
         (None, Some(port)) if authority.port().is_none() => port,
         _ => return Err(wrong()),
     };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     if host.is_empty() || authority.as_str().contains('@') {
         return Err(wrong());
     }
-    Ok(Server::Host { host: host.to_owned(), port, tls })
+    Ok(Server::Host {
+        host: host.to_owned(),
+        port,
+        tls,
+    })
 }
 
 fn parse_host(text: Option<&str>) -> Result<HostPattern, String> {
-    let Some(text) = text else { return Ok(HostPattern::Any) };
+    let Some(text) = text else {
+        return Ok(HostPattern::Any);
+    };
     let lower = text.to_ascii_lowercase();
     let (name, wildcard) = match lower.strip_prefix("*.") {
         Some(rest) => (rest, true),
@@ -622,12 +815,17 @@ fn parse_host(text: Option<&str>) -> Result<HostPattern, String> {
     let is_address = name.parse::<IpAddr>().is_ok();
     let well_formed = !name.is_empty()
         && name.split('.').all(|label| {
-            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         });
     if is_address && !wildcard {
         Ok(HostPattern::Exact(name.to_owned()))
     } else if !well_formed {
-        Err(format!("\"{text}\" must be a host name without port, such as api.example.com or *.example.com"))
+        Err(format!(
+            "\"{text}\" must be a host name without port, such as api.example.com or *.example.com"
+        ))
     } else if wildcard {
         Ok(HostPattern::Suffix(format!(".{name}")))
     } else {
@@ -653,7 +851,9 @@ fn parse_path(text: &str) -> Result<String, String> {
         .any(|segment| segment.is_empty() || segment == "." || segment == "..");
     let plain = text.chars().all(|c| !c.is_control() && c != ' ');
     if ambiguous || !plain {
-        return Err(format!("\"{text}\" may not hold empty segments, dot segments, spaces or control characters"));
+        return Err(format!(
+            "\"{text}\" may not hold empty segments, dot segments, spaces or control characters"
+        ));
     }
     Ok(trimmed.to_owned())
 }

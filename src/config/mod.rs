@@ -33,7 +33,10 @@ pub struct Problem {
 impl Problem {
     /// A problem at `path`.
     pub fn new(path: impl Into<String>, detail: impl Into<String>) -> Self {
-        Problem { path: path.into(), detail: detail.into() }
+        Problem {
+            path: path.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -97,19 +100,29 @@ pub fn parse(text: &str, environment: &dyn Environment) -> Result<Settings, Vec<
 fn read_file(path: &Path) -> Result<String, Problem> {
     let shown = path.display();
     let found = std::fs::metadata(path).map_err(|error| {
-        Problem::new("", format!("{shown} can't be read: {error}; give the file with --config"))
+        Problem::new(
+            "",
+            format!("{shown} can't be read: {error}; give the file with --config"),
+        )
     })?;
     if found.len() > FILE_BYTES_MAX {
-        return Err(Problem::new("", format!("{shown} has more than {FILE_BYTES_MAX} bytes; make it shorter")));
+        return Err(Problem::new(
+            "",
+            format!("{shown} has more than {FILE_BYTES_MAX} bytes; make it shorter"),
+        ));
     }
     std::fs::read_to_string(path)
         .map_err(|error| Problem::new("", format!("{shown} can't be read: {error}")))
 }
 
 fn syntax_error(text: &str, error: &toml::de::Error) -> String {
-    let line = error
-        .span()
-        .map(|span| 1 + text.bytes().take(span.start).filter(|b| *b == b'\n').count());
+    let line = error.span().map(|span| {
+        1 + text
+            .bytes()
+            .take(span.start)
+            .filter(|b| *b == b'\n')
+            .count()
+    });
     let message = error.message();
     match line {
         Some(line) => format!("line {line} is not TOML: {message}"),
@@ -122,7 +135,9 @@ pub(crate) fn read_secret_file(path: &Path) -> Result<String, String> {
     const SECRET_BYTES_MAX: u64 = 64 << 10;
     let found = std::fs::metadata(path).map_err(|error| format!("can't be read: {error}"))?;
     if found.len() > SECRET_BYTES_MAX {
-        return Err(format!("has more than {SECRET_BYTES_MAX} bytes; it should hold the secret alone"));
+        return Err(format!(
+            "has more than {SECRET_BYTES_MAX} bytes; it should hold the secret alone"
+        ));
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("can't be read: {error}"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())

@@ -13,7 +13,11 @@ const PREFIX: &str = "SIDEKEY__";
 const LIST_LEN_MAX: usize = 1000;
 
 /// `table` with the environment's values in it.
-pub fn apply(mut table: Table, environment: &dyn Environment, problems: &mut Vec<Problem>) -> Table {
+pub fn apply(
+    mut table: Table,
+    environment: &dyn Environment,
+    problems: &mut Vec<Problem>,
+) -> Table {
     let mut ours: Vec<(String, String)> = environment
         .variables()
         .into_iter()
@@ -22,8 +26,10 @@ pub fn apply(mut table: Table, environment: &dyn Environment, problems: &mut Vec
     // In order, so that UPSTREAMS comes before UPSTREAMS__0__SERVERS.
     ours.sort();
     for (name, text) in ours {
-        let path: Vec<String> =
-            name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let path: Vec<String> = name[PREFIX.len()..]
+            .split("__")
+            .map(str::to_ascii_lowercase)
+            .collect();
         let placed = value(&text).and_then(|value| place(&mut table, &path, value));
         if let Err(detail) = placed {
             problems.push(Problem::new(format!("environment variable {name}"), detail));
@@ -40,7 +46,8 @@ fn value(text: &str) -> Result<Value, String> {
         return Ok(Value::String(text.to_owned()));
     }
     // The value is not quoted back: it may be a secret.
-    text.parse::<Value>().map_err(|error| format!("is not a TOML value: {}", error.message()))
+    text.parse::<Value>()
+        .map_err(|error| format!("is not a TOML value: {}", error.message()))
 }
 
 fn place(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
@@ -54,20 +61,32 @@ fn place(table: &mut Table, path: &[String], value: Value) -> Result<(), String>
         return Ok(());
     }
     let is_index = rest[0].parse::<usize>().is_ok();
-    let missing = if is_index { Value::Array(Vec::new()) } else { Value::Table(Table::new()) };
+    let missing = if is_index {
+        Value::Array(Vec::new())
+    } else {
+        Value::Table(Table::new())
+    };
     match table.entry(name.clone()).or_insert(missing) {
         Value::Table(inner) => place(inner, rest, value),
         Value::Array(list) => place_in_list(list, rest, value),
-        _ => Err(format!("goes into {name}, which is neither a section nor a list")),
+        _ => Err(format!(
+            "goes into {name}, which is neither a section nor a list"
+        )),
     }
 }
 
 fn place_in_list(list: &mut Vec<Value>, path: &[String], value: Value) -> Result<(), String> {
-    let index: usize = path[0]
-        .parse()
-        .map_err(|_| format!("needs a number in place of {}: it names an entry of a list", path[0]))?;
+    let index: usize = path[0].parse().map_err(|_| {
+        format!(
+            "needs a number in place of {}: it names an entry of a list",
+            path[0]
+        )
+    })?;
     if index > list.len() || index >= LIST_LEN_MAX {
-        return Err(format!("names entry {index} of a list that has {} entries", list.len()));
+        return Err(format!(
+            "names entry {index} of a list that has {} entries",
+            list.len()
+        ));
     }
     if path.len() == 1 {
         if index == list.len() {
@@ -82,7 +101,9 @@ fn place_in_list(list: &mut Vec<Value>, path: &[String], value: Value) -> Result
     }
     match &mut list[index] {
         Value::Table(inner) => place(inner, &path[1..], value),
-        _ => Err(format!("names a field of entry {index}, which is not a table")),
+        _ => Err(format!(
+            "names a field of entry {index}, which is not a table"
+        )),
     }
 }
 
@@ -91,8 +112,10 @@ mod tests {
     use super::*;
 
     fn applied(file: &str, variables: &[(&str, &str)]) -> (Table, Vec<Problem>) {
-        let environment: Vec<(String, String)> =
-            variables.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let environment: Vec<(String, String)> = variables
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect();
         let mut problems = Vec::new();
         let table = apply(file.parse().unwrap(), &environment, &mut problems);
         (table, problems)
@@ -128,10 +151,17 @@ mod tests {
             ("SIDEKEY__ROUTES__X", "secret"),
             ("SIDEKEY__", "secret"),
         ] {
-            let (_, problems) = applied("routes = []\n[proxy]\nmode = \"enforce\"\n", &[(name, value)]);
+            let (_, problems) = applied(
+                "routes = []\n[proxy]\nmode = \"enforce\"\n",
+                &[(name, value)],
+            );
             assert_eq!(problems.len(), 1, "{name}");
             assert!(problems[0].path.contains(name));
-            assert!(!problems[0].to_string().contains("secret"), "{}", problems[0]);
+            assert!(
+                !problems[0].to_string().contains("secret"),
+                "{}",
+                problems[0]
+            );
         }
     }
 }

@@ -227,7 +227,11 @@ pub struct Verification {
 
 impl Default for Verification {
     fn default() -> Self {
-        Verification { max_proofs: 250_000, proof_ttl_seconds: 4 * 3600, negative_ttl_seconds: 10 }
+        Verification {
+            max_proofs: 250_000,
+            proof_ttl_seconds: 4 * 3600,
+            negative_ttl_seconds: 10,
+        }
     }
 }
 
@@ -245,7 +249,11 @@ pub struct Bcrypt {
 
 impl Default for Bcrypt {
     fn default() -> Self {
-        Bcrypt { cost: 10, max_queue: 64, threads: 0 }
+        Bcrypt {
+            cost: 10,
+            max_queue: 64,
+            threads: 0,
+        }
     }
 }
 
@@ -263,7 +271,11 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Store { url: "sqlite://data/sidekey.db".to_owned(), url_file: None, max_stale_seconds: 600 }
+        Store {
+            url: "sqlite://data/sidekey.db".to_owned(),
+            url_file: None,
+            max_stale_seconds: 600,
+        }
     }
 }
 
@@ -278,7 +290,10 @@ pub struct Secrets {
 
 impl Default for Secrets {
     fn default() -> Self {
-        Secrets { backend: "embedded".to_owned(), vault: Vault::default() }
+        Secrets {
+            backend: "embedded".to_owned(),
+            vault: Vault::default(),
+        }
     }
 }
 
@@ -314,7 +329,10 @@ pub struct Redis {
 
 impl Default for Redis {
     fn default() -> Self {
-        Redis { url: "redis://127.0.0.1:6379".to_owned(), url_file: None }
+        Redis {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            url_file: None,
+        }
     }
 }
 
@@ -350,7 +368,11 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".to_owned(), format: "auto".to_owned(), access: "refused".to_owned() }
+        Log {
+            level: "info".to_owned(),
+            format: "auto".to_owned(),
+            access: "refused".to_owned(),
+        }
     }
 }
 
@@ -373,7 +395,10 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 Ok(OneOrMany(vec![text.to_owned()]))
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<OneOrMany, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = list.next_element()? {
                     texts.push(text);
@@ -393,14 +418,19 @@ pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let result: Result<Raw, toml::de::Error> = {
-            let tracked =
-                serde_path_to_error::Deserializer::new(value.clone().into_deserializer(), &mut track);
+            let tracked = serde_path_to_error::Deserializer::new(
+                value.clone().into_deserializer(),
+                &mut track,
+            );
             serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()))
         };
         match result {
             Ok(raw) => {
                 problems.extend(unknown.into_iter().map(|path| {
-                    Problem::new(dotted(&path), "there is no such field; see docs/configuration.md for those there are")
+                    Problem::new(
+                        dotted(&path),
+                        "there is no such field; see docs/configuration.md for those there are",
+                    )
                 }));
                 return raw;
             }
@@ -450,14 +480,18 @@ fn dotted(path: &str) -> String {
 /// for a text in a list, the whole list goes back to its default.
 fn remove(value: &mut Value, path: &serde_path_to_error::Path) -> bool {
     use serde_path_to_error::Segment;
-    let segments: Vec<&Segment> =
-        path.iter().filter(|segment| !matches!(segment, Segment::Unknown)).collect();
+    let segments: Vec<&Segment> = path
+        .iter()
+        .filter(|segment| !matches!(segment, Segment::Unknown))
+        .collect();
     remove_at(value, &segments)
 }
 
 fn remove_at(value: &mut Value, path: &[&serde_path_to_error::Segment]) -> bool {
     use serde_path_to_error::Segment;
-    let Some((last, before)) = path.split_last() else { return false };
+    let Some((last, before)) = path.split_last() else {
+        return false;
+    };
     match (last, descend(value, before)) {
         (Segment::Map { key }, Some(Value::Table(table))) => table.remove(key).is_some(),
         (Segment::Seq { index }, Some(Value::Array(list))) => match list.get_mut(*index) {
@@ -471,11 +505,15 @@ fn remove_at(value: &mut Value, path: &[&serde_path_to_error::Segment]) -> bool 
     }
 }
 
-fn descend<'a>(value: &'a mut Value, path: &[&serde_path_to_error::Segment]) -> Option<&'a mut Value> {
+fn descend<'a>(
+    value: &'a mut Value,
+    path: &[&serde_path_to_error::Segment],
+) -> Option<&'a mut Value> {
     use serde_path_to_error::Segment;
-    path.iter().try_fold(value, |at, segment| match (segment, at) {
-        (Segment::Map { key }, Value::Table(table)) => table.get_mut(key),
-        (Segment::Seq { index }, Value::Array(list)) => list.get_mut(*index),
-        _ => None,
-    })
+    path.iter()
+        .try_fold(value, |at, segment| match (segment, at) {
+            (Segment::Map { key }, Value::Table(table)) => table.get_mut(key),
+            (Segment::Seq { index }, Value::Array(list)) => list.get_mut(*index),
+            _ => None,
+        })
 }

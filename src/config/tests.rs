@@ -83,7 +83,10 @@ bootstrap_key_file = "data/admin.key"
 [smtp]
 "#;
     let settings = settings(sample);
-    assert_eq!(settings.routes[0].host, HostPattern::Exact("api.example.com".into()));
+    assert_eq!(
+        settings.routes[0].host,
+        HostPattern::Exact("api.example.com".into())
+    );
     assert_eq!(settings.routes[0].path, "/orders");
     assert_eq!(settings.limits.default[0].burst(), 100);
     assert!(settings.proxy.threads >= 1);
@@ -160,7 +163,10 @@ default = [{ name = "d", quota = 0, window_seconds = 60, burst = 100 }]
         "routes[2].methods[1]",
         "routes[2]",
     ] {
-        assert!(found.iter().any(|f| f == path), "{path} is not among {found:#?}");
+        assert!(
+            found.iter().any(|f| f == path),
+            "{path} is not among {found:#?}"
+        );
     }
     assert_eq!(found.len(), 19, "{found:#?}");
 }
@@ -172,13 +178,22 @@ fn one_problem_each() {
         ("[proxy]\nlisten = []\n", "proxy.listen"),
         ("[proxy]\nlisten = [1]\n", "proxy.listen[0]"),
         ("[proxy]\nmax_header_bytes = 1\n", "proxy.max_header_bytes"),
-        ("[proxy]\nkeepalive_seconds = -1\n", "proxy.keepalive_seconds"),
+        (
+            "[proxy]\nkeepalive_seconds = -1\n",
+            "proxy.keepalive_seconds",
+        ),
         ("[bcrypt]\ncost = 3\n", "bcrypt.cost"),
         ("[bcrypt]\ncost = 99\n", "bcrypt.cost"),
         ("[limits]\nbackend = \"redis\"\n", "limits.backend"),
         ("[limits]\nheaders = [\"x\"]\n", "limits.headers[0]"),
-        ("[limits]\ndefault = [{ name = \"d\", quota = 1 }]\n", "limits.default[0]"),
-        ("[limits]\nfailed_auth = { name = \"f\", quota = 1, window_seconds = 0 }\n", "limits.failed_auth.window_seconds"),
+        (
+            "[limits]\ndefault = [{ name = \"d\", quota = 1 }]\n",
+            "limits.default[0]",
+        ),
+        (
+            "[limits]\nfailed_auth = { name = \"f\", quota = 1, window_seconds = 0 }\n",
+            "limits.failed_auth.window_seconds",
+        ),
         ("[secrets]\nbackend = \"vault\"\n", "secrets.backend"),
         ("[store]\nurl = \"postgres://u:p@h/d\"\n", "store.url"),
         ("[store]\nurl = \"file.db\"\n", "store.url"),
@@ -186,14 +201,38 @@ fn one_problem_each() {
         ("[smtp]\nhost = \"x\"\n", "smtp.host"),
         ("[log]\nlevel = \"loud\"\n", "log.level"),
         ("[admin]\nlisten = \"x\"\n", "admin.listen"),
-        ("[[scopes]]\nname = \"a\"\n[[scopes]]\nname = \"a\"\n", "scopes[1].name"),
-        ("[[routes]]\nname = \"all2\"\nupstream = \"legacy\"\n", "routes[1]"),
-        ("[[routes]]\nname = \"all\"\npath=\"/x\"\nupstream = \"legacy\"\n", "routes[1].name"),
-        ("[[routes]]\nname = \"r\"\npath=\"/a/../b\"\nupstream = \"legacy\"\n", "routes[1].path"),
-        ("[[routes]]\nname = \"r\"\npath=\"/a//b\"\nupstream = \"legacy\"\n", "routes[1].path"),
-        ("[[routes]]\nname = \"r\"\npath=\"/a\"\nhost=\"*.*\"\nupstream = \"legacy\"\n", "routes[1].host"),
-        ("[[routes]]\nname = \"r\"\npath=\"/a\"\ncost=101\nupstream = \"legacy\"\n", "routes[1].cost"),
-        ("[[routes]]\nname = \"r\"\npath=\"/a\"\nauth=\"off\"\nscopes=[\"s\"]\nupstream = \"legacy\"\n[[scopes]]\nname=\"s\"\n", "routes[1].scopes"),
+        (
+            "[[scopes]]\nname = \"a\"\n[[scopes]]\nname = \"a\"\n",
+            "scopes[1].name",
+        ),
+        (
+            "[[routes]]\nname = \"all2\"\nupstream = \"legacy\"\n",
+            "routes[1]",
+        ),
+        (
+            "[[routes]]\nname = \"all\"\npath=\"/x\"\nupstream = \"legacy\"\n",
+            "routes[1].name",
+        ),
+        (
+            "[[routes]]\nname = \"r\"\npath=\"/a/../b\"\nupstream = \"legacy\"\n",
+            "routes[1].path",
+        ),
+        (
+            "[[routes]]\nname = \"r\"\npath=\"/a//b\"\nupstream = \"legacy\"\n",
+            "routes[1].path",
+        ),
+        (
+            "[[routes]]\nname = \"r\"\npath=\"/a\"\nhost=\"*.*\"\nupstream = \"legacy\"\n",
+            "routes[1].host",
+        ),
+        (
+            "[[routes]]\nname = \"r\"\npath=\"/a\"\ncost=101\nupstream = \"legacy\"\n",
+            "routes[1].cost",
+        ),
+        (
+            "[[routes]]\nname = \"r\"\npath=\"/a\"\nauth=\"off\"\nscopes=[\"s\"]\nupstream = \"legacy\"\n[[scopes]]\nname=\"s\"\n",
+            "routes[1].scopes",
+        ),
     ] {
         assert_eq!(paths(&format!("{MINIMAL}{change}")), [path], "{change}");
     }
@@ -209,9 +248,16 @@ fn a_syntax_error_names_its_line() {
 
 #[test]
 fn values_that_may_be_secret_are_not_quoted_back() {
-    for text in ["[store]\nurl = [\"hunter2\"]\n", "[store]\nurl = \"hunter2\"\n", "[redis]\nurl = 5\nurll = \"hunter2\"\n"] {
+    for text in [
+        "[store]\nurl = [\"hunter2\"]\n",
+        "[store]\nurl = \"hunter2\"\n",
+        "[redis]\nurl = 5\nurll = \"hunter2\"\n",
+    ] {
         let problems = parse(&format!("{MINIMAL}{text}"), &nothing()).unwrap_err();
-        assert!(problems.iter().all(|p| !p.to_string().contains("hunter2")), "{problems:?}");
+        assert!(
+            problems.iter().all(|p| !p.to_string().contains("hunter2")),
+            "{problems:?}"
+        );
     }
 }
 
@@ -221,10 +267,20 @@ fn servers_are_read_in_every_form() {
         "[\"127.0.0.1:9000\"]",
         "[\"http://a.example:81\", \"https://b.example\", \"[::1]:9\", \"builtin:echo\", \"http://c/\"]",
     );
-    let host = |host: &str, port, tls| Server::Host { host: host.into(), port, tls };
+    let host = |host: &str, port, tls| Server::Host {
+        host: host.into(),
+        port,
+        tls,
+    };
     assert_eq!(
         settings(&text).upstreams[0].servers,
-        [host("a.example", 81, false), host("b.example", 443, true), host("::1", 9, false), Server::Echo, host("c", 80, false)]
+        [
+            host("a.example", 81, false),
+            host("b.example", 443, true),
+            host("::1", 9, false),
+            Server::Echo,
+            host("c", 80, false)
+        ]
     );
 }
 
@@ -232,9 +288,19 @@ fn servers_are_read_in_every_form() {
 fn the_environment_lies_over_the_file() {
     let environment = vec![
         ("SIDEKEY__PROXY__LISTEN".to_owned(), "0.0.0.0:1".to_owned()),
-        ("SIDEKEY__UPSTREAMS__0__SERVERS".to_owned(), "[\"10.0.0.1:80\"]".to_owned()),
+        (
+            "SIDEKEY__UPSTREAMS__0__SERVERS".to_owned(),
+            "[\"10.0.0.1:80\"]".to_owned(),
+        ),
     ];
     let settings = parse(MINIMAL, &environment).unwrap();
     assert_eq!(settings.proxy.listen, ["0.0.0.0:1".parse().unwrap()]);
-    assert_eq!(settings.upstreams[0].servers, [Server::Host { host: "10.0.0.1".into(), port: 80, tls: false }]);
+    assert_eq!(
+        settings.upstreams[0].servers,
+        [Server::Host {
+            host: "10.0.0.1".into(),
+            port: 80,
+            tls: false
+        }]
+    );
 }

@@ -51,7 +51,9 @@ impl KeyId {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id: [u8; KEY_ID_LEN] = bytes.try_into().ok()?;
-        id.iter().all(u8::is_ascii_alphanumeric).then_some(KeyId(id))
+        id.iter()
+            .all(u8::is_ascii_alphanumeric)
+            .then_some(KeyId(id))
     }
 }
 
@@ -123,14 +125,20 @@ impl FromStr for Prefix {
     type Err = PrefixError;
 
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        if is_prefix(text.as_bytes()) { Ok(Prefix(text.to_owned())) } else { Err(PrefixError) }
+        if is_prefix(text.as_bytes()) {
+            Ok(Prefix(text.to_owned()))
+        } else {
+            Err(PrefixError)
+        }
     }
 }
 
 fn is_prefix(bytes: &[u8]) -> bool {
     (2..=PREFIX_LEN_MAX).contains(&bytes.len())
         && bytes[0].is_ascii_lowercase()
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// A text that has the form of a key. Borrowed from the request; not yet known to be genuine.
@@ -161,7 +169,11 @@ impl<'a> Presented<'a> {
         let (prefix, environment) = head.split_at(head.len().checked_sub(4)?);
         let environment = Environment::from_name(std::str::from_utf8(environment).ok()?)?;
         let prefix = prefix.strip_suffix(b"_")?;
-        is_prefix(prefix).then_some(Presented { text, environment, id })
+        is_prefix(prefix).then_some(Presented {
+            text,
+            environment,
+            id,
+        })
     }
 
     /// The key id that the text names.
@@ -289,7 +301,11 @@ impl MintKeys {
         let check = self.current.check(text.as_bytes());
         text.extend(check.iter().map(|b| char::from(*b)));
         let hint = format!("{head}...{}", &text[text.len() - HINT_TAIL_LEN..]);
-        Ok(MintedKey { id, text: SecretString::from(text.as_str()), hint })
+        Ok(MintedKey {
+            id,
+            text: SecretString::from(text.as_str()),
+            hint,
+        })
     }
 
     /// Whether this deployment minted `presented`. Takes the same time for every wrong check.
@@ -319,7 +335,9 @@ fn random_base62(out: &mut [u8]) -> Result<(), RandomnessError> {
     while filled < out.len() {
         getrandom::fill(pool.as_mut_slice()).map_err(|_| RandomnessError)?;
         for byte in pool.iter().filter(|b| **b < FAIR_BELOW) {
-            let Some(slot) = out.get_mut(filled) else { break };
+            let Some(slot) = out.get_mut(filled) else {
+                break;
+            };
             *slot = BASE62[usize::from(byte % 62)];
             filled += 1;
         }
@@ -344,17 +362,24 @@ mod tests {
     }
 
     fn minted() -> String {
-        let key = mint_keys().mint(&"sk".parse().unwrap(), Environment::Live).unwrap();
+        let key = mint_keys()
+            .mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap();
         key.text.expose_secret().to_owned()
     }
 
     #[test]
     fn a_key_has_the_promised_form() {
-        let key = mint_keys().mint(&"sk".parse().unwrap(), Environment::Test).unwrap();
+        let key = mint_keys()
+            .mint(&"sk".parse().unwrap(), Environment::Test)
+            .unwrap();
         let text = key.text.expose_secret();
         assert_eq!(text.len(), "sk_test_".len() + 12 + 1 + 54);
         assert!(text.starts_with(&format!("sk_test_{}_", key.id)));
-        assert_eq!(key.hint, format!("sk_test_{}_...{}", key.id, &text[text.len() - 4..]));
+        assert_eq!(
+            key.hint,
+            format!("sk_test_{}_...{}", key.id, &text[text.len() - 4..])
+        );
         let presented = Presented::parse(text).unwrap();
         assert_eq!(presented.id(), key.id);
         assert_eq!(presented.environment(), Environment::Test);
@@ -386,8 +411,10 @@ mod tests {
 
     #[test]
     fn a_previous_mint_key_is_still_believed() {
-        let rotated =
-            MintKeys::new(MintKey::new(&[8; MINT_KEY_LEN]), vec![MintKey::new(&[7; MINT_KEY_LEN])]);
+        let rotated = MintKeys::new(
+            MintKey::new(&[8; MINT_KEY_LEN]),
+            vec![MintKey::new(&[7; MINT_KEY_LEN])],
+        );
         assert!(rotated.minted(&Presented::parse(&minted()).unwrap()));
     }
 
@@ -402,7 +429,11 @@ mod tests {
     fn ids_do_not_repeat() {
         let keys = mint_keys();
         let ids: std::collections::HashSet<_> = (0..1000)
-            .map(|_| keys.mint(&"sk".parse().unwrap(), Environment::Live).unwrap().id)
+            .map(|_| {
+                keys.mint(&"sk".parse().unwrap(), Environment::Live)
+                    .unwrap()
+                    .id
+            })
             .collect();
         assert_eq!(ids.len(), 1000);
     }
@@ -415,7 +446,11 @@ mod tests {
         text.iter().for_each(|b| seen[usize::from(*b)] += 1);
         for digit in BASE62 {
             // 100 expected; six standard deviations either side.
-            assert!((40..160).contains(&seen[usize::from(*digit)]), "{}", char::from(*digit));
+            assert!(
+                (40..160).contains(&seen[usize::from(*digit)]),
+                "{}",
+                char::from(*digit)
+            );
         }
     }
 

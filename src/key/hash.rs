@@ -75,15 +75,26 @@ mod tests {
 
     #[test]
     fn two_hashes_of_one_secret_differ() {
-        let (a, b) = (SecretHash::create(SECRET, 4).unwrap(), SecretHash::create(SECRET, 4).unwrap());
+        let (a, b) = (
+            SecretHash::create(SECRET, 4).unwrap(),
+            SecretHash::create(SECRET, 4).unwrap(),
+        );
         assert_ne!(a, b);
     }
 
     #[test]
     fn a_stored_text_that_is_no_hash_is_an_error() {
-        for text in ["", "x", "$2b$10$", "$2b$99$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+        for text in [
+            "",
+            "x",
+            "$2b$10$",
+            "$2b$99$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ] {
             let stored = SecretHash::from_stored(text.to_owned());
-            assert!(matches!(stored.verify(SECRET), Err(HashError::Malformed)), "{text}");
+            assert!(
+                matches!(stored.verify(SECRET), Err(HashError::Malformed)),
+                "{text}"
+            );
         }
     }
 

@@ -67,7 +67,10 @@ impl Policy {
     pub fn problems(&self) -> Vec<PolicyError> {
         let mut problems = Vec::new();
         let name_ok = (1..=POLICY_NAME_LEN_MAX).contains(&self.name.len())
-            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+            && self
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !name_ok {
             problems.push(PolicyError::Name);
         }
@@ -77,7 +80,10 @@ impl Policy {
         if !(1..=WINDOW_SECONDS_MAX).contains(&self.window_seconds) {
             problems.push(PolicyError::Window);
         }
-        if self.burst.is_some_and(|burst| !(1..=TOKENS_MAX).contains(&burst)) {
+        if self
+            .burst
+            .is_some_and(|burst| !(1..=TOKENS_MAX).contains(&burst))
+        {
             problems.push(PolicyError::Burst);
         }
         if problems.is_empty() && self.burst() * self.window_seconds >= BURST_WINDOW_MAX {
@@ -92,7 +98,12 @@ mod tests {
     use super::*;
 
     fn policy(name: &str, quota: u64, window_seconds: u64, burst: Option<u64>) -> Policy {
-        Policy { name: name.to_owned(), quota, window_seconds, burst }
+        Policy {
+            name: name.to_owned(),
+            quota,
+            window_seconds,
+            burst,
+        }
     }
 
     #[test]
@@ -109,10 +120,16 @@ mod tests {
     #[test]
     fn every_problem_is_reported() {
         use PolicyError::*;
-        assert_eq!(policy("", 0, 0, Some(0)).problems(), [Name, Quota, Window, Burst]);
+        assert_eq!(
+            policy("", 0, 0, Some(0)).problems(),
+            [Name, Quota, Window, Burst]
+        );
         assert_eq!(policy("a\"b", 1, 1, None).problems(), [Name]);
         assert_eq!(policy("a", TOKENS_MAX + 1, 1, None).problems(), [Quota]);
-        assert_eq!(policy("a", TOKENS_MAX, WINDOW_SECONDS_MAX, None).problems(), [TooLarge]);
+        assert_eq!(
+            policy("a", TOKENS_MAX, WINDOW_SECONDS_MAX, None).problems(),
+            [TooLarge]
+        );
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub struct TenantId(String);
 
 /// A text that can't be a tenant id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be 1 to {TENANT_ID_LEN_MAX} letters, digits, '.', '_' or '-', and start with a letter or digit")]
+#[error(
+    "must be 1 to {TENANT_ID_LEN_MAX} letters, digits, '.', '_' or '-', and start with a letter or digit"
+)]
 pub struct TenantIdError;
 
 impl TenantId {
@@ -34,9 +36,18 @@ impl FromStr for TenantId {
 
     fn from_str(text: &str) -> Result<Self, TenantIdError> {
         let well_formed = text.len() <= TENANT_ID_LEN_MAX
-            && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if well_formed { Ok(TenantId(text.to_owned())) } else { Err(TenantIdError) }
+            && text
+                .bytes()
+                .next()
+                .is_some_and(|b| b.is_ascii_alphanumeric())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if well_formed {
+            Ok(TenantId(text.to_owned()))
+        } else {
+            Err(TenantIdError)
+        }
     }
 }
 
@@ -97,7 +108,12 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Status; 4] = [Status::Active, Status::Disabled, Status::Expired, Status::Revoked];
+    pub const ALL: [Status; 4] = [
+        Status::Active,
+        Status::Disabled,
+        Status::Expired,
+        Status::Revoked,
+    ];
 
     /// The name in answers.
     pub fn as_str(self) -> &'static str {
@@ -200,7 +216,8 @@ impl KeyRecord {
 
     /// When the owner should have replaced the secret.
     pub fn rotation_due_at(&self) -> Timestamp {
-        self.secret_created_at.plus(Duration::from_secs(u64::from(self.rotation_days) * 86_400))
+        self.secret_created_at
+            .plus(Duration::from_secs(u64::from(self.rotation_days) * 86_400))
     }
 }
 
@@ -268,12 +285,18 @@ pub(crate) mod tests {
             generation: Generation(1),
             valid_until: Timestamp::from_millis(5000),
         });
-        assert_eq!(key.authority(Generation(1), Timestamp::from_millis(4999)), Ok(()));
+        assert_eq!(
+            key.authority(Generation(1), Timestamp::from_millis(4999)),
+            Ok(())
+        );
         assert_eq!(
             key.authority(Generation(1), Timestamp::from_millis(5000)),
             Err(Denial::Superseded)
         );
-        assert_eq!(key.authority(Generation(2), Timestamp::from_millis(5000)), Ok(()));
+        assert_eq!(
+            key.authority(Generation(2), Timestamp::from_millis(5000)),
+            Ok(())
+        );
     }
 
     #[test]

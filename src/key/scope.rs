@@ -27,7 +27,9 @@ pub struct ScopePattern(String);
 
 /// A text that is no scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be 1 to {SCOPE_LEN_MAX} characters: letters, digits, '.', '_' and '-', in parts joined by ':', such as \"orders:write\"")]
+#[error(
+    "must be 1 to {SCOPE_LEN_MAX} characters: letters, digits, '.', '_' and '-', in parts joined by ':', such as \"orders:write\""
+)]
 pub struct ScopeError;
 
 /// A text that is neither a scope nor a wildcard.
@@ -39,7 +41,9 @@ fn is_scope(text: &str) -> bool {
     text.len() <= SCOPE_LEN_MAX
         && text.split(':').all(|part| {
             !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         })
 }
 
@@ -53,7 +57,11 @@ impl FromStr for Scope {
     type Err = ScopeError;
 
     fn from_str(text: &str) -> Result<Self, ScopeError> {
-        if is_scope(text) { Ok(Scope(text.to_owned())) } else { Err(ScopeError) }
+        if is_scope(text) {
+            Ok(Scope(text.to_owned()))
+        } else {
+            Err(ScopeError)
+        }
     }
 }
 
@@ -95,7 +103,11 @@ impl FromStr for ScopePattern {
             Some("") => None,
             Some(stem) => Some(stem.strip_suffix(':').ok_or(ScopePatternError)?),
         };
-        if stem.is_none_or(is_scope) { Ok(ScopePattern(text.to_owned())) } else { Err(ScopePatternError) }
+        if stem.is_none_or(is_scope) {
+            Ok(ScopePattern(text.to_owned()))
+        } else {
+            Err(ScopePatternError)
+        }
     }
 }
 
@@ -146,7 +158,12 @@ impl Catalogue {
     pub fn require<'a>(&self, scopes: &'a [Scope]) -> Result<ScopeSet, &'a Scope> {
         let mut set = ScopeSet::default();
         for scope in scopes {
-            set.insert(self.0.iter().position(|known| known == scope).ok_or(scope)?);
+            set.insert(
+                self.0
+                    .iter()
+                    .position(|known| known == scope)
+                    .ok_or(scope)?,
+            );
         }
         Ok(set)
     }
@@ -206,7 +223,9 @@ mod tests {
         for text in ["a", "orders:write", "a.b-c_d:E:9"] {
             assert!(text.parse::<Scope>().is_ok(), "{text}");
         }
-        for text in ["", ":", "a:", ":a", "a::b", "a b", "a*", "orders:*", "ü", "a\"b", "a,b"] {
+        for text in [
+            "", ":", "a:", ":a", "a::b", "a b", "a*", "orders:*", "ü", "a\"b", "a,b",
+        ] {
             assert!(text.parse::<Scope>().is_err(), "{text}");
         }
         for text in ["*", "a:*", "a:b:*"] {

@@ -82,7 +82,12 @@ mod tests {
     use super::*;
 
     fn limiter(burst: u64) -> AddressLimiter {
-        let policy = Policy { name: "a".into(), quota: 1, window_seconds: 60, burst: Some(burst) };
+        let policy = Policy {
+            name: "a".into(),
+            quota: 1,
+            window_seconds: 60,
+            burst: Some(burst),
+        };
         AddressLimiter::new(vec![Arc::new(policy)], 100)
     }
 
@@ -109,6 +114,11 @@ mod tests {
         limiter.count(address("192.0.2.1"), 0);
         assert!(!limiter.peek(address("192.0.2.1"), 0).unwrap().allowed);
         assert!(limiter.peek(address("192.0.2.2"), 0).is_none());
-        assert!(limiter.peek(address("192.0.2.1"), 60_000_000).unwrap().allowed);
+        assert!(
+            limiter
+                .peek(address("192.0.2.1"), 60_000_000)
+                .unwrap()
+                .allowed
+        );
     }
 }

@@ -67,7 +67,9 @@ impl Rate {
     }
 
     fn with_tick(policy: &Policy, tick_us: u64) -> Option<Self> {
-        let window = policy.window_seconds.checked_mul(MICROS_PER_SECOND / tick_us)?;
+        let window = policy
+            .window_seconds
+            .checked_mul(MICROS_PER_SECOND / tick_us)?;
         let divisor = gcd(policy.quota, window);
         let token = window.checked_div(divisor)?;
         let capacity = policy.burst().checked_mul(token)?;
@@ -83,13 +85,19 @@ impl Rate {
 
     /// A full bucket at `now_us`.
     pub fn full(&self, now_us: u64) -> State {
-        State { level: self.capacity, at: now_us / self.tick_us }
+        State {
+            level: self.capacity,
+            at: now_us / self.tick_us,
+        }
     }
 
     /// A bucket with `tokens`, at most full, at `now_us`.
     pub fn holding(&self, tokens: u64, now_us: u64) -> State {
         let level = tokens.saturating_mul(self.token).min(self.capacity);
-        State { level, at: now_us / self.tick_us }
+        State {
+            level,
+            at: now_us / self.tick_us,
+        }
     }
 
     /// `state` as it is at `now_us`. A clock that went back changes nothing.
@@ -103,17 +111,24 @@ impl Rate {
         } else {
             state.level + elapsed * self.refill
         };
-        State { level, at: now.max(state.at) }
+        State {
+            level,
+            at: now.max(state.at),
+        }
     }
 
     /// Whether a refilled `state` holds `cost` tokens.
     pub fn affords(&self, state: State, cost: u64) -> bool {
-        cost.checked_mul(self.token).is_some_and(|units| units <= state.level)
+        cost.checked_mul(self.token)
+            .is_some_and(|units| units <= state.level)
     }
 
     /// A refilled `state` without `cost` tokens. Only after [`Rate::affords`].
     pub fn spend(&self, state: State, cost: u64) -> State {
-        State { level: state.level.saturating_sub(cost.saturating_mul(self.token)), at: state.at }
+        State {
+            level: state.level.saturating_sub(cost.saturating_mul(self.token)),
+            at: state.at,
+        }
     }
 
     /// Whether a refilled `state` is full, so that forgetting it loses nothing.
@@ -129,14 +144,24 @@ impl Rate {
     /// What to tell a caller whose `cost` tokens were taken: a refilled `state` without them.
     pub fn read_passed(&self, state: State) -> Reading {
         let (remaining, reset_seconds) = self.left(state);
-        Reading { remaining, reset_seconds, wait_seconds: 0, violated: false }
+        Reading {
+            remaining,
+            reset_seconds,
+            wait_seconds: 0,
+            violated: false,
+        }
     }
 
     /// What to tell a caller who asks for `cost` tokens and finds a refilled `state`.
     pub fn read(&self, state: State, cost: u64) -> Reading {
         let (remaining, reset_seconds) = self.left(state);
         let wait_seconds = self.seconds_until(state, cost.saturating_mul(self.token));
-        Reading { remaining, reset_seconds, wait_seconds, violated: !self.affords(state, cost) }
+        Reading {
+            remaining,
+            reset_seconds,
+            wait_seconds,
+            violated: !self.affords(state, cost),
+        }
     }
 
     fn left(&self, state: State) -> (u64, u64) {
@@ -155,7 +180,9 @@ impl Rate {
     fn seconds_until(&self, state: State, units: u64) -> u64 {
         let missing = units.min(self.capacity).saturating_sub(state.level);
         let ticks = missing.div_ceil(self.refill);
-        ticks.saturating_mul(self.tick_us).div_ceil(MICROS_PER_SECOND)
+        ticks
+            .saturating_mul(self.tick_us)
+            .div_ceil(MICROS_PER_SECOND)
     }
 }
 
@@ -171,7 +198,12 @@ mod tests {
     const SECOND: u64 = MICROS_PER_SECOND;
 
     fn policy(quota: u64, window_seconds: u64, burst: u64) -> Policy {
-        Policy { name: "p".to_owned(), quota, window_seconds, burst: Some(burst) }
+        Policy {
+            name: "p".to_owned(),
+            quota,
+            window_seconds,
+            burst: Some(burst),
+        }
     }
 
     fn rate(quota: u64, window_seconds: u64, burst: u64) -> Rate {
@@ -181,7 +213,11 @@ mod tests {
     /// One request: the state after it, and whether it passed.
     fn take(rate: &Rate, state: State, now_us: u64, cost: u64) -> (State, bool) {
         let state = rate.refilled(state, now_us);
-        if rate.affords(state, cost) { (rate.spend(state, cost), true) } else { (state, false) }
+        if rate.affords(state, cost) {
+            (rate.spend(state, cost), true)
+        } else {
+            (state, false)
+        }
     }
 
     #[test]
@@ -191,7 +227,12 @@ mod tests {
         assert!(passed);
         assert_eq!(
             rate.read_passed(state),
-            Reading { remaining: 99, reset_seconds: 10, wait_seconds: 0, violated: false }
+            Reading {
+                remaining: 99,
+                reset_seconds: 10,
+                wait_seconds: 0,
+                violated: false
+            }
         );
     }
 
@@ -200,9 +241,18 @@ mod tests {
         let rate = rate(10, 1, 5);
         let mut state = rate.full(0);
         for (now_us, expected) in [
-            (0, true), (0, true), (0, true), (0, true), (0, true), (0, false),
-            (99_999, false), (100_000, true), (100_000, false),
-            (300_000, true), (300_000, true), (300_000, false),
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (99_999, false),
+            (100_000, true),
+            (100_000, false),
+            (300_000, true),
+            (300_000, true),
+            (300_000, false),
         ] {
             let (next, passed) = take(&rate, state, now_us, 1);
             assert_eq!(passed, expected, "at {now_us}");
@@ -217,7 +267,15 @@ mod tests {
         assert!(passed);
         let (state, passed) = take(&rate, state, 3 * SECOND, 4);
         assert!(!passed);
-        assert_eq!(rate.read(state, 4), Reading { remaining: 3, reset_seconds: 3, wait_seconds: 1, violated: true });
+        assert_eq!(
+            rate.read(state, 4),
+            Reading {
+                remaining: 3,
+                reset_seconds: 3,
+                wait_seconds: 1,
+                violated: true
+            }
+        );
         assert!(take(&rate, state, 4 * SECOND, 4).1);
     }
 
@@ -234,7 +292,15 @@ mod tests {
         let rate = rate(1, 60, 1);
         let (state, _) = take(&rate, rate.full(0), 0, 1);
         let state = rate.refilled(state, 10 * SECOND + 1);
-        assert_eq!(rate.read(state, 1), Reading { remaining: 0, reset_seconds: 50, wait_seconds: 50, violated: true });
+        assert_eq!(
+            rate.read(state, 1),
+            Reading {
+                remaining: 0,
+                reset_seconds: 50,
+                wait_seconds: 50,
+                violated: true
+            }
+        );
     }
 
     #[test]
@@ -271,7 +337,10 @@ mod tests {
         let rate = Rate::new(&large);
         assert_eq!(rate.tick_us, 1000);
         assert_eq!(rate.tokens(rate.full(0)), burst);
-        assert_eq!(rate.refilled(rate.holding(0, 0), u64::MAX), rate.full(u64::MAX));
+        assert_eq!(
+            rate.refilled(rate.holding(0, 0), u64::MAX),
+            rate.full(u64::MAX)
+        );
     }
 
     fn any_policy() -> impl Strategy<Value = Policy> {

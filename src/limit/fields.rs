@@ -36,14 +36,25 @@ impl LimitFields {
         }
         let members: Vec<String> = policies
             .iter()
-            .map(|policy| format!("\"{}\";q={};w={}", policy.name, policy.quota, policy.window_seconds))
+            .map(|policy| {
+                format!(
+                    "\"{}\";q={};w={}",
+                    policy.name, policy.quota, policy.window_seconds
+                )
+            })
             .collect();
         Some(LimitFields {
             // Names are checked to be plain ASCII.
             policy: HeaderValue::from_str(&members.join(", ")).ok()?,
-            heads: policies.iter().map(|policy| format!("\"{}\";r=", policy.name).into()).collect(),
+            heads: policies
+                .iter()
+                .map(|policy| format!("\"{}\";r=", policy.name).into())
+                .collect(),
             quotas: policies.iter().map(|policy| policy.quota).collect(),
-            names: policies.iter().map(|policy| policy.name.as_str().into()).collect(),
+            names: policies
+                .iter()
+                .map(|policy| policy.name.as_str().into())
+                .collect(),
         })
     }
 
@@ -72,7 +83,9 @@ impl LimitFields {
         self.quotas
             .iter()
             .zip(readings)
-            .min_by_key(|(_, reading)| (reading.remaining, std::cmp::Reverse(reading.reset_seconds)))
+            .min_by_key(|(_, reading)| {
+                (reading.remaining, std::cmp::Reverse(reading.reset_seconds))
+            })
             .map(|(limit, reading)| Closest {
                 limit: *limit,
                 remaining: reading.remaining,
@@ -101,21 +114,37 @@ mod tests {
 
     fn fields() -> LimitFields {
         let policy = |name: &str, quota, window_seconds| {
-            Arc::new(Policy { name: name.into(), quota, window_seconds, burst: None })
+            Arc::new(Policy {
+                name: name.into(),
+                quota,
+                window_seconds,
+                burst: None,
+            })
         };
         LimitFields::new(&[policy("default", 600, 60), policy("day", 10_000, 86_400)]).unwrap()
     }
 
     fn reading(remaining: u64, reset_seconds: u64, violated: bool) -> Reading {
-        Reading { remaining, reset_seconds, wait_seconds: 0, violated }
+        Reading {
+            remaining,
+            reset_seconds,
+            wait_seconds: 0,
+            violated,
+        }
     }
 
     #[test]
     fn the_fields_are_structured_lists() {
         let fields = fields();
-        assert_eq!(fields.policy(), "\"default\";q=600;w=60, \"day\";q=10000;w=86400");
+        assert_eq!(
+            fields.policy(),
+            "\"default\";q=600;w=60, \"day\";q=10000;w=86400"
+        );
         let readings = [reading(99, 10, false), reading(0, 9, true)];
-        assert_eq!(fields.ratelimit(&readings).unwrap(), "\"default\";r=99;t=10, \"day\";r=0;t=9");
+        assert_eq!(
+            fields.ratelimit(&readings).unwrap(),
+            "\"default\";r=99;t=10, \"day\";r=0;t=9"
+        );
         assert_eq!(fields.violated(&readings).collect::<Vec<_>>(), ["day"]);
     }
 

@@ -31,7 +31,12 @@ pub struct Decision {
 impl Decision {
     /// Seconds after which a refused request can pass, at least 1: the value of `Retry-After`.
     pub fn retry_after_seconds(&self) -> u64 {
-        self.readings.iter().map(|reading| reading.wait_seconds).max().unwrap_or(0).max(1)
+        self.readings
+            .iter()
+            .map(|reading| reading.wait_seconds)
+            .max()
+            .unwrap_or(0)
+            .max(1)
     }
 }
 
@@ -42,15 +47,25 @@ impl Bucket {
     /// A full bucket for a sound `policy`.
     pub fn new(policy: Arc<Policy>, now_us: u64) -> Self {
         let rate = Rate::new(&policy);
-        Bucket { rate, state: Mutex::new(rate.full(now_us)), policy }
+        Bucket {
+            rate,
+            state: Mutex::new(rate.full(now_us)),
+            policy,
+        }
     }
 
     /// The bucket for a changed policy: it takes over the tokens of `old`, as far as they fit, so
     /// that an edit gives nobody a second burst.
     pub fn succeed(policy: Arc<Policy>, old: &Bucket, now_us: u64) -> Self {
         let rate = Rate::new(&policy);
-        let tokens = old.rate.tokens(old.rate.refilled(*old.state.lock(), now_us));
-        Bucket { rate, state: Mutex::new(rate.holding(tokens, now_us)), policy }
+        let tokens = old
+            .rate
+            .tokens(old.rate.refilled(*old.state.lock(), now_us));
+        Bucket {
+            rate,
+            state: Mutex::new(rate.holding(tokens, now_us)),
+            policy,
+        }
     }
 
     pub fn policy(&self) -> &Arc<Policy> {
@@ -59,12 +74,14 @@ impl Bucket {
 
     /// Whether the bucket is full, so that forgetting it loses nothing.
     pub fn is_full(&self, now_us: u64) -> bool {
-        self.rate.is_full(self.rate.refilled(*self.state.lock(), now_us))
+        self.rate
+            .is_full(self.rate.refilled(*self.state.lock(), now_us))
     }
 
     /// What a caller who wants `cost` tokens would find. Takes nothing.
     pub fn peek(&self, cost: u64, now_us: u64) -> Reading {
-        self.rate.read(self.rate.refilled(*self.state.lock(), now_us), cost)
+        self.rate
+            .read(self.rate.refilled(*self.state.lock(), now_us), cost)
     }
 
     /// Takes `cost` tokens, or what is there if that is less.
@@ -85,8 +102,10 @@ pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
             (guard, refilled)
         })
         .collect();
-    let allowed =
-        buckets.iter().zip(&held).all(|(bucket, (_, state))| bucket.rate.affords(*state, cost));
+    let allowed = buckets
+        .iter()
+        .zip(&held)
+        .all(|(bucket, (_, state))| bucket.rate.affords(*state, cost));
     for (bucket, (guard, state)) in buckets.iter().zip(&mut held) {
         if allowed {
             *state = bucket.rate.spend(*state, cost);
@@ -97,7 +116,11 @@ pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
         .iter()
         .zip(&held)
         .map(|(bucket, (_, state))| {
-            if allowed { bucket.rate.read_passed(*state) } else { bucket.rate.read(*state, cost) }
+            if allowed {
+                bucket.rate.read_passed(*state)
+            } else {
+                bucket.rate.read(*state, cost)
+            }
         })
         .collect();
     Decision { allowed, readings }
@@ -105,8 +128,14 @@ pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
 
 /// What every bucket of a list holds, taking nothing.
 pub fn peek_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
-    let readings: Readings = buckets.iter().map(|bucket| bucket.peek(cost, now_us)).collect();
-    Decision { allowed: readings.iter().all(|reading| !reading.violated), readings }
+    let readings: Readings = buckets
+        .iter()
+        .map(|bucket| bucket.peek(cost, now_us))
+        .collect();
+    Decision {
+        allowed: readings.iter().all(|reading| !reading.violated),
+        readings,
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +143,12 @@ mod tests {
     use super::*;
 
     fn bucket(name: &str, quota: u64, window_seconds: u64, burst: u64) -> Arc<Bucket> {
-        let policy = Policy { name: name.to_owned(), quota, window_seconds, burst: Some(burst) };
+        let policy = Policy {
+            name: name.to_owned(),
+            quota,
+            window_seconds,
+            burst: Some(burst),
+        };
         Arc::new(Bucket::new(Arc::new(policy), 0))
     }
 
@@ -140,7 +174,10 @@ mod tests {
                 let threads: Vec<_> = (0..8)
                     .map(|_| scope.spawn(|| usize::from(take_all(&buckets, 1, 0).allowed)))
                     .collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .sum()
             });
             assert_eq!(passed, 1);
         }
@@ -156,7 +193,12 @@ mod tests {
     fn a_changed_policy_gives_no_second_burst() {
         let old = bucket("p", 10, 60, 10);
         assert!(take_all(std::slice::from_ref(&old), 8, 0).allowed);
-        let policy = Arc::new(Policy { name: "p".into(), quota: 100, window_seconds: 60, burst: None });
+        let policy = Arc::new(Policy {
+            name: "p".into(),
+            quota: 100,
+            window_seconds: 60,
+            burst: None,
+        });
         let new = Bucket::succeed(policy, &old, 0);
         assert_eq!(new.peek(1, 0).remaining, 2);
     }

@@ -21,16 +21,25 @@ enum Credential {
     /// Remembered as wrong.
     Wrong,
     /// Never seen, or forgotten.
-    Unknown { presented: Zeroizing<String>, digest: Digest },
+    Unknown {
+        presented: Zeroizing<String>,
+        digest: Digest,
+    },
 }
 
 impl Gateway {
     /// Decides about the request, and notes in `ctx` all that becomes known on the way, also where
     /// the request is refused in the end.
-    pub(super) async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<(), Refusal> {
+    pub(super) async fn admit(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<(), Refusal> {
         normalise_target(session)?;
         self.find_route(session, ctx)?;
-        let Some(route) = ctx.route.clone() else { return Err(Refusal::NoRoute) };
+        let Some(route) = ctx.route.clone() else {
+            return Err(Refusal::NoRoute);
+        };
         check_header_size(session, self.settings.max_header_bytes)?;
         if route.auth == Auth::Off || (route.cors_preflight && is_preflight(session)) {
             self.hide_unchecked(session, ctx);
@@ -82,7 +91,10 @@ impl Gateway {
                 if self.settings.mode == Mode::Shadow {
                     // Nobody is refused: the path is taken as it stands.
                     let text = String::from_utf8_lossy(raw);
-                    ctx.route = self.routes.find_path(host, target::split(&text).0, &method).cloned();
+                    ctx.route = self
+                        .routes
+                        .find_path(host, target::split(&text).0, &method)
+                        .cloned();
                 }
                 return Err(Refusal::AmbiguousPath(detail));
             }
@@ -91,14 +103,25 @@ impl Gateway {
     }
 
     /// Finds the credential and recalls what is known about it. Waits for nothing.
-    fn look_at_credential(&self, session: &Session, ctx: &mut Context) -> Result<Credential, Refusal> {
+    fn look_at_credential(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+    ) -> Result<Credential, Refusal> {
         let request = session.req_header();
-        let found = credential::find(&self.credentials.sources, &request.headers, request.uri.query())
-            .map_err(|_| Refusal::AmbiguousCredential)?;
-        let Some(found) = found else { return Ok(Credential::None) };
+        let found = credential::find(
+            &self.credentials.sources,
+            &request.headers,
+            request.uri.query(),
+        )
+        .map_err(|_| Refusal::AmbiguousCredential)?;
+        let Some(found) = found else {
+            return Ok(Credential::None);
+        };
         // In shadow mode, clients may send credentials that were never meant for Sidekey; those
         // stay where they are.
-        let is_ours = self.settings.mode == Mode::Enforce || Presented::parse(&found.text).is_some();
+        let is_ours =
+            self.settings.mode == Mode::Enforce || Presented::parse(&found.text).is_some();
         if self.credentials.hide && is_ours {
             ctx.hide = Some(found.source);
         }
@@ -118,7 +141,11 @@ impl Gateway {
         if !self.credentials.hide {
             return;
         }
-        let found = credential::find(&self.credentials.sources, &request.headers, request.uri.query());
+        let found = credential::find(
+            &self.credentials.sources,
+            &request.headers,
+            request.uri.query(),
+        );
         if let Ok(Some(found)) = found
             && Presented::parse(&found.text).is_some()
         {
@@ -149,16 +176,32 @@ impl Gateway {
         ctx.limits = view.limit_fields.clone().map(|fields| (fields, decision));
         ctx.key = Some(view);
         decided?;
-        if allowed { Ok(()) } else { Err(Refusal::RateLimited) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::RateLimited)
+        }
     }
 
-    fn admit_anonymous(&self, session: &mut Session, ctx: &mut Context, route: &Route) -> Result<(), Refusal> {
+    fn admit_anonymous(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        route: &Route,
+    ) -> Result<(), Refusal> {
         check_announced_body(session, route)?;
         let buckets = self.anonymous.buckets(ctx.client, ctx.started_us);
         let decision = limit::take_all(&buckets, route.cost, ctx.started_us);
         let allowed = decision.allowed;
-        ctx.limits = self.anonymous_fields.clone().map(|fields| (fields, decision));
-        if allowed { Ok(()) } else { Err(Refusal::RateLimited) }
+        ctx.limits = self
+            .anonymous_fields
+            .clone()
+            .map(|fields| (fields, decision));
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::RateLimited)
+        }
     }
 
     /// Refuses an address that has presented too many wrong keys, before any work is done for it.
@@ -195,8 +238,14 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
 }
 
 fn check_header_size(session: &Session, max_bytes: usize) -> Result<(), Refusal> {
-    let size = session.as_http1().map_or(0, |http1| http1.get_headers_raw_bytes().len());
-    if size > max_bytes { Err(Refusal::HeadersTooLarge) } else { Ok(()) }
+    let size = session
+        .as_http1()
+        .map_or(0, |http1| http1.get_headers_raw_bytes().len());
+    if size > max_bytes {
+        Err(Refusal::HeadersTooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_announced_body(session: &Session, route: &Route) -> Result<(), Refusal> {

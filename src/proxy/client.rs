@@ -11,15 +11,22 @@ pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// The client of a connection from `peer`. Where that is a trusted proxy, the last address in
 /// `X-Forwarded-For` that is not one; what stands to the left of it anybody could have written.
 pub fn address(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+    let mut client = peer
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        .to_canonical();
     if !is_trusted(client, trusted) {
         return client;
     }
-    let lines: Vec<&str> =
-        headers.get_all(X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         // What is no address ends the chain of trust.
-        let Some(address) = parse_hop(hop.trim()) else { break };
+        let Some(address) = parse_hop(hop.trim()) else {
+            break;
+        };
         client = address;
         if !is_trusted(client, trusted) {
             break;
@@ -40,7 +47,9 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
         None if hop.matches(':').count() == 1 => hop.split(':').next()?,
         None => hop,
     };
-    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    bare.parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -56,9 +65,21 @@ mod tests {
             ("10.0.0.1", vec![], "10.0.0.1"),
             ("10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
             ("::ffff:10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", vec!["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", vec!["203.0.113.9, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
-            ("10.0.0.1", vec!["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
+            (
+                "10.0.0.1",
+                vec!["203.0.113.9, 198.51.100.1"],
+                "198.51.100.1",
+            ),
+            (
+                "10.0.0.1",
+                vec!["203.0.113.9, 198.51.100.1, 10.0.0.2"],
+                "198.51.100.1",
+            ),
+            (
+                "10.0.0.1",
+                vec!["203.0.113.9", "198.51.100.1"],
+                "198.51.100.1",
+            ),
             ("10.0.0.1", vec!["nonsense, 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", vec!["10.0.0.3,10.0.0.2"], "10.0.0.3"),
             ("fd00::1", vec!["[2001:db8::1]:443"], "2001:db8::1"),

@@ -45,7 +45,10 @@ pub fn find<'a>(
             if found.is_some() {
                 return Err(Ambiguous);
             }
-            found = Some(Found { text, source: index });
+            found = Some(Found {
+                text,
+                source: index,
+            });
         }
     }
     Ok(found)
@@ -65,8 +68,12 @@ fn text_of(value: &http::HeaderValue) -> Cow<'_, str> {
 
 /// What stands behind `scheme` in the Authorization field.
 fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a str>, Ambiguous> {
-    let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };
-    let Ok(text) = value.to_str() else { return Ok(None) };
+    let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else {
+        return Ok(None);
+    };
+    let Ok(text) = value.to_str() else {
+        return Ok(None);
+    };
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
     Ok(name.eq_ignore_ascii_case(scheme).then(|| rest.trim()))
 }
@@ -78,7 +85,9 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
 /// The key in HTTP Basic (RFC 7617) is the password, or the user name where that is the one that
 /// looks like a key or where there is no password.
 fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
-    let Some(encoded) = authorization(headers, "Basic")? else { return Ok(None) };
+    let Some(encoded) = authorization(headers, "Basic")? else {
+        return Ok(None);
+    };
     let decoded = STANDARD.decode(encoded).or_else(|_| {
         // Some clients leave the padding out.
         STANDARD_NO_PAD.decode(encoded)
@@ -87,11 +96,15 @@ fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
     let pair = Zeroizing::new(pair.unwrap_or_default());
     let (user, password) = pair.split_once(':').unwrap_or((pair.as_str(), ""));
     let is_user = password.is_empty() || Presented::parse(user).is_some();
-    Ok(Some(Cow::Owned(if is_user { user } else { password }.to_owned())))
+    Ok(Some(Cow::Owned(
+        if is_user { user } else { password }.to_owned(),
+    )))
 }
 
 fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
-    form_urlencoded::parse(query.as_bytes()).filter(move |(n, _)| n == name).map(|(_, value)| value)
+    form_urlencoded::parse(query.as_bytes())
+        .filter(move |(n, _)| n == name)
+        .map(|(_, value)| value)
 }
 
 fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
@@ -110,7 +123,11 @@ fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item =
 pub fn query_without(query: &str, name: &str) -> Option<String> {
     let kept: Vec<&str> = query
         .split('&')
-        .filter(|pair| form_urlencoded::parse(pair.as_bytes()).next().is_none_or(|(n, _)| n != name))
+        .filter(|pair| {
+            form_urlencoded::parse(pair.as_bytes())
+                .next()
+                .is_none_or(|(n, _)| n != name)
+        })
         .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
@@ -158,7 +175,11 @@ mod tests {
         use crate::key::{Environment, MintKey, MintKeys};
         use secrecy::ExposeSecret;
         let keys = MintKeys::new(MintKey::new(&[1; 32]), vec![]);
-        keys.mint(&"sk".parse().unwrap(), Environment::Live).unwrap().text.expose_secret().to_owned()
+        keys.mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap()
+            .text
+            .expose_secret()
+            .to_owned()
     }
 
     #[test]
@@ -166,27 +187,63 @@ mod tests {
         let key = key();
         let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
         for (lines, query) in [
-            (vec![("authorization", format!("Bearer {key}"))], String::new()),
-            (vec![("authorization", format!("bEARER   {key} "))], String::new()),
-            (vec![("authorization", basic(format!("user:{key}")))], String::new()),
-            (vec![("authorization", basic(format!("{key}:")))], String::new()),
+            (
+                vec![("authorization", format!("Bearer {key}"))],
+                String::new(),
+            ),
+            (
+                vec![("authorization", format!("bEARER   {key} "))],
+                String::new(),
+            ),
+            (
+                vec![("authorization", basic(format!("user:{key}")))],
+                String::new(),
+            ),
+            (
+                vec![("authorization", basic(format!("{key}:")))],
+                String::new(),
+            ),
             (vec![("authorization", basic(key.clone()))], String::new()),
-            (vec![("authorization", basic(format!("{key}:x-oauth-basic")))], String::new()),
-            (vec![("authorization", basic(format!("{key}:")).replace('=', ""))], String::new()),
+            (
+                vec![("authorization", basic(format!("{key}:x-oauth-basic")))],
+                String::new(),
+            ),
+            (
+                vec![("authorization", basic(format!("{key}:")).replace('=', ""))],
+                String::new(),
+            ),
             (vec![("x-api-key", format!(" {key} "))], String::new()),
-            (vec![("cookie", format!("a=b; key={key}; c=d"))], String::new()),
-            (vec![("cookie", "a=b".to_owned()), ("cookie", format!("key=\"{key}\""))], String::new()),
+            (
+                vec![("cookie", format!("a=b; key={key}; c=d"))],
+                String::new(),
+            ),
+            (
+                vec![
+                    ("cookie", "a=b".to_owned()),
+                    ("cookie", format!("key=\"{key}\"")),
+                ],
+                String::new(),
+            ),
             (vec![], format!("a=b&api+key={key}")),
             (vec![], format!("%61pi%20ke%79={}", key.replace('_', "%5F"))),
         ] {
-            let lines: Vec<(&'static str, &str)> = lines.iter().map(|(n, v)| (*n, v.as_str())).collect();
-            assert_eq!(found(&lines, &query), Ok(Some(key.clone())), "{lines:?} {query}");
+            let lines: Vec<(&'static str, &str)> =
+                lines.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            assert_eq!(
+                found(&lines, &query),
+                Ok(Some(key.clone())),
+                "{lines:?} {query}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_credential_is_left_alone() {
-        for lines in [vec![], vec![("authorization", "Digest x")], vec![("cookie", "akey=1; b")]] {
+        for lines in [
+            vec![],
+            vec![("authorization", "Digest x")],
+            vec![("cookie", "akey=1; b")],
+        ] {
             assert_eq!(found(&lines, "a=b"), Ok(None), "{lines:?}");
         }
     }
@@ -206,8 +263,14 @@ mod tests {
     #[test]
     fn more_than_one_is_ambiguous() {
         for (lines, query) in [
-            (vec![("authorization", "Bearer a"), ("authorization", "Bearer a")], ""),
-            (vec![("authorization", "Bearer a"), ("authorization", "Digest b")], ""),
+            (
+                vec![("authorization", "Bearer a"), ("authorization", "Bearer a")],
+                "",
+            ),
+            (
+                vec![("authorization", "Bearer a"), ("authorization", "Digest b")],
+                "",
+            ),
             (vec![("authorization", "Bearer a"), ("x-api-key", "b")], ""),
             (vec![("authorization", "Bearer a"), ("x-api-key", "a")], ""),
             (vec![("x-api-key", "a"), ("x-api-key", "b")], ""),

@@ -91,11 +91,13 @@ pub fn decide(
     client: IpAddr,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    view.record.authority(generation, now).map_err(|denial| match denial {
-        Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
-        Denial::Disabled => Refusal::DisabledKey,
-        Denial::Expired => Refusal::ExpiredKey,
-    })?;
+    view.record
+        .authority(generation, now)
+        .map_err(|denial| match denial {
+            Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
+            Denial::Disabled => Refusal::DisabledKey,
+            Denial::Expired => Refusal::ExpiredKey,
+        })?;
     let allowed = &view.record.allowed_ips;
     if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&client)) {
         return Err(Refusal::AddressNotAllowed);

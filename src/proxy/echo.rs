@@ -17,7 +17,9 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 pub async fn start() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
-    let app = Router::new().fallback(echo).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    let app = Router::new()
+        .fallback(echo)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the built-in echo upstream ended");
@@ -28,7 +30,9 @@ pub async fn start() -> std::io::Result<SocketAddr> {
 
 async fn echo(request: Request) -> Json<Value> {
     let (parts, body) = request.into_parts();
-    let body: Bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
+    let body: Bytes = axum::body::to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .unwrap_or_default();
     let headers: Vec<Value> = parts
         .headers
         .iter()

@@ -109,7 +109,9 @@ impl Context {
     }
 
     fn limits(&self) -> Option<(&LimitFields, &Decision)> {
-        self.limits.as_ref().map(|(fields, decision)| (&**fields, decision))
+        self.limits
+            .as_ref()
+            .map(|(fields, decision)| (&**fields, decision))
     }
 }
 
@@ -160,7 +162,10 @@ impl ProxyHttp for Gateway {
             // HTTP/1.1 requests come with a keep-alive that never ends.
             session.set_keepalive(Some(self.settings.keepalive.as_secs()));
         }
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let peer = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map(SocketAddr::ip);
         let headers = &session.req_header().headers;
         let trusted = &self.settings.trusted_proxies;
         ctx.peer = peer;
@@ -186,7 +191,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
@@ -206,7 +215,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         headers::remove_identity(request);
-        if let Some(source) = ctx.hide.and_then(|index| self.credentials.sources.get(index)) {
+        if let Some(source) = ctx
+            .hide
+            .and_then(|index| self.credentials.sources.get(index))
+        {
             headers::hide(request, source)?;
         }
         if let Some(key) = &ctx.key {
@@ -246,7 +258,8 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
             return Ok(());
         }
         self.insert_common(response, ctx)
@@ -263,26 +276,43 @@ impl ProxyHttp for Gateway {
             endpoint.pause(self.clock.monotonic_us());
             ctx.tried.push(endpoint.address());
         }
-        let known = ctx.route.as_ref().map_or(0, |route| route.upstream.endpoint_count());
+        let known = ctx
+            .route
+            .as_ref()
+            .map_or(0, |route| route.upstream.endpoint_count());
         error.set_retry(ctx.tried.len() < known.min(ATTEMPTS_MAX));
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
         let refusal = ctx.refusal.or_else(|| blame(error));
         let Some(refusal) = refusal else {
             // The client is gone; nobody is left to be answered.
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+            return FailToProxy {
+                error_code: 0,
+                can_reuse_downstream: false,
+            };
         };
         ctx.refusal = Some(refusal);
         if session.response_written().is_none() {
             // Pingora closes the connection after a failure, whatever is asked.
             session.set_keepalive(None);
             if self.refuse(session, ctx, refusal).await.is_err() {
-                return FailToProxy { error_code: 0, can_reuse_downstream: false };
+                return FailToProxy {
+                    error_code: 0,
+                    can_reuse_downstream: false,
+                };
             }
         }
-        FailToProxy { error_code: refusal.kind().status(), can_reuse_downstream: false }
+        FailToProxy {
+            error_code: refusal.kind().status(),
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
@@ -291,7 +321,10 @@ impl ProxyHttp for Gateway {
             (None, Some(_)) => Outcome::ClientFailed,
             (None, None) => Outcome::Forwarded,
         };
-        let metrics = ctx.route.as_ref().map_or(&self.no_route, |route| &route.metrics);
+        let metrics = ctx
+            .route
+            .as_ref()
+            .map_or(&self.no_route, |route| &route.metrics);
         let took_us = self.clock.monotonic_us().saturating_sub(ctx.started_us);
         metrics.count(outcome);
         metrics.duration.observe(took_us as f64 / 1e6);
@@ -310,7 +343,11 @@ impl ProxyHttp for Gateway {
 
     fn request_summary(&self, session: &Session, ctx: &Context) -> String {
         // The target may hold a credential.
-        format!("{} request {}", session.req_header().method, ctx.request_id())
+        format!(
+            "{} request {}",
+            session.req_header().method,
+            ctx.request_id()
+        )
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
@@ -342,7 +379,12 @@ impl Gateway {
     }
 
     /// Answers a refused request.
-    async fn refuse(&self, session: &mut Session, ctx: &mut Context, refusal: Refusal) -> Result<()> {
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        refusal: Refusal,
+    ) -> Result<()> {
         ctx.refusal = Some(refusal);
         let about = Circumstances {
             route: ctx.route.as_deref(),
@@ -359,13 +401,14 @@ impl Gateway {
 /// Whose fault a failure is; `None` where the client went away.
 fn blame(error: &Error) -> Option<Refusal> {
     use ErrorType::{
-        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
-        WriteError, WriteTimedout,
+        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout,
+        TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
     match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout) => {
-            Some(Refusal::UpstreamTimedOut)
-        }
+        (
+            ErrorSource::Upstream,
+            ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout,
+        ) => Some(Refusal::UpstreamTimedOut),
         (ErrorSource::Upstream, _) => Some(Refusal::UpstreamFailed),
         (ErrorSource::Downstream, HTTPStatus(413)) => Some(Refusal::BodyTooLarge),
         (
@@ -389,7 +432,9 @@ fn write_access_line(
     error: Option<&Error>,
 ) {
     let request = session.req_header();
-    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    let status = session
+        .response_written()
+        .map_or(0, |response| response.status.as_u16());
     let path = String::from_utf8_lossy(request.raw_path()).into_owned();
     let path = target::without_keys(target::split(&path).0);
     let key = ctx.key.as_ref().map(|view| &view.record);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -54,7 +54,9 @@ impl Challenges {
         Challenges {
             bearer: format!("Bearer realm=\"{realm}\""),
             // The realm is checked to be plain.
-            basic: basic.then(|| HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")).ok()).flatten(),
+            basic: basic
+                .then(|| HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")).ok())
+                .flatten(),
         }
     }
 
@@ -65,27 +67,41 @@ impl Challenges {
                 ", error=\"invalid_token\"".to_owned()
             }
             Refusal::InsufficientScope => {
-                format!(", error=\"insufficient_scope\", scope=\"{}\"", needed_scopes(route))
+                format!(
+                    ", error=\"insufficient_scope\", scope=\"{}\"",
+                    needed_scopes(route)
+                )
             }
             _ => return Vec::new(),
         };
         let bearer = HeaderValue::from_str(&format!("{}{error}", self.bearer)).ok();
-        let basic = if refusal == Refusal::InsufficientScope { None } else { self.basic.clone() };
+        let basic = if refusal == Refusal::InsufficientScope {
+            None
+        } else {
+            self.basic.clone()
+        };
         bearer.into_iter().chain(basic).collect()
     }
 }
 
 fn needed_scopes(route: Option<&Route>) -> String {
-    let scopes: Vec<&str> =
-        route.into_iter().flat_map(|route| &route.scopes).map(|scope| scope.as_str()).collect();
+    let scopes: Vec<&str> = route
+        .into_iter()
+        .flat_map(|route| &route.scopes)
+        .map(|scope| scope.as_str())
+        .collect();
     scopes.join(" ")
 }
 
 /// The answer to a refused request.
 pub fn answer(refusal: Refusal, challenges: &Challenges, about: &Circumstances<'_>) -> Answer {
     let retry_after_seconds = match refusal {
-        Refusal::RateLimited => about.limits.map(|(_, decision)| decision.retry_after_seconds()),
-        Refusal::FailedAuthLimited { retry_after_seconds } => Some(retry_after_seconds.max(1)),
+        Refusal::RateLimited => about
+            .limits
+            .map(|(_, decision)| decision.retry_after_seconds()),
+        Refusal::FailedAuthLimited {
+            retry_after_seconds,
+        } => Some(retry_after_seconds.max(1)),
         Refusal::Unavailable => Some(RETRY_SECONDS),
         _ => None,
     };
@@ -95,7 +111,8 @@ pub fn answer(refusal: Refusal, challenges: &Challenges, about: &Circumstances<'
         problem = problem.with("violated-policies", violated);
     }
     Answer {
-        status: StatusCode::from_u16(refusal.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        status: StatusCode::from_u16(refusal.kind().status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         body: problem.body(about.request_id),
         challenges: challenges.of(refusal, about.route),
         retry_after_seconds,
@@ -105,27 +122,40 @@ pub fn answer(refusal: Refusal, challenges: &Challenges, about: &Circumstances<'
 fn detail(refusal: Refusal, about: &Circumstances<'_>, retry_after_seconds: Option<u64>) -> String {
     let wait = retry_after_seconds.unwrap_or(RETRY_SECONDS);
     match refusal {
-        Refusal::NoRoute => "No route leads from this host, path and method to a service.".to_owned(),
+        Refusal::NoRoute => {
+            "No route leads from this host, path and method to a service.".to_owned()
+        }
         Refusal::AmbiguousPath(detail) | Refusal::BadRequest(detail) => detail.to_owned(),
         Refusal::HeadersTooLarge => "Send fewer or shorter header fields.".to_owned(),
         Refusal::BodyTooLarge => match about.route {
             Some(route) => format!("The body may have at most {} bytes.", route.max_body_bytes),
             None => "Send a shorter body.".to_owned(),
         },
-        Refusal::NoCredential => "Send an API key, for example as Authorization: Bearer <key>.".to_owned(),
+        Refusal::NoCredential => {
+            "Send an API key, for example as Authorization: Bearer <key>.".to_owned()
+        }
         Refusal::AmbiguousCredential => "Send exactly one credential, once.".to_owned(),
         Refusal::InvalidKey => "Check the key, or ask its issuer for a new one.".to_owned(),
         Refusal::ExpiredKey => "Ask the key's issuer for a new one.".to_owned(),
         Refusal::DisabledKey => "Ask the key's issuer to enable it again.".to_owned(),
-        Refusal::AddressNotAllowed => "The key is limited to certain client addresses, and yours is not one of them.".to_owned(),
+        Refusal::AddressNotAllowed => {
+            "The key is limited to certain client addresses, and yours is not one of them."
+                .to_owned()
+        }
         Refusal::InsufficientScope => format!("The key needs: {}.", needed_scopes(about.route)),
         Refusal::RateLimited => format!("Wait {wait} s before the next request."),
         Refusal::FailedAuthLimited { .. } => {
-            format!("Too many requests from your address had a wrong key. Wait {wait} s, and check the key.")
+            format!(
+                "Too many requests from your address had a wrong key. Wait {wait} s, and check the key."
+            )
         }
-        Refusal::Unavailable => format!("The key can't be checked just now. Try again in {wait} s."),
+        Refusal::Unavailable => {
+            format!("The key can't be checked just now. Try again in {wait} s.")
+        }
         Refusal::UpstreamFailed => "Try again later.".to_owned(),
-        Refusal::UpstreamTimedOut => "Try again later; the request may have been carried out.".to_owned(),
+        Refusal::UpstreamTimedOut => {
+            "Try again later; the request may have been carried out.".to_owned()
+        }
         Refusal::Internal => "Report the request_id to whoever runs this service.".to_owned(),
     }
 }
@@ -138,10 +168,10 @@ impl Answer {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
         header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
         for challenge in &self.challenges {
-            header.append_header(WWW_AUTHENTICATE, challenge.clone())?;
+            header.append_header("WWW-Authenticate", challenge.clone())?;
         }
         if let Some(seconds) = self.retry_after_seconds {
-            header.insert_header(RETRY_AFTER, HeaderValue::from(seconds))?;
+            header.insert_header("Retry-After", HeaderValue::from(seconds))?;
         }
         Ok(header)
     }
@@ -159,9 +189,13 @@ pub async fn send(session: &mut Session, header: ResponseHeader, body: String) -
         }
     }
     let is_head = session.req_header().method == Method::HEAD;
-    session.write_response_header(Box::new(header), is_head).await?;
+    session
+        .write_response_header(Box::new(header), is_head)
+        .await?;
     if !is_head {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
+        session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await?;
     }
     Ok(())
 }
@@ -170,6 +204,8 @@ fn is_drainable(session: &Session) -> bool {
     let headers = &session.req_header().headers;
     // Who waits for "100 Continue" may never send the body.
     let waits = headers.contains_key(header::EXPECT);
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     !waits && length.is_some_and(|length| length <= DRAIN_BYTES_MAX)
 }

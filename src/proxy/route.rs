@@ -54,7 +54,11 @@ impl Paths {
     fn find(&self, path: &str, method: &Method) -> Option<&Arc<Route>> {
         let mut prefix = path.strip_suffix('/').unwrap_or(path);
         loop {
-            if let Some(route) = self.0.get(prefix).and_then(|variants| variants.find(method)) {
+            if let Some(route) = self
+                .0
+                .get(prefix)
+                .and_then(|variants| variants.find(method))
+            {
                 return Some(route);
             }
             prefix = &prefix[..prefix.rfind('/')?];
@@ -91,7 +95,10 @@ impl RouteTable {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Exact(host) => table.exact.entry(host).or_default(),
                 HostPattern::Suffix(suffix) => {
-                    let known = table.suffixes.iter().position(|(other, _)| *other == suffix);
+                    let known = table
+                        .suffixes
+                        .iter()
+                        .position(|(other, _)| *other == suffix);
                     let at = known.unwrap_or_else(|| {
                         table.suffixes.push((suffix, Paths::default()));
                         table.suffixes.len() - 1
@@ -106,7 +113,9 @@ impl RouteTable {
                 variants.by_method.push((place.methods, route));
             }
         }
-        table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table
+            .suffixes
+            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         table
     }
 
@@ -132,13 +141,23 @@ impl RouteTable {
     }
 
     /// The route of a path, taken as it stands.
-    pub fn find_path(&self, host: Option<&str>, path: &str, method: &Method) -> Option<&Arc<Route>> {
+    pub fn find_path(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+    ) -> Option<&Arc<Route>> {
         if !self.exact.is_empty() || !self.suffixes.is_empty() {
             let host = host.map(host_name).unwrap_or_default();
-            let suffixes = self.suffixes.iter().filter(|(suffix, _)| {
-                host.len() > suffix.len() && host.ends_with(suffix.as_str())
-            });
-            let candidates = self.exact.get(&host).into_iter().chain(suffixes.map(|(_, paths)| paths));
+            let suffixes = self
+                .suffixes
+                .iter()
+                .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
+            let candidates = self
+                .exact
+                .get(&host)
+                .into_iter()
+                .chain(suffixes.map(|(_, paths)| paths));
             for paths in candidates {
                 if let Some(route) = paths.find(path, method) {
                     return Some(route);
@@ -172,7 +191,10 @@ mod tests {
                 host if host.starts_with('*') => HostPattern::Suffix(host[1..].into()),
                 host => HostPattern::Exact(host.into()),
             };
-            let methods = methods.split_whitespace().map(|m| m.parse().unwrap()).collect();
+            let methods = methods
+                .split_whitespace()
+                .map(|m| m.parse().unwrap())
+                .collect();
             let route = Route {
                 name: (*name).into(),
                 upstream: Arc::new(Upstream::empty()),
@@ -184,7 +206,14 @@ mod tests {
                 max_body_bytes: 0,
                 metrics: metrics.route(name),
             };
-            (Place { host, path: (*path).into(), methods }, Arc::new(route))
+            (
+                Place {
+                    host,
+                    path: (*path).into(),
+                    methods,
+                },
+                Arc::new(route),
+            )
         }))
     }
 
@@ -236,7 +265,12 @@ mod tests {
     #[test]
     fn no_route_no_passage() {
         let table = table(&[("orders", "", "/orders", "GET"), ("v6", "::1", "/six", "")]);
-        for request in ["GET x /", "GET x /order", "POST x /orders", "GET x /orders-of-old"] {
+        for request in [
+            "GET x /",
+            "GET x /order",
+            "POST x /orders",
+            "GET x /orders-of-old",
+        ] {
             assert_eq!(find(&table, request), "none", "{request}");
         }
         assert_eq!(find(&table, "GET [::1]:8080 /six"), "v6");

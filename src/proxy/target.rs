@@ -30,9 +30,13 @@ impl Ambiguity {
     /// What the caller did.
     pub fn detail(self) -> &'static str {
         match self {
-            Ambiguity::Malformed => "The path holds control characters, spaces, a fragment or bytes that are not UTF-8.",
+            Ambiguity::Malformed => {
+                "The path holds control characters, spaces, a fragment or bytes that are not UTF-8."
+            }
             Ambiguity::BadEscape => "The path holds a percent sign without two hexadecimal digits.",
-            Ambiguity::EncodedDelimiter => "The path holds an encoded slash, backslash or control character.",
+            Ambiguity::EncodedDelimiter => {
+                "The path holds an encoded slash, backslash or control character."
+            }
             Ambiguity::Backslash => "The path holds a backslash.",
             Ambiguity::DotSegment => "The path holds a dot segment.",
             Ambiguity::EmptySegment => "The path holds an empty segment.",
@@ -97,7 +101,10 @@ pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
         }
     }
     let without_parameters = path.contains(';').then(|| drop_parameters(&path));
-    Ok(Target { path, without_parameters })
+    Ok(Target {
+        path,
+        without_parameters,
+    })
 }
 
 /// `path` for a log: a segment that has the form of a key is replaced by its id.
@@ -113,8 +120,10 @@ pub fn without_keys(path: &str) -> String {
 }
 
 fn drop_parameters(path: &str) -> String {
-    let names: Vec<&str> =
-        path.split('/').map(|segment| segment.split(';').next().unwrap_or(segment)).collect();
+    let names: Vec<&str> = path
+        .split('/')
+        .map(|segment| segment.split(';').next().unwrap_or(segment))
+        .collect();
     names.join("/")
 }
 
@@ -139,7 +148,9 @@ fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
             value => decoded.push(value),
         }
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Ambiguity::Malformed)
+    String::from_utf8(decoded)
+        .map(Cow::Owned)
+        .map_err(|_| Ambiguity::Malformed)
 }
 
 fn hex_pair(high: Option<u8>, low: Option<u8>) -> Option<u8> {
@@ -150,7 +161,8 @@ fn hex_pair(high: Option<u8>, low: Option<u8>) -> Option<u8> {
 /// Whether the two digits behind an encoded percent sign would decode to something that changes
 /// how the path is read.
 fn is_telling(high: Option<u8>, low: Option<u8>) -> bool {
-    hex_pair(high, low).is_some_and(|value| matches!(value, b'.' | b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f))
+    hex_pair(high, low)
+        .is_some_and(|value| matches!(value, b'.' | b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f))
 }
 
 #[cfg(test)]
@@ -231,7 +243,11 @@ mod tests {
             ("*", None),
             ("", None),
         ] {
-            assert_eq!(origin_form(raw.as_bytes()), origin.map(str::as_bytes), "{raw}");
+            assert_eq!(
+                origin_form(raw.as_bytes()),
+                origin.map(str::as_bytes),
+                "{raw}"
+            );
         }
     }
 

@@ -37,7 +37,8 @@ impl Endpoint {
 
     /// Leaves this endpoint alone for a moment.
     pub fn pause(&self, now_us: u64) {
-        self.paused_until_us.store(now_us.saturating_add(PAUSE_US), Ordering::Relaxed);
+        self.paused_until_us
+            .store(now_us.saturating_add(PAUSE_US), Ordering::Relaxed);
     }
 
     fn is_paused(&self, now_us: u64) -> bool {
@@ -94,20 +95,32 @@ impl Upstream {
         for server in &self.servers {
             let (host, tls, addresses) = match server {
                 Server::Echo => ("localhost", false, echo.into_iter().collect()),
-                Server::Host { host, port, tls } => (host.as_str(), *tls, look_up(host, *port).await),
+                Server::Host { host, port, tls } => {
+                    (host.as_str(), *tls, look_up(host, *port).await)
+                }
             };
             let server_name = if tls { host.to_owned() } else { String::new() };
-            let is_known = |endpoint: &&Arc<Endpoint>| endpoint.server_name == server_name && endpoint.tls == tls;
+            let is_known = |endpoint: &&Arc<Endpoint>| {
+                endpoint.server_name == server_name && endpoint.tls == tls
+            };
             if addresses.is_empty() {
                 tracing::warn!(upstream = %self.name, server = %host, "the name of a server can't be resolved");
                 endpoints.extend(known.iter().filter(is_known).cloned());
                 continue;
             }
             for address in addresses {
-                let same = known.iter().filter(is_known).find(|endpoint| endpoint.address == address);
+                let same = known
+                    .iter()
+                    .filter(is_known)
+                    .find(|endpoint| endpoint.address == address);
                 endpoints.push(same.cloned().unwrap_or_else(|| {
                     let server_name = server_name.clone();
-                    Arc::new(Endpoint { address, tls, server_name, paused_until_us: AtomicU64::new(0) })
+                    Arc::new(Endpoint {
+                        address,
+                        tls,
+                        server_name,
+                        paused_until_us: AtomicU64::new(0),
+                    })
                 }));
             }
         }
@@ -121,7 +134,9 @@ impl Upstream {
             return None;
         }
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = || (0..endpoints.len()).map(|step| &endpoints[start.wrapping_add(step) % endpoints.len()]);
+        let in_turn = || {
+            (0..endpoints.len()).map(|step| &endpoints[start.wrapping_add(step) % endpoints.len()])
+        };
         let fresh = |endpoint: &&Arc<Endpoint>| !tried.contains(&endpoint.address);
         in_turn()
             .filter(fresh)
@@ -165,10 +180,17 @@ mod tests {
             .iter()
             .map(|text| {
                 let address: SocketAddr = text.parse().unwrap();
-                Server::Host { host: address.ip().to_string(), port: address.port(), tls: false }
+                Server::Host {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                    tls: false,
+                }
             })
             .collect();
-        let upstream = Upstream { servers, ..Upstream::empty() };
+        let upstream = Upstream {
+            servers,
+            ..Upstream::empty()
+        };
         upstream.resolve(None).await;
         upstream
     }
@@ -192,10 +214,23 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(port(upstream.pick(&[], 0)), 2);
         }
-        assert_eq!(port(upstream.pick(&["127.0.0.1:2".parse().unwrap()], 0)), 1, "better than none");
+        assert_eq!(
+            port(upstream.pick(&["127.0.0.1:2".parse().unwrap()], 0)),
+            1,
+            "better than none"
+        );
         let later: Vec<u16> = (0..2).map(|_| port(upstream.pick(&[], PAUSE_US))).collect();
         assert!(later.contains(&1));
-        assert_eq!(port(upstream.pick(&["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()], 0)), 0);
+        assert_eq!(
+            port(upstream.pick(
+                &[
+                    "127.0.0.1:1".parse().unwrap(),
+                    "127.0.0.1:2".parse().unwrap()
+                ],
+                0
+            )),
+            0
+        );
     }
 
     #[tokio::test]

@@ -54,7 +54,8 @@ fn from_hex(text: &str) -> Option<Zeroizing<[u8; MINT_KEY_LEN]>> {
 #[async_trait]
 impl SecretStore for EmbeddedSecrets {
     async fn mint_keys(&self) -> Result<MintKeys, SecretError> {
-        let fresh = random_mint_key().map_err(|error| SecretError::Unavailable(error.to_string()))?;
+        let fresh =
+            random_mint_key().map_err(|error| SecretError::Unavailable(error.to_string()))?;
         // Only the first of all instances that start at once gets its key in.
         sqlx::query(
             "INSERT INTO mint_keys (id, material, created_at) \
@@ -65,7 +66,9 @@ impl SecretStore for EmbeddedSecrets {
         .bind(self.clock.now().as_millis())
         .execute(&self.pool)
         .await?;
-        let rows = sqlx::query("SELECT material FROM mint_keys ORDER BY id DESC").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT material FROM mint_keys ORDER BY id DESC")
+            .fetch_all(&self.pool)
+            .await?;
         let mut mint_keys = Vec::new();
         for row in rows {
             let material = Zeroizing::new(row.try_get::<String, _>("material")?);
@@ -73,7 +76,9 @@ impl SecretStore for EmbeddedSecrets {
             mint_keys.push(MintKey::new(&bytes));
         }
         let mut mint_keys = mint_keys.into_iter();
-        let current = mint_keys.next().ok_or(SecretError::Damaged("no mint key"))?;
+        let current = mint_keys
+            .next()
+            .ok_or(SecretError::Damaged("no mint key"))?;
         Ok(MintKeys::new(current, mint_keys.collect()))
     }
 
@@ -102,13 +107,15 @@ impl SecretStore for EmbeddedSecrets {
         key: KeyId,
         hash: &StoredHash,
     ) -> Result<(), SecretError> {
-        sqlx::query("INSERT INTO key_hashes (key_id, generation, tenant_id, hash) VALUES ($1, $2, $3, $4)")
-            .bind(key.to_string())
-            .bind(hash.generation.0)
-            .bind(tenant.to_string())
-            .bind(hash.hash.to_stored().to_owned())
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "INSERT INTO key_hashes (key_id, generation, tenant_id, hash) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(key.to_string())
+        .bind(hash.generation.0)
+        .bind(tenant.to_string())
+        .bind(hash.hash.to_stored().to_owned())
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 
@@ -157,10 +164,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = secrets(&directory).await;
         let (a, b) = tokio::join!(first.mint_keys(), first.mint_keys());
-        let minted = a.unwrap().mint(&"sk".parse().unwrap(), Environment::Live).unwrap();
+        let minted = a
+            .unwrap()
+            .mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap();
         let presented = Presented::parse(minted.text.expose_secret()).unwrap();
         assert!(b.unwrap().minted(&presented));
-        assert!(secrets(&directory).await.mint_keys().await.unwrap().minted(&presented));
+        assert!(
+            secrets(&directory)
+                .await
+                .mint_keys()
+                .await
+                .unwrap()
+                .minted(&presented)
+        );
     }
 
     #[tokio::test]
@@ -175,7 +192,10 @@ mod tests {
                 hash: SecretHash::from_stored(format!("hash {generation}")),
             };
             secrets.add_hash(&tenant, key, &hash).await.unwrap();
-            assert!(matches!(secrets.add_hash(&tenant, key, &hash).await, Err(SecretError::Conflict)));
+            assert!(matches!(
+                secrets.add_hash(&tenant, key, &hash).await,
+                Err(SecretError::Conflict)
+            ));
         }
         let generations = async || -> Vec<i64> {
             let hashes = secrets.hashes(&tenant, key).await.unwrap();
@@ -183,7 +203,10 @@ mod tests {
         };
         assert_eq!(generations().await, [3, 2, 1]);
         assert!(secrets.hashes(&other, key).await.unwrap().is_empty());
-        secrets.keep_hashes(&tenant, key, &[Generation(3), Generation(2)]).await.unwrap();
+        secrets
+            .keep_hashes(&tenant, key, &[Generation(3), Generation(2)])
+            .await
+            .unwrap();
         assert_eq!(generations().await, [3, 2]);
         secrets.keep_hashes(&tenant, key, &[]).await.unwrap();
         assert!(generations().await.is_empty());

@@ -21,7 +21,10 @@ fn texts<T: ToString>(items: &[T]) -> String {
 
 /// Binds `record` to the placeholders of [`COLUMNS`].
 pub fn bind<'q>(query: AnyQuery<'q>, record: &KeyRecord) -> AnyQuery<'q> {
-    let rate_limits = record.rate_limits.as_ref().map(|limits| serde_json::json!(limits).to_string());
+    let rate_limits = record
+        .rate_limits
+        .as_ref()
+        .map(|limits| serde_json::json!(limits).to_string());
     let scopes: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
     query
         .bind(record.id.to_string())
@@ -54,7 +57,10 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn damaged(&self, column: &'static str) -> StoreError {
-        StoreError::Damaged { id: self.id.clone(), column }
+        StoreError::Damaged {
+            id: self.id.clone(),
+            column,
+        }
     }
 
     fn text(&self, column: &'static str) -> Result<String, StoreError> {
@@ -96,21 +102,29 @@ impl Reader<'_> {
     {
         self.parsed(column, |text| -> Result<Vec<T>, BoxDynError> {
             let items: Vec<String> = serde_json::from_str(text)?;
-            items.iter().map(|item| item.parse::<T>().map_err(Into::into)).collect()
+            items
+                .iter()
+                .map(|item| item.parse::<T>().map_err(Into::into))
+                .collect()
         })
     }
 }
 
 /// Reads a record from a row with [`COLUMNS`].
 pub fn read(row: &AnyRow) -> Result<KeyRecord, StoreError> {
-    let id: String = row
-        .try_get("id")
-        .map_err(|_| StoreError::Damaged { id: "(unknown)".to_owned(), column: "id" })?;
+    let id: String = row.try_get("id").map_err(|_| StoreError::Damaged {
+        id: "(unknown)".to_owned(),
+        column: "id",
+    })?;
     let r = Reader { row, id };
-    let previous = match (r.optional_integer("previous_generation")?, r.optional_time("previous_valid_until")?) {
-        (Some(generation), Some(valid_until)) => {
-            Some(PreviousSecret { generation: Generation(generation), valid_until })
-        }
+    let previous = match (
+        r.optional_integer("previous_generation")?,
+        r.optional_time("previous_valid_until")?,
+    ) {
+        (Some(generation), Some(valid_until)) => Some(PreviousSecret {
+            generation: Generation(generation),
+            valid_until,
+        }),
         _ => None,
     };
     let rate_limits = match r.optional_text("rate_limits")? {
@@ -127,7 +141,8 @@ pub fn read(row: &AnyRow) -> Result<KeyRecord, StoreError> {
         rate_limits,
         allowed_ips: r.list("allowed_ips")?,
         contact_email: r.optional_text("contact_email")?,
-        rotation_days: u32::try_from(r.integer("rotation_days")?).map_err(|_| r.damaged("rotation_days"))?,
+        rotation_days: u32::try_from(r.integer("rotation_days")?)
+            .map_err(|_| r.damaged("rotation_days"))?,
         metadata: r.parsed("metadata", |text| serde_json::from_str(text))?,
         standing: r.parsed("standing", |name| Standing::from_name(name).ok_or(()))?,
         created_at: r.time("created_at")?,

@@ -72,13 +72,21 @@ impl SqlStore {
         let migrations = MIGRATIONS
             .into_iter()
             .map(|(version, name, sql)| {
-                Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+                Migration::new(
+                    version,
+                    name.into(),
+                    MigrationType::Simple,
+                    sql.into_sql_str(),
+                    false,
+                )
             })
             .collect();
         Migrator::with_migrations(migrations)
             .run(&pool)
             .await
-            .map_err(|error| StoreError::Unavailable(format!("the schema can't be brought up to date: {error}")))?;
+            .map_err(|error| {
+                StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
+            })?;
         Ok(SqlStore { pool })
     }
 
@@ -104,7 +112,12 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     // SQLite gives the files beside it the same mode.
     let mut permissions = file.metadata()?.permissions();
     if permissions.mode() & 0o077 != 0 {
@@ -116,7 +129,10 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
 
 /// `$1, $2, ...`
 fn placeholders(count: usize) -> String {
-    (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+    (1..=count)
+        .map(|n| format!("${n}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A value of a condition.
@@ -159,7 +175,8 @@ impl Conditions {
             match status {
                 Status::Active => {
                     let now = self.bind(Bind::Integer(now));
-                    self.sql.push(format!("(expires_at IS NULL OR expires_at > {now})"));
+                    self.sql
+                        .push(format!("(expires_at IS NULL OR expires_at > {now})"));
                 }
                 Status::Expired => {
                     let now = self.bind(Bind::Integer(now));
@@ -169,7 +186,10 @@ impl Conditions {
             }
         }
         if let Some(text) = &filter.text {
-            let pattern = self.bind(Bind::Text(format!("%{}%", escape_like(&text.to_lowercase()))));
+            let pattern = self.bind(Bind::Text(format!(
+                "%{}%",
+                escape_like(&text.to_lowercase())
+            )));
             self.sql.push(format!(
                 "(LOWER(name) LIKE {pattern} ESCAPE '!' OR LOWER(id) LIKE {pattern} ESCAPE '!')"
             ));
@@ -184,29 +204,41 @@ impl Conditions {
 }
 
 fn escape_like(text: &str) -> String {
-    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
+    text.replace('!', "!!")
+        .replace('%', "!%")
+        .replace('_', "!_")
 }
 
 #[async_trait]
 impl KeyStore for SqlStore {
     async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
         let count = COLUMNS.split(',').count();
-        let sql = format!("INSERT INTO api_keys ({COLUMNS}) VALUES ({})", placeholders(count));
-        rows::bind(sqlx::query(AssertSqlSafe(sql)), record).execute(&self.pool).await?;
+        let sql = format!(
+            "INSERT INTO api_keys ({COLUMNS}) VALUES ({})",
+            placeholders(count)
+        );
+        rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
-        let row =
-            sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
         row.as_ref().map(rows::read).transpose()
     }
 
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
         let columns: Vec<&str> = COLUMNS.split(',').map(str::trim).collect();
-        let assignments: Vec<String> =
-            columns.iter().enumerate().map(|(i, column)| format!("{column} = ${}", i + 1)).collect();
+        let assignments: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| format!("{column} = ${}", i + 1))
+            .collect();
         let expected = columns.len() + 1;
         let sql = format!(
             "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected}",
@@ -217,7 +249,11 @@ impl KeyStore for SqlStore {
             .execute(&self.pool)
             .await?
             .rows_affected();
-        if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Conflict)
+        }
     }
 
     async fn list(
@@ -253,7 +289,9 @@ impl KeyStore for SqlStore {
     }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM api_keys LIMIT 1").fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT id FROM api_keys LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row.is_none())
     }
 
@@ -289,11 +327,16 @@ mod tests {
         let mut key = record();
         key.name = "Ümläut \u{1F511} 'quoted' \"and\"".to_owned();
         key.environment = Environment::Test;
-        key.rate_limits =
-            Some(vec![Policy { name: "p".into(), quota: 1, window_seconds: 2, burst: Some(3) }]);
+        key.rate_limits = Some(vec![Policy {
+            name: "p".into(),
+            quota: 1,
+            window_seconds: 2,
+            burst: Some(3),
+        }]);
         key.allowed_ips = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         key.contact_email = Some("a@b.example".into());
-        key.metadata.insert("team".into(), serde_json::json!({"a": [1, null]}));
+        key.metadata
+            .insert("team".into(), serde_json::json!({"a": [1, null]}));
         key.expires_at = Some(Timestamp::MAX);
         key.revoked_at = Some(Timestamp::from_millis(7));
         key.previous = Some(PreviousSecret {
@@ -301,7 +344,11 @@ mod tests {
             valid_until: Timestamp::from_millis(9),
         });
         key.generation = Generation(2);
-        let plain = { let mut k = record(); k.id = "000000000000".parse().unwrap(); k };
+        let plain = {
+            let mut k = record();
+            k.id = "000000000000".parse().unwrap();
+            k
+        };
         let first = store(&directory).await;
         first.insert(&key).await.unwrap();
         first.insert(&plain).await.unwrap();
@@ -309,7 +356,10 @@ mod tests {
         let again = store(&directory).await;
         assert_eq!(again.get(key.id).await.unwrap(), Some(key));
         assert_eq!(again.get(plain.id).await.unwrap(), Some(plain));
-        assert_eq!(again.get("unknownkeyid".parse().unwrap()).await.unwrap(), None);
+        assert_eq!(
+            again.get("unknownkeyid".parse().unwrap()).await.unwrap(),
+            None
+        );
     }
 
     #[tokio::test]
@@ -318,11 +368,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         store.insert(&record()).await.unwrap();
-        let files: Vec<_> = std::fs::read_dir(directory.path().join("deep/er")).unwrap().collect();
+        let files: Vec<_> = std::fs::read_dir(directory.path().join("deep/er"))
+            .unwrap()
+            .collect();
         assert!(files.len() >= 2, "the database and its write-ahead log");
         for file in files {
             let file = file.unwrap();
-            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+            assert_eq!(
+                file.metadata().unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{file:?}"
+            );
         }
     }
 
@@ -332,11 +388,17 @@ mod tests {
         let store = store(&directory).await;
         let mut key = record();
         store.insert(&key).await.unwrap();
-        assert!(matches!(store.insert(&key).await, Err(StoreError::Conflict)));
+        assert!(matches!(
+            store.insert(&key).await,
+            Err(StoreError::Conflict)
+        ));
         key.revision = 2;
         key.name = "two".into();
         store.update(&key).await.unwrap();
-        assert!(matches!(store.update(&key).await, Err(StoreError::Conflict)));
+        assert!(matches!(
+            store.update(&key).await,
+            Err(StoreError::Conflict)
+        ));
         assert_eq!(store.get(key.id).await.unwrap().unwrap().name, "two");
     }
 
@@ -351,7 +413,10 @@ mod tests {
         loop {
             let page = store.list(&KeyFilter::default(), after, 10).await.unwrap();
             let Some(last) = page.last() else { break };
-            after = Some(Position { created_at: last.created_at, id: last.id });
+            after = Some(Position {
+                created_at: last.created_at,
+                id: last.id,
+            });
             seen.extend(page.iter().map(|key| key.id));
             let newer = 1000 + i64::try_from(seen.len()).unwrap();
             store.insert(&numbered(newer)).await.unwrap();
@@ -369,8 +434,12 @@ mod tests {
             (0, (|_| {}) as fn(&mut KeyRecord)),
             (1, |key| key.standing = Standing::Disabled),
             (2, |key| key.standing = Standing::Revoked),
-            (3, |key| key.expires_at = Some(Timestamp::from_millis(50_000))),
-            (4, |key| key.expires_at = Some(Timestamp::from_millis(50_001))),
+            (3, |key| {
+                key.expires_at = Some(Timestamp::from_millis(50_000))
+            }),
+            (4, |key| {
+                key.expires_at = Some(Timestamp::from_millis(50_001))
+            }),
             (5, |key| key.tenant_id = "other".parse().unwrap()),
             (6, |key| key.environment = Environment::Test),
             (7, |key| key.name = "100% sure".into()),
@@ -381,17 +450,31 @@ mod tests {
         }
         let ids = async |filter: KeyFilter| -> Vec<i64> {
             let page = store.list(&filter, None, 100).await.unwrap();
-            page.iter().map(|key| key.id.as_str()[3..].parse().unwrap()).collect()
+            page.iter()
+                .map(|key| key.id.as_str()[3..].parse().unwrap())
+                .collect()
         };
-        let status = |status| KeyFilter { status: Some((status, now)), ..KeyFilter::default() };
-        let text = |text: &str| KeyFilter { text: Some(text.into()), ..KeyFilter::default() };
+        let status = |status| KeyFilter {
+            status: Some((status, now)),
+            ..KeyFilter::default()
+        };
+        let text = |text: &str| KeyFilter {
+            text: Some(text.into()),
+            ..KeyFilter::default()
+        };
         assert_eq!(ids(status(Status::Active)).await, [7, 6, 5, 4, 0]);
         assert_eq!(ids(status(Status::Disabled)).await, [1]);
         assert_eq!(ids(status(Status::Revoked)).await, [2]);
         assert_eq!(ids(status(Status::Expired)).await, [3]);
-        let tenant = KeyFilter { tenant_id: Some("other".parse().unwrap()), ..KeyFilter::default() };
+        let tenant = KeyFilter {
+            tenant_id: Some("other".parse().unwrap()),
+            ..KeyFilter::default()
+        };
         assert_eq!(ids(tenant).await, [5]);
-        let test = KeyFilter { environment: Some(Environment::Test), ..KeyFilter::default() };
+        let test = KeyFilter {
+            environment: Some(Environment::Test),
+            ..KeyFilter::default()
+        };
         assert_eq!(ids(test).await, [6]);
         assert_eq!(ids(text("100%")).await, [7]);
         assert_eq!(ids(text("KEY_3")).await, [3]);

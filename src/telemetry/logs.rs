@@ -46,11 +46,22 @@ pub fn start(settings: &LogSettings) -> LogGuard {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let subscriber = tracing_subscriber::registry().with(filter);
     let started = if json {
-        subscriber.with(layer.json().flatten_event(true).with_target(false)).try_init()
+        subscriber
+            .with(layer.json().flatten_event(true).with_target(false))
+            .try_init()
     } else {
-        subscriber.with(layer.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+        subscriber
+            .with(
+                layer
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false),
+            )
+            .try_init()
     };
     // Fails only where a log was started before, as tests do.
     drop(started);
-    LogGuard { _worker: worker, dropped }
+    LogGuard {
+        _worker: worker,
+        dropped,
+    }
 }

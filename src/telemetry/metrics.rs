@@ -3,8 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 /// How one request through the proxy ended. The label `outcome`, and the word in the access log.
@@ -126,8 +126,9 @@ pub struct Metrics {
     pub log_dropped: IntGauge,
 }
 
-const SECONDS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 
 impl Metrics {
     /// Declares and registers everything.
@@ -135,68 +136,133 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let metrics = Metrics {
-            requests: register(r, IntCounterVec::new(
-                Opts::new("sidekey_requests_total", "Requests through the proxy, by route and how they ended."),
-                &["route", "outcome"],
-            )?)?,
-            shadow_refusals: register(r, IntCounterVec::new(
-                Opts::new(
-                    "sidekey_shadow_refusals_total",
-                    "Requests that would have been refused, were the mode not shadow, by route and reason.",
-                ),
-                &["route", "outcome"],
-            )?)?,
-            duration: register(r, HistogramVec::new(
-                HistogramOpts::new(
-                    "sidekey_request_duration_seconds",
-                    "Time from a request's header to the end of its answer, by route.",
-                )
-                .buckets(SECONDS.to_vec()),
-                &["route"],
-            )?)?,
-            in_flight: gauge(r, "sidekey_requests_in_flight", "Requests that are being handled now.")?,
-            proof_hits: counter(r, "sidekey_proof_hits_total", "Presented keys that were remembered as proven.")?,
-            proof_misses: counter(r, "sidekey_proof_misses_total", "Presented keys that had to be verified.")?,
+            requests: register(
+                r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sidekey_requests_total",
+                        "Requests through the proxy, by route and how they ended.",
+                    ),
+                    &["route", "outcome"],
+                )?,
+            )?,
+            shadow_refusals: register(
+                r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sidekey_shadow_refusals_total",
+                        "Requests that would have been refused, were the mode not shadow, by route and reason.",
+                    ),
+                    &["route", "outcome"],
+                )?,
+            )?,
+            duration: register(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "sidekey_request_duration_seconds",
+                        "Time from a request's header to the end of its answer, by route.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                    &["route"],
+                )?,
+            )?,
+            in_flight: gauge(
+                r,
+                "sidekey_requests_in_flight",
+                "Requests that are being handled now.",
+            )?,
+            proof_hits: counter(
+                r,
+                "sidekey_proof_hits_total",
+                "Presented keys that were remembered as proven.",
+            )?,
+            proof_misses: counter(
+                r,
+                "sidekey_proof_misses_total",
+                "Presented keys that had to be verified.",
+            )?,
             proof_negative_hits: counter(
                 r,
                 "sidekey_proof_negative_hits_total",
                 "Presented keys that were remembered as wrong.",
             )?,
-            proof_entries: gauge(r, "sidekey_proof_entries", "Proven keys that are remembered.")?,
-            live_keys: gauge(r, "sidekey_live_keys", "Keys whose record is held in memory.")?,
+            proof_entries: gauge(
+                r,
+                "sidekey_proof_entries",
+                "Proven keys that are remembered.",
+            )?,
+            live_keys: gauge(
+                r,
+                "sidekey_live_keys",
+                "Keys whose record is held in memory.",
+            )?,
             forged_keys: counter(
                 r,
                 "sidekey_forged_keys_total",
                 "Presented keys that this deployment did not mint, refused without a look at any store.",
             )?,
-            bcrypt_runs: counter(r, "sidekey_bcrypt_runs_total", "bcrypt hashes computed, for checks and new keys.")?,
+            bcrypt_runs: counter(
+                r,
+                "sidekey_bcrypt_runs_total",
+                "bcrypt hashes computed, for checks and new keys.",
+            )?,
             bcrypt_refused: counter(
                 r,
                 "sidekey_bcrypt_refused_total",
                 "Checks that were refused because the bcrypt queue was full.",
             )?,
-            bcrypt_queued: gauge(r, "sidekey_bcrypt_queued", "Checks that wait for a bcrypt thread.")?,
-            bcrypt_seconds: register(r, Histogram::with_opts(
-                HistogramOpts::new("sidekey_bcrypt_duration_seconds", "Time of one bcrypt hash.")
+            bcrypt_queued: gauge(
+                r,
+                "sidekey_bcrypt_queued",
+                "Checks that wait for a bcrypt thread.",
+            )?,
+            bcrypt_seconds: register(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sidekey_bcrypt_duration_seconds",
+                        "Time of one bcrypt hash.",
+                    )
                     .buckets(SECONDS.to_vec()),
-            )?)?,
-            store_errors: counter(r, "sidekey_store_errors_total", "Failed calls of the database or secret store.")?,
-            log_dropped: gauge(r, "sidekey_log_lines_dropped", "Log lines dropped because their reader was too slow.")?,
+                )?,
+            )?,
+            store_errors: counter(
+                r,
+                "sidekey_store_errors_total",
+                "Failed calls of the database or secret store.",
+            )?,
+            log_dropped: gauge(
+                r,
+                "sidekey_log_lines_dropped",
+                "Log lines dropped because their reader was too slow.",
+            )?,
             registry: registry.clone(),
         };
-        let build = register(r, prometheus::IntGaugeVec::new(
-            Opts::new("sidekey_build_info", "Always 1; the label names the version."),
-            &["version"],
-        )?)?;
+        let build = register(
+            r,
+            prometheus::IntGaugeVec::new(
+                Opts::new(
+                    "sidekey_build_info",
+                    "Always 1; the label names the version.",
+                ),
+                &["version"],
+            )?,
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
         Ok(metrics)
     }
 
     /// The counters of the route `name`.
     pub fn route(&self, name: &str) -> RouteMetrics {
         let each = |counters: &IntCounterVec| {
-            Outcome::ALL.iter().map(|o| counters.with_label_values(&[name, o.as_str()])).collect()
+            Outcome::ALL
+                .iter()
+                .map(|o| counters.with_label_values(&[name, o.as_str()]))
+                .collect()
         };
         RouteMetrics {
             requests: each(&self.requests),
@@ -213,7 +279,10 @@ impl Metrics {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
@@ -244,7 +313,11 @@ mod tests {
         route.count(Outcome::RateLimited);
         route.count_shadow(Outcome::NoCredential);
         let text = metrics.text().unwrap();
-        assert!(text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1"));
-        assert!(text.contains("sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"));
+        assert!(
+            text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1")
+        );
+        assert!(text.contains(
+            "sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"
+        ));
     }
 }

@@ -65,7 +65,8 @@ pub struct Identity {
 impl Identity {
     fn new(record: &KeyRecord) -> Self {
         // All three are plain ASCII by their types.
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        let value =
+            |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
         let scopes: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
         Identity {
             key_id: value(record.id.as_str()),
@@ -85,7 +86,11 @@ pub struct ViewBuilder {
 impl ViewBuilder {
     pub fn new(catalogue: Catalogue, default_policies: Vec<Arc<Policy>>) -> Self {
         let default_fields = LimitFields::new(&default_policies).map(Arc::new);
-        ViewBuilder { catalogue, default_policies, default_fields }
+        ViewBuilder {
+            catalogue,
+            default_policies,
+            default_fields,
+        }
     }
 
     fn build(&self, record: KeyRecord, old: Option<&KeyView>, now_us: u64) -> KeyView {
@@ -97,7 +102,10 @@ impl ViewBuilder {
                 (policies, fields)
             }
         };
-        let buckets = policies.into_iter().map(|policy| carry_over(policy, old, now_us)).collect();
+        let buckets = policies
+            .into_iter()
+            .map(|policy| carry_over(policy, old, now_us))
+            .collect();
         KeyView {
             granted: self.catalogue.granted(&record.scopes),
             identity: Identity::new(&record),
@@ -149,13 +157,19 @@ pub struct Load<'a> {
 impl LiveKeys {
     pub fn new(builder: ViewBuilder, clock: SharedClock) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
-        Arc::new(LiveKeys { shards, builder, clock })
+        Arc::new(LiveKeys {
+            shards,
+            builder,
+            clock,
+        })
     }
 
     fn shard(&self, id: KeyId) -> &Mutex<HashMap<KeyId, Slot>> {
         // Ids are random, so any of their characters spread them.
         let bytes = id.as_str().as_bytes();
-        let mixed = bytes.iter().fold(0usize, |mix, byte| mix.wrapping_mul(31) ^ usize::from(*byte));
+        let mixed = bytes.iter().fold(0usize, |mix, byte| {
+            mix.wrapping_mul(31) ^ usize::from(*byte)
+        });
         &self.shards[mixed % SHARDS]
     }
 
@@ -168,10 +182,16 @@ impl LiveKeys {
     /// Makes a record that was just written the current one, unless a newer one is.
     pub fn apply(&self, record: KeyRecord) {
         let mut shard = self.shard(record.id).lock();
-        let Some(slot) = shard.get_mut(&record.id) else { return };
+        let Some(slot) = shard.get_mut(&record.id) else {
+            return;
+        };
         if let Some(live) = &slot.live {
             self.renew(live, record);
-        } else if slot.announced.as_ref().is_none_or(|known| known.revision < record.revision) {
+        } else if slot
+            .announced
+            .as_ref()
+            .is_none_or(|known| known.revision < record.revision)
+        {
             slot.announced = Some(record);
         }
     }
@@ -179,7 +199,9 @@ impl LiveKeys {
     fn renew(&self, live: &LiveKey, record: KeyRecord) {
         let current = live.view.load();
         if current.record.revision < record.revision {
-            let view = self.builder.build(record, Some(&current), self.clock.monotonic_us());
+            let view = self
+                .builder
+                .build(record, Some(&current), self.clock.monotonic_us());
             live.view.store(Arc::new(view));
         }
     }
@@ -190,7 +212,12 @@ impl LiveKeys {
             shard.lock().retain(|_, slot| {
                 let idle = slot.live.as_ref().is_none_or(|live| {
                     Arc::strong_count(live) == 1
-                        && live.view.load().buckets.iter().all(|bucket| bucket.is_full(now_us))
+                        && live
+                            .view
+                            .load()
+                            .buckets
+                            .iter()
+                            .all(|bucket| bucket.is_full(now_us))
                 });
                 slot.loads > 0 || !idle
             });
@@ -225,7 +252,10 @@ impl Load<'_> {
             }
             None => {
                 let view = keys.builder.build(newest, None, keys.clock.monotonic_us());
-                let live = Arc::new(LiveKey { id: self.id, view: ArcSwap::from_pointee(view) });
+                let live = Arc::new(LiveKey {
+                    id: self.id,
+                    view: ArcSwap::from_pointee(view),
+                });
                 slot.live = Some(live.clone());
                 live
             }
@@ -260,14 +290,23 @@ mod tests {
 
     fn keys() -> (Arc<LiveKeys>, Arc<ManualClock>) {
         let clock = ManualClock::at(Timestamp::from_millis(0));
-        let policy = Policy { name: "default".into(), quota: 10, window_seconds: 1, burst: None };
+        let policy = Policy {
+            name: "default".into(),
+            quota: 10,
+            window_seconds: 1,
+            burst: None,
+        };
         let catalogue = Catalogue::new(vec!["orders:write".parse().unwrap()]);
         let builder = ViewBuilder::new(catalogue, vec![Arc::new(policy)]);
         (LiveKeys::new(builder, clock.clone()), clock)
     }
 
     fn revision(n: i64) -> KeyRecord {
-        KeyRecord { revision: n, name: format!("r{n}"), ..record() }
+        KeyRecord {
+            revision: n,
+            name: format!("r{n}"),
+            ..record()
+        }
     }
 
     #[test]

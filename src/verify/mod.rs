@@ -144,7 +144,9 @@ impl Verifier {
 
     /// The form and the keyed check: what fails here costs neither a look-up nor bcrypt.
     fn minted(&self, presented: &str) -> Result<KeyId, Refusal> {
-        let Some(key) = Presented::parse(presented) else { return Err(Refusal::Invalid) };
+        let Some(key) = Presented::parse(presented) else {
+            return Err(Refusal::Invalid);
+        };
         if !self.mint_keys.minted(&key) {
             self.metrics.forged_keys.inc();
             return Err(Refusal::Invalid);
@@ -173,7 +175,10 @@ impl Verifier {
         let (verifier, presented) = (self.clone(), Zeroizing::new(presented.to_owned()));
         self.runtime.spawn(async move {
             let outcome = {
-                let _landing = Landing { verifier: &verifier, digest };
+                let _landing = Landing {
+                    verifier: &verifier,
+                    digest,
+                };
                 let outcome = verifier.fly(&presented, key).await;
                 match &outcome {
                     Ok(proof) => verifier.proofs.insert(digest, proof.clone()),
@@ -195,13 +200,20 @@ impl Verifier {
         };
         // Announced before the record is read, so that a change in between is not missed.
         let load = self.live.begin_load(id);
-        let record = self.store.get(id).await.map_err(|error| self.away("read a key", &error))?;
+        let record = self
+            .store
+            .get(id)
+            .await
+            .map_err(|error| self.away("read a key", &error))?;
         let record = match record {
             Some(record) if record.standing != Standing::Revoked => record,
             _ => return Err(Refusal::Invalid),
         };
         let generation = self.matching_generation(&record, secret).await?;
-        Ok(Proof { key: load.finish(record), generation })
+        Ok(Proof {
+            key: load.finish(record),
+            generation,
+        })
     }
 
     /// Which of the key's accepted secrets `secret` is.
@@ -217,11 +229,18 @@ impl Verifier {
             .map_err(|error| self.away("read a key's hash", &error))?;
         let now = self.clock.now();
         let mut tried = false;
-        for stored in hashes.into_iter().filter(|stored| record.accepts(stored.generation, now)) {
+        for stored in hashes
+            .into_iter()
+            .filter(|stored| record.accepts(stored.generation, now))
+        {
             tried = true;
             let secret = secret.clone();
             let hash = stored.hash;
-            let matches = self.pool.run(move || hash.verify(&secret)).await.map_err(|_| Refusal::Unavailable)?;
+            let matches = self
+                .pool
+                .run(move || hash.verify(&secret))
+                .await
+                .map_err(|_| Refusal::Unavailable)?;
             match matches {
                 Ok(true) => return Ok(stored.generation),
                 Ok(false) => {}
@@ -250,8 +269,12 @@ impl Verifier {
     pub fn tidy(&self) {
         self.proofs.tidy();
         self.live.sweep(self.clock.monotonic_us());
-        self.metrics.proof_entries.set(i64::try_from(self.proofs.len()).unwrap_or(i64::MAX));
-        self.metrics.live_keys.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .proof_entries
+            .set(i64::try_from(self.proofs.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .live_keys
+            .set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
     }
 }
 

@@ -41,17 +41,24 @@ impl BcryptPool {
         let (queue, jobs) = crossbeam_channel::bounded::<Job>(settings.max_queue);
         for number in 0..settings.threads {
             let jobs = jobs.clone();
-            std::thread::Builder::new().name(format!("bcrypt-{number}")).spawn(move || {
-                // Where the system refuses, the work is done at the normal priority.
-                let _ = rustix::process::setpriority_process(None, NICE);
-                while let Ok(job) = jobs.recv() {
-                    // A job that panics costs its caller an error, not the pool a thread.
-                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-                }
-            })?;
+            std::thread::Builder::new()
+                .name(format!("bcrypt-{number}"))
+                .spawn(move || {
+                    // Where the system refuses, the work is done at the normal priority.
+                    let _ = rustix::process::setpriority_process(None, NICE);
+                    while let Ok(job) = jobs.recv() {
+                        // A job that panics costs its caller an error, not the pool a thread.
+                        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                    }
+                })?;
         }
         let capacity = settings.max_queue + settings.threads;
-        Ok(Arc::new(BcryptPool { queue, capacity, clock, metrics }))
+        Ok(Arc::new(BcryptPool {
+            queue,
+            capacity,
+            clock,
+            metrics,
+        }))
     }
 
     /// Jobs that may run and wait at the same time.
@@ -77,7 +84,8 @@ impl BcryptPool {
             let _ = sender.send(result);
         });
         self.metrics.bcrypt_queued.inc();
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(job) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(job)
+        {
             self.metrics.bcrypt_queued.dec();
             self.metrics.bcrypt_refused.inc();
             return Err(PoolFull);

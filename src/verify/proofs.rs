@@ -81,7 +81,9 @@ impl Proofs {
         getrandom::fill(&mut digest_key).map_err(|_| RandomnessError)?;
         Ok(Proofs {
             digest_key,
-            good: cache(settings.max_proofs).time_to_idle(settings.proof_ttl).build_with_hasher(Default::default()),
+            good: cache(settings.max_proofs)
+                .time_to_idle(settings.proof_ttl)
+                .build_with_hasher(Default::default()),
             bad: negative(settings.negative_ttl),
         })
     }
@@ -134,5 +136,7 @@ fn cache<V: Clone + Send + Sync + 'static>(
 }
 
 fn negative(time_to_live: Duration) -> DigestCache<()> {
-    cache(NEGATIVE_ENTRIES_MAX).time_to_live(time_to_live).build_with_hasher(Default::default())
+    cache(NEGATIVE_ENTRIES_MAX)
+        .time_to_live(time_to_live)
+        .build_with_hasher(Default::default())
 }

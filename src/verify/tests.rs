@@ -38,7 +38,12 @@ impl KeyStore for Watched {
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
         self.inner.update(record).await
     }
-    async fn list(&self, f: &KeyFilter, a: Option<Position>, n: usize) -> Result<Vec<KeyRecord>, StoreError> {
+    async fn list(
+        &self,
+        f: &KeyFilter,
+        a: Option<Position>,
+        n: usize,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
         self.inner.list(f, a, n).await
     }
     async fn is_empty(&self) -> Result<bool, StoreError> {
@@ -65,11 +70,22 @@ async fn bench(max_queue: usize) -> Bench {
     let clock: SharedClock = Arc::new(SystemClock::new());
     let inner = SqlStore::open(&SecretString::from(url)).await.unwrap();
     let secrets = EmbeddedSecrets::new(inner.pool().clone(), clock.clone());
-    let store = Arc::new(Watched { inner, reads: AtomicUsize::new(0), away: false.into() });
+    let store = Arc::new(Watched {
+        inner,
+        reads: AtomicUsize::new(0),
+        away: false.into(),
+    });
     let metrics = Arc::new(Metrics::new().unwrap());
-    let settings = BcryptSettings { cost: 4, max_queue, threads: 1 };
+    let settings = BcryptSettings {
+        cost: 4,
+        max_queue,
+        threads: 1,
+    };
     let pool = BcryptPool::start(&settings, clock.clone(), metrics.clone()).unwrap();
-    let live = LiveKeys::new(ViewBuilder::new(Catalogue::default(), vec![]), clock.clone());
+    let live = LiveKeys::new(
+        ViewBuilder::new(Catalogue::default(), vec![]),
+        clock.clone(),
+    );
     let remembered = VerificationSettings {
         max_proofs: 1000,
         proof_ttl: Duration::from_secs(3600),
@@ -87,24 +103,40 @@ async fn bench(max_queue: usize) -> Bench {
         metrics: metrics.clone(),
         runtime: Handle::current(),
     });
-    Bench { _directory: directory, store, secrets, live, mint_keys, metrics, verifier }
+    Bench {
+        _directory: directory,
+        store,
+        secrets,
+        live,
+        mint_keys,
+        metrics,
+        verifier,
+    }
 }
 
 impl Bench {
     fn mint(&self) -> MintedKey {
-        self.mint_keys.mint(&"sk".parse().unwrap(), Environment::Live).unwrap()
+        self.mint_keys
+            .mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap()
     }
 
     async fn hash(&self, key: &MintedKey, generation: i64, cost: u32) -> Result<(), SecretError> {
         let hash = SecretHash::create(&key.secret(), cost).unwrap();
         let tenant: TenantId = "acme".parse().unwrap();
-        let stored = StoredHash { generation: Generation(generation), hash };
+        let stored = StoredHash {
+            generation: Generation(generation),
+            hash,
+        };
         self.secrets.add_hash(&tenant, key.id, &stored).await
     }
 
     async fn create(&self, cost: u32) -> (MintedKey, KeyRecord) {
         let key = self.mint();
-        let record = KeyRecord { id: key.id, ..crate::key::record::tests::record() };
+        let record = KeyRecord {
+            id: key.id,
+            ..crate::key::record::tests::record()
+        };
         self.hash(&key, 1, cost).await.unwrap();
         self.store.insert(&record).await.unwrap();
         (key, record)
@@ -138,10 +170,16 @@ async fn forged_keys_reach_neither_store_nor_bcrypt() {
         let mut forged = genuine.to_owned().into_bytes();
         forged[at] = if forged[at] == b'a' { b'b' } else { b'a' };
         let forged = String::from_utf8(forged).unwrap();
-        assert_eq!(bench.verifier.prove(&forged).await.unwrap_err(), Refusal::Invalid);
+        assert_eq!(
+            bench.verifier.prove(&forged).await.unwrap_err(),
+            Refusal::Invalid
+        );
     }
     for text in ["", "x", "sk_live_", &"A".repeat(100_000)] {
-        assert_eq!(bench.verifier.prove(text).await.unwrap_err(), Refusal::Invalid);
+        assert_eq!(
+            bench.verifier.prove(text).await.unwrap_err(),
+            Refusal::Invalid
+        );
     }
     assert_eq!((bench.reads(), bench.metrics.bcrypt_runs.get()), (0, 0));
     assert!(bench.metrics.forged_keys.get() > 50);
@@ -200,7 +238,10 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
     assert!((1..20).contains(&refused), "{refused}");
     assert!(bench.metrics.bcrypt_refused.get() >= 1);
     for key in &keys {
-        assert!(bench.verifier.prove(text(key)).await.is_ok(), "refusals are not remembered");
+        assert!(
+            bench.verifier.prove(text(key)).await.is_ok(),
+            "refusals are not remembered"
+        );
     }
 }
 
@@ -209,7 +250,10 @@ async fn a_store_that_is_away_is_not_an_invalid_key() {
     let bench = bench(8).await;
     let (key, _) = bench.create(4).await;
     bench.store.away.store(true, Ordering::SeqCst);
-    assert_eq!(bench.verifier.prove(text(&key)).await.unwrap_err(), Refusal::Unavailable);
+    assert_eq!(
+        bench.verifier.prove(text(&key)).await.unwrap_err(),
+        Refusal::Unavailable
+    );
     bench.store.away.store(false, Ordering::SeqCst);
     assert!(bench.verifier.prove(text(&key)).await.is_ok());
 }
@@ -223,7 +267,10 @@ async fn a_wrong_secret_is_hashed_once_and_then_remembered() {
         .mint_again(&"sk".parse().unwrap(), Environment::Live, key.id)
         .unwrap();
     for _ in 0..5 {
-        assert_eq!(bench.verifier.prove(text(&replaced)).await.unwrap_err(), Refusal::Invalid);
+        assert_eq!(
+            bench.verifier.prove(text(&replaced)).await.unwrap_err(),
+            Refusal::Invalid
+        );
     }
     assert_eq!(bench.metrics.bcrypt_runs.get(), 1);
     assert!(bench.verifier.prove(text(&key)).await.is_ok());
@@ -233,10 +280,24 @@ async fn a_wrong_secret_is_hashed_once_and_then_remembered() {
 #[tokio::test]
 async fn unknown_and_revoked_keys_cost_no_bcrypt() {
     let bench = bench(8).await;
-    assert_eq!(bench.verifier.prove(text(&bench.mint())).await.unwrap_err(), Refusal::Invalid);
+    assert_eq!(
+        bench.verifier.prove(text(&bench.mint())).await.unwrap_err(),
+        Refusal::Invalid
+    );
     let (key, record) = bench.create(4).await;
-    bench.store.update(&KeyRecord { standing: Standing::Revoked, revision: 2, ..record }).await.unwrap();
-    assert_eq!(bench.verifier.prove(text(&key)).await.unwrap_err(), Refusal::Invalid);
+    bench
+        .store
+        .update(&KeyRecord {
+            standing: Standing::Revoked,
+            revision: 2,
+            ..record
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.verifier.prove(text(&key)).await.unwrap_err(),
+        Refusal::Invalid
+    );
     assert_eq!(bench.metrics.bcrypt_runs.get(), 0);
 }
 
@@ -244,22 +305,38 @@ async fn unknown_and_revoked_keys_cost_no_bcrypt() {
 async fn old_and_new_secret_are_told_apart() {
     let bench = bench(8).await;
     let (old, record) = bench.create(4).await;
-    let new = bench.mint_keys.mint_again(&"sk".parse().unwrap(), Environment::Live, old.id).unwrap();
+    let new = bench
+        .mint_keys
+        .mint_again(&"sk".parse().unwrap(), Environment::Live, old.id)
+        .unwrap();
     bench.hash(&new, 2, 4).await.unwrap();
     let valid_until = crate::clock::Timestamp::MAX;
     let regenerated = KeyRecord {
         generation: Generation(2),
-        previous: Some(PreviousSecret { generation: Generation(1), valid_until }),
+        previous: Some(PreviousSecret {
+            generation: Generation(1),
+            valid_until,
+        }),
         revision: 2,
         ..record
     };
     bench.store.update(&regenerated).await.unwrap();
     let old_proof = bench.verifier.prove(text(&old)).await.unwrap();
     let new_proof = bench.verifier.prove(text(&new)).await.unwrap();
-    assert!(Arc::ptr_eq(&old_proof.key, &new_proof.key), "one live object, one set of buckets");
-    assert_eq!((old_proof.generation, new_proof.generation), (Generation(1), Generation(2)));
+    assert!(
+        Arc::ptr_eq(&old_proof.key, &new_proof.key),
+        "one live object, one set of buckets"
+    );
+    assert_eq!(
+        (old_proof.generation, new_proof.generation),
+        (Generation(1), Generation(2))
+    );
     // The grace period is ended: the proof stays, the authority goes.
-    bench.live.apply(KeyRecord { previous: None, revision: 3, ..regenerated });
+    bench.live.apply(KeyRecord {
+        previous: None,
+        revision: 3,
+        ..regenerated
+    });
     let now = crate::clock::Timestamp::from_millis(5000);
     let authority = |proof: &Proof| proof.key.view().record.authority(proof.generation, now);
     assert_eq!(authority(&old_proof), Err(Denial::Superseded));
@@ -272,14 +349,37 @@ async fn a_damaged_hash_is_an_error_for_that_key_alone() {
     let damaged = bench.mint();
     let tenant: TenantId = "acme".parse().unwrap();
     let hash = SecretHash::from_stored("not a hash".into());
-    let stored = StoredHash { generation: Generation(1), hash };
-    bench.secrets.add_hash(&tenant, damaged.id, &stored).await.unwrap();
-    let record = KeyRecord { id: damaged.id, ..crate::key::record::tests::record() };
+    let stored = StoredHash {
+        generation: Generation(1),
+        hash,
+    };
+    bench
+        .secrets
+        .add_hash(&tenant, damaged.id, &stored)
+        .await
+        .unwrap();
+    let record = KeyRecord {
+        id: damaged.id,
+        ..crate::key::record::tests::record()
+    };
     bench.store.insert(&record).await.unwrap();
     let missing = bench.mint();
-    bench.store.insert(&KeyRecord { id: missing.id, ..record }).await.unwrap();
+    bench
+        .store
+        .insert(&KeyRecord {
+            id: missing.id,
+            ..record
+        })
+        .await
+        .unwrap();
     let (sound, _) = bench.create(4).await;
-    assert_eq!(bench.verifier.prove(text(&damaged)).await.unwrap_err(), Refusal::Unavailable);
-    assert_eq!(bench.verifier.prove(text(&missing)).await.unwrap_err(), Refusal::Unavailable);
+    assert_eq!(
+        bench.verifier.prove(text(&damaged)).await.unwrap_err(),
+        Refusal::Unavailable
+    );
+    assert_eq!(
+        bench.verifier.prove(text(&missing)).await.unwrap_err(),
+        Refusal::Unavailable
+    );
     assert!(bench.verifier.prove(text(&sound)).await.is_ok());
 }

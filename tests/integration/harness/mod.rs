@@ -1,0 +1,23 @@
+//! What tests stand on: the program, services behind it, and raw connections.
+
+pub mod raw;
+pub mod sidekey;
+pub mod upstream;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that has to happen.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; fails the test with `what` after [`DEADLINE`].
+pub async fn eventually<F, R>(what: &str, mut condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < DEADLINE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

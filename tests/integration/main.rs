@@ -1,0 +1,20 @@
+//! One integration binary: the real program on free ports, real services behind it, a real client
+//! in front, raw sockets where bytes matter. `harness` starts and ends everything.
+
+// Tests wait for real servers, whose clocks are not ours.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod admin;
+mod bytes;
+mod commands;
+mod contract;
+mod credentials;
+mod durability;
+mod first_steps;
+mod harness;
+mod limits;
+mod paths;
+mod real_services;
+mod secrecy;
+mod shutdown;
+mod verification;
