@@ -18,8 +18,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most that an answer's head and body may have; /metrics is the largest of them.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const READ_BYTES: usize = 16 << 10;
-/// A long task says how far it is after each of so many parts.
+/// A long task says how far it is after each of so many parts; a short one says nothing.
 const PROGRESS_PARTS: usize = 10;
+const PROGRESS_AFTER: Duration = Duration::from_secs(5);
 
 /// A keep-alive connection, one request at a time.
 pub struct Connection {
@@ -325,8 +326,8 @@ pub fn fan_out<T: Send>(
 }
 
 fn say_progress(label: &str, done: usize, count: usize, begin: Instant) {
-    if count >= PROGRESS_PARTS && done.is_multiple_of(count / PROGRESS_PARTS) {
-        let seconds = begin.elapsed().as_secs();
-        println!("  {label}: {done} of {count} after {seconds} s");
+    let took = begin.elapsed();
+    if took >= PROGRESS_AFTER && done.is_multiple_of(count.div_ceil(PROGRESS_PARTS)) {
+        println!("  {label}: {done} of {count} after {} s", took.as_secs());
     }
 }

@@ -429,7 +429,7 @@ pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
                 problems.extend(unknown.into_iter().map(|path| {
                     Problem::new(
                         dotted(&path),
-                        "there is no such field; see docs/configuration.md for those there are",
+                        "there is no such field; config/sidekey.toml shows those there are",
                     )
                 }));
                 return raw;

@@ -9,6 +9,7 @@ mod bytes;
 mod commands;
 mod contract;
 mod credentials;
+mod docs;
 mod durability;
 mod first_steps;
 mod harness;

@@ -1,0 +1,102 @@
+//! The documents' examples work as printed: every `console` block is run, in order, against the
+//! program with the shipped configuration. A line `$ command` is run by bash; what follows is what
+//! it must print, where `...` stands for anything.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::sidekey::Sidekey;
+
+/// Printed between the outputs of two commands.
+const MARK: &str = "=== next ===";
+
+/// A command and what it must print.
+struct Step {
+    command: String,
+    expected: Vec<String>,
+}
+
+fn steps(document: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut is_console = false;
+    for line in document.lines() {
+        match line.strip_prefix("```") {
+            Some(language) => is_console = language == "console",
+            None if !is_console => {}
+            None => match line.strip_prefix("$ ") {
+                Some(command) => steps.push(Step { command: command.to_owned(), expected: vec![] }),
+                None => steps.last_mut().expect("a command first").expected.push(line.to_owned()),
+            },
+        }
+    }
+    steps
+}
+
+/// Whether `text` is `pattern` with anything in place of each `...`.
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split("...");
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut ends_open = false;
+    for part in parts {
+        ends_open = part.is_empty();
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty() || ends_open || pattern.rsplit("...").next().is_some_and(|last| pattern.contains("...") && text.ends_with(last))
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn run_document(name: &str) {
+    let config = std::fs::read_to_string(repository().join("config/sidekey.toml")).expect("the configuration");
+    let sidekey = Sidekey::start(&config).await;
+    let document = std::fs::read_to_string(repository().join(name)).expect("the document");
+    let steps = steps(&document);
+    assert!(steps.len() >= 8, "{name} has only {} commands", steps.len());
+    let mut script = String::new();
+    for step in &steps {
+        let command = step
+            .command
+            .replace("localhost:8080", &sidekey.proxy.to_string())
+            .replace("localhost:8081", &sidekey.admin.to_string());
+        script.push_str(&format!("{command}\nprintf '\\n{MARK}\\n'\n"));
+    }
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(sidekey.directory())
+        .output()
+        .expect("bash runs");
+    let text = String::from_utf8(output.stdout).expect("text").replace('\r', "");
+    let mark = format!("\n{MARK}\n");
+    let mut printed = text.split(&mark);
+    for step in &steps {
+        let actual = printed.next().unwrap_or_default().trim_end();
+        let expected = step.expected.join("\n");
+        assert!(
+            fits(expected.trim_end(), actual),
+            "{name}: `{}` should print\n{expected}\nbut printed\n{actual}\n{}",
+            step.command,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_first_five_minutes() {
+    run_document("README.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_api() {
+    run_document("docs/api.md").await;
+}
+
+#[test]
+fn the_comparison_can_fail() {
+    assert!(fits("a...c", "abbc") && fits("", "") && fits("...", "x") && fits("x...", "x"));
+    assert!(!fits("a...c", "abb") && !fits("", "x") && !fits("a", "ab") && !fits("a...b", "ac"));
+}
