@@ -422,6 +422,18 @@ fn blame(error: &Error) -> Option<Refusal> {
     }
 }
 
+/// What went wrong, for the log. Only of a failed connection is the cause told (an unknown
+/// certificate, a refused port): later errors may quote header fields.
+fn describe(error: &Error) -> String {
+    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, TLSHandshakeFailure};
+    match error.etype() {
+        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | InvalidCert | TLSHandshakeFailure => {
+            error.to_string().trim().to_owned()
+        }
+        kind => kind.as_str().to_owned(),
+    }
+}
+
 /// One line for a request. The query is left out, and what looks like a key in the path is
 /// replaced: both may hold a credential.
 fn write_access_line(
@@ -451,8 +463,7 @@ fn write_access_line(
         key_id = key.map(|record| record.id.as_str().to_owned()),
         tenant_id = key.map(|record| record.tenant_id.as_str().to_owned()),
         upstream = ctx.endpoint.as_ref().map(|endpoint| endpoint.address().to_string()),
-        // The kind of the failure alone: its context may quote header fields.
-        error = error.map(|error| error.etype().as_str()),
+        error = error.map(describe),
         duration_ms = took_us as f64 / 1000.0,
         "request"
     );

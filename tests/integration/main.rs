@@ -18,4 +18,5 @@ mod paths;
 mod real_services;
 mod secrecy;
 mod shutdown;
+mod tls;
 mod verification;
