@@ -12,7 +12,9 @@ use secrecy::ExposeSecret;
 use sidekey::clock::{Clock, SystemClock, Timestamp};
 use sidekey::config::settings::VerificationSettings;
 use sidekey::key::record::{ROTATION_DAYS_DEFAULT, Standing};
-use sidekey::key::{Catalogue, Environment, Generation, KeyRecord, MintKey, MintKeys, Policy, Presented};
+use sidekey::key::{
+    Catalogue, Environment, Generation, KeyRecord, MintKey, MintKeys, Policy, Presented,
+};
 use sidekey::limit::{self, Bucket, LimitFields};
 use sidekey::proxy::credential;
 use sidekey::proxy::target;
@@ -33,7 +35,9 @@ fn mint_keys() -> MintKeys {
 
 fn minted() -> (KeyRecord, String) {
     let prefix = "sk".parse().expect("a prefix");
-    let key = mint_keys().mint(&prefix, Environment::Live).expect("randomness");
+    let key = mint_keys()
+        .mint(&prefix, Environment::Live)
+        .expect("randomness");
     let now = SystemClock::new().now();
     let record = KeyRecord {
         id: key.id,
@@ -41,7 +45,10 @@ fn minted() -> (KeyRecord, String) {
         name: "bench".to_owned(),
         environment: Environment::Live,
         hint: key.hint.clone(),
-        scopes: vec!["orders:*".parse().expect("a scope"), "items:read".parse().expect("a scope")],
+        scopes: vec![
+            "orders:*".parse().expect("a scope"),
+            "items:read".parse().expect("a scope"),
+        ],
         rate_limits: Some(policies()),
         allowed_ips: vec![],
         contact_email: None,
@@ -62,7 +69,12 @@ fn minted() -> (KeyRecord, String) {
 
 fn policies() -> Vec<Policy> {
     ["second", "day"]
-        .map(|name| Policy { name: name.to_owned(), quota: 1_000_000, window_seconds: 1, burst: None })
+        .map(|name| Policy {
+            name: name.to_owned(),
+            quota: 1_000_000,
+            window_seconds: 1,
+            burst: None,
+        })
         .to_vec()
 }
 
@@ -96,17 +108,32 @@ fn warm_verification(bencher: divan::Bencher) {
     };
     let proofs = Proofs::new(&settings).expect("randomness");
     let key = live.begin_load(record.id).finish(record);
-    let Recall::Unknown(digest) = proofs.recall(&text) else { unreachable!("nothing is proven yet") };
-    proofs.insert(digest, Proof { key, generation: Generation::FIRST });
+    let Recall::Unknown(digest) = proofs.recall(&text) else {
+        unreachable!("nothing is proven yet")
+    };
+    proofs.insert(
+        digest,
+        Proof {
+            key,
+            generation: Generation::FIRST,
+        },
+    );
     bencher.bench_local(|| {
-        let Recall::Proven(proof) = proofs.recall(black_box(&text)) else { unreachable!("proven") };
+        let Recall::Proven(proof) = proofs.recall(black_box(&text)) else {
+            unreachable!("proven")
+        };
         let view = proof.key.view_full();
-        view.record.authority(proof.generation, clock.now()).is_ok() && view.granted.contains_all(&required)
+        view.record.authority(proof.generation, clock.now()).is_ok()
+            && view.granted.contains_all(&required)
     });
 }
 
 fn buckets(count: usize) -> Vec<Arc<Bucket>> {
-    policies().into_iter().take(count).map(|policy| Arc::new(Bucket::new(Arc::new(policy), 0))).collect()
+    policies()
+        .into_iter()
+        .take(count)
+        .map(|policy| Arc::new(Bucket::new(Arc::new(policy), 0)))
+        .collect()
 }
 
 #[divan::bench(args = [1, 2])]
@@ -137,8 +164,14 @@ fn find_credential(bencher: divan::Bencher) {
     use sidekey::config::settings::Source;
     let (_, text) = minted();
     let mut headers = http::HeaderMap::new();
-    headers.insert("authorization", format!("Bearer {text}").parse().expect("a value"));
-    let sources = [Source::Bearer, Source::Header(http::HeaderName::from_static("x-api-key"))];
+    headers.insert(
+        "authorization",
+        format!("Bearer {text}").parse().expect("a value"),
+    );
+    let sources = [
+        Source::Bearer,
+        Source::Header(http::HeaderName::from_static("x-api-key")),
+    ];
     bencher.bench_local(|| credential::find(&sources, black_box(&headers), None).is_ok());
 }
 

@@ -425,11 +425,13 @@ fn blame(error: &Error) -> Option<Refusal> {
 /// What went wrong, for the log. Only of a failed connection is the cause told (an unknown
 /// certificate, a refused port): later errors may quote header fields.
 fn describe(error: &Error) -> String {
-    use ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, TLSHandshakeFailure};
+    use ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert,
+        TLSHandshakeFailure,
+    };
     match error.etype() {
-        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | InvalidCert | TLSHandshakeFailure => {
-            error.to_string().trim().to_owned()
-        }
+        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | InvalidCert
+        | TLSHandshakeFailure => error.to_string().trim().to_owned(),
         kind => kind.as_str().to_owned(),
     }
 }

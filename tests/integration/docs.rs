@@ -24,8 +24,15 @@ fn steps(document: &str) -> Vec<Step> {
             Some(language) => is_console = language == "console",
             None if !is_console => {}
             None => match line.strip_prefix("$ ") {
-                Some(command) => steps.push(Step { command: command.to_owned(), expected: vec![] }),
-                None => steps.last_mut().expect("a command first").expected.push(line.to_owned()),
+                Some(command) => steps.push(Step {
+                    command: command.to_owned(),
+                    expected: vec![],
+                }),
+                None => steps
+                    .last_mut()
+                    .expect("a command first")
+                    .expected
+                    .push(line.to_owned()),
             },
         }
     }
@@ -34,17 +41,21 @@ fn steps(document: &str) -> Vec<Step> {
 
 /// Whether `text` is `pattern` with anything in place of each `...`.
 fn fits(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split("...");
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let mut ends_open = false;
-    for part in parts {
-        ends_open = part.is_empty();
+    let mut parts: Vec<&str> = pattern.split("...").collect();
+    let last = parts.pop().unwrap_or_default();
+    let Some((first, middle)) = parts.split_first() else {
+        return text == last;
+    };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    for part in middle {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],
             None => return false,
         }
     }
-    rest.is_empty() || ends_open || pattern.rsplit("...").next().is_some_and(|last| pattern.contains("...") && text.ends_with(last))
+    rest.ends_with(last)
 }
 
 fn repository() -> &'static Path {
@@ -52,7 +63,8 @@ fn repository() -> &'static Path {
 }
 
 async fn run_document(name: &str) {
-    let config = std::fs::read_to_string(repository().join("config/sidekey.toml")).expect("the configuration");
+    let config = std::fs::read_to_string(repository().join("config/sidekey.toml"))
+        .expect("the configuration");
     let sidekey = Sidekey::start(&config).await;
     let document = std::fs::read_to_string(repository().join(name)).expect("the document");
     let steps = steps(&document);
@@ -70,7 +82,9 @@ async fn run_document(name: &str) {
         .current_dir(sidekey.directory())
         .output()
         .expect("bash runs");
-    let text = String::from_utf8(output.stdout).expect("text").replace('\r', "");
+    let text = String::from_utf8(output.stdout)
+        .expect("text")
+        .replace('\r', "");
     let mark = format!("\n{MARK}\n");
     let mut printed = text.split(&mark);
     for step in &steps {

@@ -26,15 +26,28 @@ fn openssl(directory: &Path, arguments: &str) {
         .current_dir(directory)
         .output()
         .expect("openssl is installed: run `tools/setup test`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// An authority (`ca.pem`) and a certificate of it for localhost (`leaf.pem`).
 fn make_certificates(directory: &Path) {
-    std::fs::write(directory.join("leaf.ext"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
-        .expect("a file");
-    openssl(directory, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=Test-CA");
-    openssl(directory, "req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost");
+    std::fs::write(
+        directory.join("leaf.ext"),
+        "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n",
+    )
+    .expect("a file");
+    openssl(
+        directory,
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=Test-CA",
+    );
+    openssl(
+        directory,
+        "req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost",
+    );
     openssl(
         directory,
         "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 -extfile leaf.ext",
@@ -48,7 +61,9 @@ async fn a_service_behind_tls_is_checked() {
     std::fs::write(directory.path().join("page"), "behind TLS").unwrap();
     let address = nobody().await;
     let server = Command::new("openssl")
-        .args(["s_server", "-quiet", "-WWW", "-cert", "leaf.pem", "-key", "leaf.key", "-accept"])
+        .args([
+            "s_server", "-quiet", "-WWW", "-cert", "leaf.pem", "-key", "leaf.key", "-accept",
+        ])
         .arg(address.port().to_string())
         .current_dir(directory.path())
         .stdin(Stdio::piped())
@@ -57,18 +72,36 @@ async fn a_service_behind_tls_is_checked() {
         .spawn()
         .expect("openssl is installed: run `tools/setup test`");
     let _server = TlsServer(server);
-    eventually("the TLS server listens", || async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+    eventually("the TLS server listens", || async {
+        tokio::net::TcpStream::connect(address).await.is_ok()
+    })
+    .await;
     let config = config(address, "").replace(
         &format!("servers = [\"{address}\"]"),
         &format!("servers = [\"https://localhost:{}\"]", address.port()),
     );
-    let config = config.replace("upstream = \"service\"", "upstream = \"service\"\nauth = \"off\"");
+    let config = config.replace(
+        "upstream = \"service\"",
+        "upstream = \"service\"\nauth = \"off\"",
+    );
     let authority = directory.path().join("ca.pem");
-    let trusting = Sidekey::start_with(&config, &[("SSL_CERT_FILE", authority.to_str().unwrap())]).await;
+    let trusting =
+        Sidekey::start_with(&config, &[("SSL_CERT_FILE", authority.to_str().unwrap())]).await;
     let page = trusting.request(Method::GET, "/page").send().await.unwrap();
     assert_eq!(page.status(), 200);
     assert_eq!(page.text().await.unwrap(), "behind TLS");
     let strict = Sidekey::start(&config).await;
-    assert_eq!(strict.request(Method::GET, "/page").send().await.unwrap().status(), 502);
-    eventually("the log says why", || async { strict.output().contains("UnknownIssuer") }).await;
+    assert_eq!(
+        strict
+            .request(Method::GET, "/page")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        502
+    );
+    eventually("the log says why", || async {
+        strict.output().contains("UnknownIssuer")
+    })
+    .await;
 }
