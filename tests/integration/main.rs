@@ -6,6 +6,8 @@
 
 mod admin;
 mod bytes;
+mod capacity;
+mod cases;
 mod commands;
 mod contract;
 mod credentials;
@@ -13,6 +15,7 @@ mod durability;
 mod first_steps;
 mod harness;
 mod limits;
+mod own_answers;
 mod paths;
 mod real_services;
 mod secrecy;
