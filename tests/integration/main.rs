@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
+mod buckets;
 mod bytes;
 mod capacity;
 mod cases;
