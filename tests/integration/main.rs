@@ -18,6 +18,7 @@ mod harness;
 mod limits;
 mod own_answers;
 mod paths;
+mod races;
 mod real_services;
 mod secrecy;
 mod shutdown;
