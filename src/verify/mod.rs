@@ -165,6 +165,16 @@ impl Verifier {
         if let Some(flight) = flights.get(&digest) {
             return Ok(flight.clone());
         }
+        // A flight may have landed since the caller's look; what it found was noted before it left
+        // the list.
+        let landed = match self.proofs.recall_digest(digest) {
+            Recall::Proven(proof) => Some(Ok(proof)),
+            Recall::Refused => Some(Err(Refusal::Invalid)),
+            Recall::Unknown(_) => None,
+        };
+        if landed.is_some() {
+            return Ok(watch::channel(landed).1);
+        }
         if flights.len() >= self.flights_max {
             self.metrics.bcrypt_refused.inc();
             return Err(Refusal::Unavailable);

@@ -94,7 +94,11 @@ impl Proofs {
 
     /// Looks `presented` up.
     pub fn recall(&self, presented: &str) -> Recall {
-        let digest = self.digest(presented);
+        self.recall_digest(self.digest(presented))
+    }
+
+    /// Looks up what has this digest.
+    pub fn recall_digest(&self, digest: Digest) -> Recall {
         match self.good.get(&digest) {
             Some(proof) => Recall::Proven(proof),
             None if self.bad.contains_key(&digest) => Recall::Refused,

@@ -162,6 +162,19 @@ async fn a_key_is_proven_once_and_then_remembered() {
 }
 
 #[tokio::test]
+async fn a_check_that_landed_since_the_recall_is_not_repeated() {
+    let bench = bench(8).await;
+    let (key, _) = bench.create(4).await;
+    let Recall::Unknown(digest) = bench.verifier.recall(text(&key)) else {
+        panic!("never seen before");
+    };
+    let first = bench.verifier.prove(text(&key)).await.unwrap();
+    let second = bench.verifier.verify(text(&key), digest).await.unwrap();
+    assert!(Arc::ptr_eq(&first.key, &second.key));
+    assert_eq!((bench.reads(), bench.metrics.bcrypt_runs.get()), (1, 1));
+}
+
+#[tokio::test]
 async fn forged_keys_reach_neither_store_nor_bcrypt() {
     let bench = bench(8).await;
     let (key, _) = bench.create(4).await;

@@ -5,7 +5,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
+mod buckets;
 mod bytes;
+mod capacity;
+mod cases;
 mod commands;
 mod contract;
 mod credentials;
@@ -14,7 +17,9 @@ mod durability;
 mod first_steps;
 mod harness;
 mod limits;
+mod own_answers;
 mod paths;
+mod races;
 mod real_services;
 mod secrecy;
 mod shutdown;
