@@ -12,6 +12,7 @@ mod credentials;
 mod durability;
 mod first_steps;
 mod harness;
+mod identity;
 mod limits;
 mod paths;
 mod real_services;
