@@ -123,7 +123,7 @@ impl Gateway {
         let is_ours =
             self.settings.mode == Mode::Enforce || Presented::parse(&found.text).is_some();
         if self.credentials.hide && is_ours {
-            ctx.hide = Some(found.source);
+            ctx.hide.push(found.source);
         }
         Ok(match self.verifier.recall(&found.text) {
             Recall::Proven(proof) => Credential::Proven(proof),
@@ -135,21 +135,16 @@ impl Gateway {
         })
     }
 
-    /// On a route that asks for no key, one that is sent all the same must not go further.
-    fn hide_unchecked(&self, session: &Session, ctx: &mut Context) {
+    /// What passes without its credential being checked must not carry a key further, even where
+    /// there are several.
+    pub(super) fn hide_unchecked(&self, session: &Session, ctx: &mut Context) {
         let request = session.req_header();
-        if !self.credentials.hide {
-            return;
-        }
-        let found = credential::find(
-            &self.credentials.sources,
-            &request.headers,
-            request.uri.query(),
-        );
-        if let Ok(Some(found)) = found
-            && Presented::parse(&found.text).is_some()
-        {
-            ctx.hide = Some(found.source);
+        if self.credentials.hide {
+            ctx.hide = credential::holders(
+                &self.credentials.sources,
+                &request.headers,
+                request.uri.query(),
+            );
         }
     }
 

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use crate::config::settings::Source;
@@ -54,6 +55,31 @@ pub fn find<'a>(
     Ok(found)
 }
 
+/// Which of the sources hold something in the form of a key, however often. For requests that pass
+/// without their credential being checked: what is ours must not go further, what is not stays.
+pub fn holders(
+    sources: &[Source],
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> SmallVec<[usize; 2]> {
+    let holds = |source: &Source| match source {
+        Source::Bearer => in_scheme(headers, "Bearer").any(is_key),
+        Source::Basic => in_scheme(headers, "Basic").any(|encoded| is_key(&basic_key(encoded))),
+        Source::Header(name) => headers.get_all(name).iter().any(|v| is_key(&text_of(v))),
+        Source::Query(name) => query_values(query.unwrap_or_default(), name).any(|v| is_key(&v)),
+        Source::Cookie(name) => cookie_values(headers, name).any(is_key),
+    };
+    let indexed = sources.iter().enumerate();
+    indexed
+        .filter(|(_, source)| holds(source))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn is_key(text: &str) -> bool {
+    Presented::parse(text).is_some()
+}
+
 fn only<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Ambiguous> {
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(Ambiguous),
@@ -62,7 +88,7 @@ fn only<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Ambiguous> 
 }
 
 /// A field's value. One that is not text can't be a key, and is presented as the empty one.
-fn text_of(value: &http::HeaderValue) -> Cow<'_, str> {
+fn text_of(value: &HeaderValue) -> Cow<'_, str> {
     Cow::Borrowed(value.to_str().unwrap_or_default().trim())
 }
 
@@ -71,23 +97,33 @@ fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<Option<&'a 
     let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else {
         return Ok(None);
     };
-    let Ok(text) = value.to_str() else {
-        return Ok(None);
-    };
+    Ok(behind_scheme(value, scheme))
+}
+
+/// What stands behind `scheme` in each Authorization field.
+fn in_scheme<'a>(headers: &'a HeaderMap, scheme: &str) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(AUTHORIZATION).iter();
+    values.filter_map(move |value| behind_scheme(value, scheme))
+}
+
+fn behind_scheme<'a>(value: &'a HeaderValue, scheme: &str) -> Option<&'a str> {
+    let text = value.to_str().ok()?;
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
-    Ok(name.eq_ignore_ascii_case(scheme).then(|| rest.trim()))
+    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
     Ok(authorization(headers, "Bearer")?.map(Cow::Borrowed))
 }
 
+fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
+    let encoded = authorization(headers, "Basic")?;
+    Ok(encoded.map(|encoded| Cow::Owned(basic_key(encoded))))
+}
+
 /// The key in HTTP Basic (RFC 7617) is the password, or the user name where that is the one that
 /// looks like a key or where there is no password.
-fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
-    let Some(encoded) = authorization(headers, "Basic")? else {
-        return Ok(None);
-    };
+fn basic_key(encoded: &str) -> String {
     let decoded = STANDARD.decode(encoded).or_else(|_| {
         // Some clients leave the padding out.
         STANDARD_NO_PAD.decode(encoded)
@@ -95,10 +131,8 @@ fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
     let pair = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = Zeroizing::new(pair.unwrap_or_default());
     let (user, password) = pair.split_once(':').unwrap_or((pair.as_str(), ""));
-    let is_user = password.is_empty() || Presented::parse(user).is_some();
-    Ok(Some(Cow::Owned(
-        if is_user { user } else { password }.to_owned(),
-    )))
+    let is_user = password.is_empty() || is_key(user);
+    if is_user { user } else { password }.to_owned()
 }
 
 fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
@@ -107,39 +141,50 @@ fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, 
         .map(|(_, value)| value)
 }
 
+/// The values of all cookies called `name`. Other cookies need not be text; a value that is not
+/// can't be a key, and is presented as the empty one.
 fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .filter(move |(n, _)| n.trim() == name)
-        .map(|(_, value)| value.trim().trim_matches('"'))
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .filter(move |pair| pair.contains(&b'=') && cookie_name(pair) == name.as_bytes())
+        .map(|pair| {
+            let value = pair.splitn(2, |b| *b == b'=').nth(1).unwrap_or_default();
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            text.trim().trim_matches('"')
+        })
+}
+
+fn cookie_name(pair: &[u8]) -> &[u8] {
+    let name = pair.split(|b| *b == b'=').next();
+    name.unwrap_or_default().trim_ascii()
 }
 
 /// `query` without the parameters called `name`, however that name is encoded. What stays keeps
 /// its order and its bytes. `None` where nothing stays.
-pub fn query_without(query: &str, name: &str) -> Option<String> {
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| {
-            form_urlencoded::parse(pair.as_bytes())
-                .next()
-                .is_none_or(|(n, _)| n != name)
-        })
+pub fn query_without(query: &[u8], name: &str) -> Option<Vec<u8>> {
+    let is_named = |pair: &[u8]| {
+        form_urlencoded::parse(pair)
+            .next()
+            .is_some_and(|(n, _)| n == name)
+    };
+    let kept: Vec<&[u8]> = query
+        .split(|b| *b == b'&')
+        .filter(|pair| !is_named(pair))
         .collect();
-    (!kept.is_empty()).then(|| kept.join("&"))
+    (!kept.is_empty()).then(|| kept.join(&b'&'))
 }
 
-/// A Cookie field without the cookie called `name`. `None` where nothing stays.
-pub fn cookies_without(line: &str, name: &str) -> Option<String> {
-    let kept: Vec<&str> = line
-        .split(';')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty() && pair.split('=').next().is_none_or(|n| n.trim() != name))
+/// A Cookie field without the cookie called `name`; the values of the others keep their bytes.
+/// `None` where nothing stays.
+pub fn cookies_without(line: &[u8], name: &str) -> Option<Vec<u8>> {
+    let kept: Vec<&[u8]> = line
+        .split(|b| *b == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty() && cookie_name(pair) != name.as_bytes())
         .collect();
-    (!kept.is_empty()).then(|| kept.join("; "))
+    (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
 }
 
 #[cfg(test)]
@@ -292,14 +337,16 @@ mod tests {
             ("akey=1", Some("akey=1")),
             ("KEY=1&key=2&key=3", Some("KEY=1")),
         ] {
-            assert_eq!(query_without(query, "key").as_deref(), rest, "{query}");
+            let kept = query_without(query.as_bytes(), "key");
+            assert_eq!(kept.as_deref(), rest.map(str::as_bytes), "{query}");
         }
         for (line, rest) in [
             ("key=1", None),
             ("a=b; key=1;c=d", Some("a=b; c=d")),
             ("akey=1; key2=3", Some("akey=1; key2=3")),
         ] {
-            assert_eq!(cookies_without(line, "key").as_deref(), rest, "{line}");
+            let kept = cookies_without(line.as_bytes(), "key");
+            assert_eq!(kept.as_deref(), rest.map(str::as_bytes), "{line}");
         }
     }
 
@@ -313,8 +360,9 @@ mod tests {
             let name: String = "key".chars().zip(&encode)
                 .map(|(c, encoded)| if *encoded { format!("%{:02X}", u32::from(c)) } else { c.to_string() })
                 .collect();
-            let rest = query_without(&format!("{before}&{name}={value}"), "key").unwrap_or_default();
-            prop_assert!(form_urlencoded::parse(rest.as_bytes()).all(|(n, _)| n != "key"));
+            let rest = query_without(format!("{before}&{name}={value}").as_bytes(), "key")
+                .unwrap_or_default();
+            prop_assert!(form_urlencoded::parse(&rest).all(|(n, _)| n != "key"));
         }
 
         #[test]

@@ -10,7 +10,6 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::client::X_FORWARDED_FOR;
 use super::credential::{cookies_without, query_without};
-use super::target;
 use crate::clock::Timestamp;
 use crate::config::settings::{LimitSettings, Source};
 use crate::limit::{LimitFields, Reading};
@@ -100,21 +99,26 @@ pub fn hide(request: &mut RequestHeader, source: &Source) -> Result<()> {
 }
 
 fn hide_query(request: &mut RequestHeader, name: &str) -> Result<()> {
-    let target = String::from_utf8_lossy(request.raw_path()).into_owned();
-    let (path, query) = target::split(&target);
-    let hidden = match query.and_then(|query| query_without(query, name)) {
-        Some(rest) => format!("{path}?{rest}"),
-        None => path.to_owned(),
+    let raw = request.raw_path();
+    let Some(mark) = raw.iter().position(|b| *b == b'?') else {
+        return Ok(());
     };
-    request.set_raw_path(hidden.as_bytes())
+    let mut target = raw[..mark].to_vec();
+    if let Some(rest) = query_without(&raw[mark + 1..], name) {
+        target.push(b'?');
+        target.extend_from_slice(&rest);
+    }
+    request.set_raw_path(&target)
 }
 
 fn hide_cookie(request: &mut RequestHeader, name: &str) -> Result<()> {
-    let lines: Vec<String> = request
+    let lines: Vec<HeaderValue> = request
         .headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|line| cookies_without(&String::from_utf8_lossy(line.as_bytes()), name))
+        .filter_map(|line| cookies_without(line.as_bytes(), name))
+        // A part of a field's value is one too.
+        .filter_map(|line| HeaderValue::from_bytes(&line).ok())
         .collect();
     request.remove_header(&COOKIE);
     for line in lines {

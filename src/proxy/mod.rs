@@ -91,8 +91,8 @@ pub struct Context {
     /// The record that the request was decided on.
     key: Option<Arc<KeyView>>,
     limits: Option<(Arc<LimitFields>, Decision)>,
-    /// Which of the credential sources is to be hidden.
-    hide: Option<usize>,
+    /// Which of the credential sources are to be hidden.
+    hide: SmallVec<[usize; 2]>,
     /// Why the request is refused, or failed.
     refusal: Option<Refusal>,
     /// Why it would have been refused, were the mode not `shadow`.
@@ -140,7 +140,7 @@ impl ProxyHttp for Gateway {
             route: None,
             key: None,
             limits: None,
-            hide: None,
+            hide: SmallVec::new(),
             refusal: None,
             shadow: None,
             body_bytes: 0,
@@ -182,6 +182,7 @@ impl ProxyHttp for Gateway {
             Ok(()) => Ok(false),
             Err(refusal) if self.settings.mode == Mode::Shadow && ctx.route.is_some() => {
                 ctx.shadow = Some(refusal);
+                self.hide_unchecked(session, ctx);
                 Ok(false)
             }
             Err(refusal) => {
@@ -215,11 +216,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         headers::remove_identity(request);
-        if let Some(source) = ctx
-            .hide
-            .and_then(|index| self.credentials.sources.get(index))
-        {
-            headers::hide(request, source)?;
+        for &index in &ctx.hide {
+            if let Some(source) = self.credentials.sources.get(index) {
+                headers::hide(request, source)?;
+            }
         }
         if let Some(key) = &ctx.key {
             headers::insert_identity(request, &key.identity)?;

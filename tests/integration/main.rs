@@ -16,6 +16,7 @@ mod docs;
 mod durability;
 mod first_steps;
 mod harness;
+mod identity;
 mod limits;
 mod own_answers;
 mod paths;

@@ -3,6 +3,7 @@
 pub mod raw;
 pub mod sidekey;
 pub mod upstream;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

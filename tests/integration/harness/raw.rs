@@ -38,16 +38,22 @@ impl Answer {
     }
 }
 
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
+        Raw {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+}
+
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = timeout(DEADLINE, TcpStream::connect(address))
             .await
             .expect("in time")
             .expect("a connection");
-        Raw {
-            stream,
-            buffer: Vec::new(),
-        }
+        stream.into()
     }
 
     /// Writes bytes as they are.
