@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
+mod admin_input;
+mod admin_list;
+mod bootstrap;
 mod bytes;
 mod commands;
 mod contract;
@@ -14,7 +17,9 @@ mod first_steps;
 mod harness;
 mod limits;
 mod paths;
+mod privileges;
 mod real_services;
 mod secrecy;
 mod shutdown;
+mod tenants;
 mod verification;
