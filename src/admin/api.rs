@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -124,6 +125,20 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
+/// The key id of a path, as it was written. What can't even be read names no key.
+struct IdText(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(IdText(id)),
+            Err(_) => Err(ApiError::not_found()),
+        }
+    }
+}
+
 /// An answer that no cache may keep.
 fn private(status: StatusCode, body: Value) -> Response {
     let mut response = (status, Json(body)).into_response();
@@ -177,7 +192,7 @@ async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyRecord, 
 async fn show(
     State(state): Shared,
     actor: Actor,
-    Path(id): Path<String>,
+    IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     actor.require(Permission::KeysRead)?;
     let record = find(&state, &actor, &id).await?;
@@ -190,7 +205,7 @@ async fn show(
 async fn change(
     State(state): Shared,
     actor: Actor,
-    Path(id): Path<String>,
+    IdText(id): IdText,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     actor.require(Permission::KeysWrite)?;
@@ -210,7 +225,7 @@ async fn change(
 async fn regenerate(
     State(state): Shared,
     actor: Actor,
-    Path(id): Path<String>,
+    IdText(id): IdText,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     actor.require(Permission::KeysWrite)?;
@@ -230,7 +245,7 @@ async fn regenerate(
 async fn revoke(
     State(state): Shared,
     actor: Actor,
-    Path(id): Path<String>,
+    IdText(id): IdText,
 ) -> Result<StatusCode, ApiError> {
     actor.require(Permission::KeysWrite)?;
     let record = find(&state, &actor, &id).await?;

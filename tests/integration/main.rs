@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
+mod admin_input;
+mod admin_list;
+mod bootstrap;
 mod buckets;
 mod bytes;
 mod capacity;
@@ -20,9 +23,14 @@ mod identity;
 mod limits;
 mod own_answers;
 mod paths;
+mod privileges;
 mod races;
 mod real_services;
+mod real_services;
+mod secrecy;
 mod secrecy;
 mod shutdown;
+mod shutdown;
+mod tenants;
 mod tls;
 mod verification;

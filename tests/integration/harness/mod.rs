@@ -1,6 +1,8 @@
 //! What tests stand on: the program, services behind it, and raw connections.
 
+pub mod api;
 pub mod raw;
+pub mod run;
 pub mod sidekey;
 pub mod upstream;
 pub mod wire;
