@@ -15,7 +15,7 @@ use sidekey::key::record::{ROTATION_DAYS_DEFAULT, Standing};
 use sidekey::key::{
     Catalogue, Environment, Generation, KeyRecord, MintKey, MintKeys, Policy, Presented,
 };
-use sidekey::limit::{self, Bucket, LimitFields};
+use sidekey::limit::{self, Bucket, Buckets, LimitFields};
 use sidekey::proxy::credential;
 use sidekey::proxy::target;
 use sidekey::verify::{LiveKeys, Proof, Proofs, Recall, ViewBuilder};
@@ -128,7 +128,7 @@ fn warm_verification(bencher: divan::Bencher) {
     });
 }
 
-fn buckets(count: usize) -> Vec<Arc<Bucket>> {
+fn buckets(count: usize) -> Buckets {
     policies()
         .into_iter()
         .take(count)

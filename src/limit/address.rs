@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::memory::{self, Bucket, Decision};
+use super::memory::{self, Bucket, Buckets, Decision};
 use crate::key::Policy;
+
+/// An address that was idle for this long (366 days) is forgotten, full again or not.
+const IDLE_SECONDS_MAX: u64 = 366 * 86_400;
 
 /// Whom one bucket belongs to: an IPv4 address, or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +33,7 @@ impl From<IpAddr> for AddressKey {
 /// One list of buckets for each client address.
 pub struct AddressLimiter {
     policies: Vec<Arc<Policy>>,
-    buckets: Cache<AddressKey, Arc<[Arc<Bucket>]>>,
+    buckets: Cache<AddressKey, Arc<Buckets>>,
 }
 
 impl AddressLimiter {
@@ -43,7 +46,7 @@ impl AddressLimiter {
             .unwrap_or(0);
         let buckets = Cache::builder()
             .max_capacity(max_addresses)
-            .time_to_idle(Duration::from_secs(seconds_to_fill + 1))
+            .time_to_idle(Duration::from_secs(seconds_to_fill.min(IDLE_SECONDS_MAX) + 1))
             .build();
         AddressLimiter { policies, buckets }
     }
@@ -54,12 +57,10 @@ impl AddressLimiter {
     }
 
     /// The buckets of `address`.
-    pub fn buckets(&self, address: IpAddr, now_us: u64) -> Arc<[Arc<Bucket>]> {
+    pub fn buckets(&self, address: IpAddr, now_us: u64) -> Arc<Buckets> {
         self.buckets.get_with(address.into(), || {
-            self.policies
-                .iter()
-                .map(|policy| Arc::new(Bucket::new(policy.clone(), now_us)))
-                .collect()
+            let full = |policy: &Arc<Policy>| Arc::new(Bucket::new(policy.clone(), now_us));
+            Arc::new(self.policies.iter().map(full).collect())
         })
     }
 

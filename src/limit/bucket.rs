@@ -37,7 +37,7 @@ pub struct State {
 }
 
 /// What a caller may know about one bucket after a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reading {
     /// Whole tokens left.
     pub remaining: u64,

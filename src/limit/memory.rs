@@ -1,11 +1,13 @@
 //! Token buckets in this process's memory.
 //!
 //! Several buckets are decided together, all or nothing: a refused request takes no token from
-//! any of them. Each bucket has its own small lock, held for some tens of nanoseconds; a request
-//! takes the locks in the order of its list, and every list has its buckets in the same order
-//! (the key's own first, then those it shares), so no two requests can wait for each other.
+//! any of them. Each bucket has its own small lock, held for some tens of nanoseconds. Requests
+//! may hold the same buckets in lists of different order (an edit reorders a key's policies while
+//! requests run), so locks are taken in the order of the buckets' serial numbers, whatever the
+//! order of the list: no two requests can wait for each other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -16,9 +18,41 @@ use crate::key::{Policy, policy::POLICIES_MAX};
 /// One bucket, full at first.
 #[derive(Debug)]
 pub struct Bucket {
+    serial: u64,
     rate: Rate,
     policy: Arc<Policy>,
     state: Mutex<State>,
+}
+
+/// The buckets that one request is held to, in the order of their policies.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    list: Box<[Arc<Bucket>]>,
+    /// Indices into `list` by serial number.
+    lock_order: Box<[usize]>,
+}
+
+impl FromIterator<Arc<Bucket>> for Buckets {
+    /// Each bucket may stand there once: a second lock of it would wait for the first.
+    fn from_iter<I: IntoIterator<Item = Arc<Bucket>>>(buckets: I) -> Self {
+        let mut list: Vec<Arc<Bucket>> = Vec::new();
+        for bucket in buckets {
+            if list.iter().all(|known| known.serial != bucket.serial) {
+                list.push(bucket);
+            }
+        }
+        let mut lock_order: Box<[usize]> = (0..list.len()).collect();
+        lock_order.sort_by_key(|index| list[*index].serial);
+        Buckets { list: list.into(), lock_order }
+    }
+}
+
+impl std::ops::Deref for Buckets {
+    type Target = [Arc<Bucket>];
+
+    fn deref(&self) -> &[Arc<Bucket>] {
+        &self.list
+    }
 }
 
 /// What was decided about one request, bucket by bucket, in the order of the list.
@@ -47,11 +81,13 @@ impl Bucket {
     /// A full bucket for a sound `policy`.
     pub fn new(policy: Arc<Policy>, now_us: u64) -> Self {
         let rate = Rate::new(&policy);
-        Bucket {
-            rate,
-            state: Mutex::new(rate.full(now_us)),
-            policy,
-        }
+        Self::with_state(policy, rate, rate.full(now_us))
+    }
+
+    fn with_state(policy: Arc<Policy>, rate: Rate, state: State) -> Self {
+        static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        Bucket { serial, rate, policy, state: Mutex::new(state) }
     }
 
     /// The bucket for a changed policy: it takes over the tokens of `old`, as far as they fit, so
@@ -61,11 +97,7 @@ impl Bucket {
         let tokens = old
             .rate
             .tokens(old.rate.refilled(*old.state.lock(), now_us));
-        Bucket {
-            rate,
-            state: Mutex::new(rate.holding(tokens, now_us)),
-            policy,
-        }
+        Self::with_state(policy, rate, rate.holding(tokens, now_us))
     }
 
     pub fn policy(&self) -> &Arc<Policy> {
@@ -92,42 +124,40 @@ impl Bucket {
     }
 }
 
+/// A locked bucket: where it stands in the list, and what it holds now.
+struct Held<'a> {
+    index: usize,
+    guard: MutexGuard<'a, State>,
+    state: State,
+}
+
 /// Decides one request that costs `cost` tokens against all of `buckets`.
-pub fn take_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
-    let mut held: SmallVec<[(MutexGuard<'_, State>, State); POLICIES_MAX]> = buckets
-        .iter()
-        .map(|bucket| {
-            let guard = bucket.state.lock();
-            let refilled = bucket.rate.refilled(*guard, now_us);
-            (guard, refilled)
-        })
-        .collect();
-    let allowed = buckets
-        .iter()
-        .zip(&held)
-        .all(|(bucket, (_, state))| bucket.rate.affords(*state, cost));
-    for (bucket, (guard, state)) in buckets.iter().zip(&mut held) {
-        if allowed {
-            *state = bucket.rate.spend(*state, cost);
-        }
-        **guard = *state;
+pub fn take_all(buckets: &Buckets, cost: u64, now_us: u64) -> Decision {
+    let mut held: SmallVec<[Held<'_>; POLICIES_MAX]> = SmallVec::new();
+    for index in buckets.lock_order.iter().copied() {
+        let bucket = &buckets.list[index];
+        let guard = bucket.state.lock();
+        let state = bucket.rate.refilled(*guard, now_us);
+        held.push(Held { index, guard, state });
     }
-    let readings = buckets
-        .iter()
-        .zip(&held)
-        .map(|(bucket, (_, state))| {
-            if allowed {
-                bucket.rate.read_passed(*state)
-            } else {
-                bucket.rate.read(*state, cost)
-            }
-        })
-        .collect();
+    let rate = |held: &Held<'_>| buckets.list[held.index].rate;
+    let allowed = held.iter().all(|held| rate(held).affords(held.state, cost));
+    let mut readings = Readings::from_elem(Reading::default(), buckets.len());
+    for held in &mut held {
+        let rate = rate(held);
+        readings[held.index] = if allowed {
+            held.state = rate.spend(held.state, cost);
+            rate.read_passed(held.state)
+        } else {
+            rate.read(held.state, cost)
+        };
+        *held.guard = held.state;
+    }
     Decision { allowed, readings }
 }
 
 /// What every bucket of a list holds, taking nothing.
-pub fn peek_all(buckets: &[Arc<Bucket>], cost: u64, now_us: u64) -> Decision {
+pub fn peek_all(buckets: &Buckets, cost: u64, now_us: u64) -> Decision {
     let readings: Readings = buckets
         .iter()
         .map(|bucket| bucket.peek(cost, now_us))
@@ -154,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_takes_nothing_from_any_bucket() {
-        let buckets = [bucket("wide", 100, 1, 100), bucket("narrow", 1, 60, 1)];
+        let buckets = Buckets::from_iter([bucket("wide", 100, 1, 100), bucket("narrow", 1, 60, 1)]);
         assert!(take_all(&buckets, 1, 0).allowed);
         for _ in 0..10 {
             let refused = take_all(&buckets, 1, 0);
@@ -169,7 +199,7 @@ mod tests {
     #[test]
     fn one_token_and_many_threads_is_one_pass() {
         for _ in 0..50 {
-            let buckets = [bucket("one", 1, 3600, 1)];
+            let buckets = Buckets::from_iter([bucket("one", 1, 3600, 1)]);
             let passed: usize = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..8)
                     .map(|_| scope.spawn(|| usize::from(take_all(&buckets, 1, 0).allowed)))
@@ -183,16 +213,42 @@ mod tests {
         }
     }
 
+    /// Without one order of locks this stands still within milliseconds.
+    #[test]
+    fn lists_of_opposite_order_do_not_wait_for_each_other() {
+        let all: Vec<Arc<Bucket>> = (0..8).map(|n| bucket(&n.to_string(), 1000, 1, 1000)).collect();
+        let forward = Buckets::from_iter(all.iter().cloned());
+        let backward = Buckets::from_iter(all.iter().rev().cloned());
+        std::thread::scope(|scope| {
+            for buckets in [&forward, &backward, &forward, &backward] {
+                scope.spawn(move || {
+                    for now_us in 0..20_000 {
+                        take_all(buckets, 1, now_us);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn readings_are_in_the_order_of_the_list() {
+        let (late, early) = (bucket("b", 5, 60, 5), bucket("a", 9, 60, 9));
+        let backward = Buckets::from_iter([early.clone(), late.clone(), early]);
+        let decision = take_all(&backward, 1, 0);
+        let remaining: Vec<u64> = decision.readings.iter().map(|r| r.remaining).collect();
+        assert_eq!(remaining, [8, 4]);
+    }
+
     #[test]
     fn no_buckets_is_no_limit() {
-        let decision = take_all(&[], 1_000_000, 0);
+        let decision = take_all(&Buckets::default(), 1_000_000, 0);
         assert!(decision.allowed && decision.readings.is_empty());
     }
 
     #[test]
     fn a_changed_policy_gives_no_second_burst() {
         let old = bucket("p", 10, 60, 10);
-        assert!(take_all(std::slice::from_ref(&old), 8, 0).allowed);
+        assert!(take_all(&Buckets::from_iter([old.clone()]), 8, 0).allowed);
         let policy = Arc::new(Policy {
             name: "p".into(),
             quota: 100,
@@ -205,7 +261,7 @@ mod tests {
 
     #[test]
     fn peeking_takes_nothing() {
-        let buckets = [bucket("p", 1, 60, 1)];
+        let buckets = Buckets::from_iter([bucket("p", 1, 60, 1)]);
         assert!(peek_all(&buckets, 1, 0).allowed);
         assert!(peek_all(&buckets, 1, 0).allowed);
         assert!(!buckets[0].is_full(0) || take_all(&buckets, 1, 0).allowed);

@@ -10,4 +10,4 @@ pub mod memory;
 pub use address::{AddressKey, AddressLimiter};
 pub use bucket::Reading;
 pub use fields::LimitFields;
-pub use memory::{Bucket, Decision, peek_all, take_all};
+pub use memory::{Bucket, Buckets, Decision, peek_all, take_all};

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::clock::SharedClock;
 use crate::key::{Catalogue, KeyId, KeyRecord, Policy, ScopeSet};
-use crate::limit::{Bucket, LimitFields};
+use crate::limit::{Bucket, Buckets, LimitFields};
 
 /// The registry's locks; each guards its share of the keys.
 const SHARDS: usize = 64;
@@ -47,7 +47,7 @@ pub struct KeyView {
     /// What the key's grants cover in the catalogue.
     pub granted: ScopeSet,
     /// In the order of its policies.
-    pub buckets: Box<[Arc<Bucket>]>,
+    pub buckets: Buckets,
     /// `None` where the key has no limit.
     pub limit_fields: Option<Arc<LimitFields>>,
     pub identity: Identity,
