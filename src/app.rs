@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::keys::{KeyService, NewKey};
+use crate::admin::keys::{HASHING_MAX, KeyService, NewKey};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
@@ -183,27 +183,20 @@ impl App {
             prefix: settings.credentials.prefix.clone(),
             catalogue: settings.catalogue.clone(),
             bcrypt_cost: settings.bcrypt.cost,
+            hashing: tokio::sync::Semaphore::new(HASHING_MAX),
             clock: clock.clone(),
         };
         bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
-        let failed_auth = Arc::new(failed_auth_limiter(&settings.limits));
         let admin = Arc::new(AdminState {
             keys,
             verifier: verifier.clone(),
-            failed_auth: failed_auth.clone(),
+            failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
         let threads = settings.proxy.threads;
-        let gateway = build_gateway(
-            settings,
-            verifier.clone(),
-            failed_auth,
-            clock,
-            metrics.clone(),
-        )
-        .await?;
+        let gateway = build_gateway(settings, verifier.clone(), clock, metrics.clone()).await?;
         Ok(App {
             gateway: Some(gateway),
             admin,
@@ -289,7 +282,6 @@ fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {
 async fn build_gateway(
     settings: Settings,
     verifier: Arc<Verifier>,
-    failed_auth: Arc<AddressLimiter>,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 ) -> Result<Gateway, AppError> {
@@ -315,6 +307,7 @@ async fn build_gateway(
         settings.limits.anonymous.clone(),
         settings.limits.max_addresses,
     );
+    let failed_auth = failed_auth_limiter(&settings.limits);
     Ok(Gateway {
         routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
         challenges: respond::Challenges::new(&settings.credentials),

@@ -31,6 +31,7 @@ pub enum Kind {
     UpstreamTimedOut,
     NotFound,
     MethodNotAllowed,
+    RequestTimeout,
     Conflict,
     UnsupportedMediaType,
     InvalidFields,
@@ -38,7 +39,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 24] = [
         Kind::MissingCredential,
         Kind::InvalidKey,
         Kind::ExpiredKey,
@@ -58,6 +59,7 @@ impl Kind {
         Kind::UpstreamTimedOut,
         Kind::NotFound,
         Kind::MethodNotAllowed,
+        Kind::RequestTimeout,
         Kind::Conflict,
         Kind::UnsupportedMediaType,
         Kind::InvalidFields,
@@ -74,6 +76,7 @@ impl Kind {
             Kind::AddressNotAllowed | Kind::InsufficientScope => 403,
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
+            Kind::RequestTimeout => 408,
             Kind::Conflict => 409,
             Kind::BodyTooLarge => 413,
             Kind::UnsupportedMediaType => 415,
@@ -113,6 +116,7 @@ impl Kind {
             Kind::UpstreamTimedOut => "urn:sidekey:problem:upstream-timed-out",
             Kind::NotFound => "urn:sidekey:problem:not-found",
             Kind::MethodNotAllowed => "urn:sidekey:problem:method-not-allowed",
+            Kind::RequestTimeout => "urn:sidekey:problem:request-timeout",
             Kind::Conflict => "urn:sidekey:problem:conflict",
             Kind::UnsupportedMediaType => "urn:sidekey:problem:unsupported-media-type",
             Kind::InvalidFields => "urn:sidekey:problem:invalid-fields",
@@ -142,6 +146,7 @@ impl Kind {
             Kind::UpstreamTimedOut => "The service behind the gateway did not answer in time",
             Kind::NotFound => "There is no such thing",
             Kind::MethodNotAllowed => "The method is not allowed here",
+            Kind::RequestTimeout => "The request did not arrive in time",
             Kind::Conflict => "The request conflicts with another one",
             Kind::UnsupportedMediaType => "The body must be JSON",
             Kind::InvalidFields => "Some fields are not valid",

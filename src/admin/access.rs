@@ -12,9 +12,10 @@ use axum::http::request::Parts;
 
 use super::AdminState;
 use super::answer::ApiError;
+use super::keys::KeyError;
 use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
 use crate::problem::Kind;
-use crate::verify::Refusal;
+use crate::verify::{Proof, Recall, Refusal};
 
 /// Sidekey's own scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,16 @@ impl Permission {
     }
 }
 
-/// Whoever sent an admin request, proven.
+/// Whoever sent an admin request: a proven key. What it may do is asked for with
+/// [`Caller::authorize`], by the handler, after the request's body has been read: a body can take
+/// its time, and the key may have been revoked meanwhile.
+#[derive(Debug)]
+pub struct Caller {
+    proof: Proof,
+    client: IpAddr,
+}
+
+/// A caller who holds the permission that was asked for.
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub key_id: KeyId,
@@ -62,16 +72,33 @@ pub struct Actor {
     scopes: Vec<ScopePattern>,
 }
 
-impl Actor {
-    /// An actor by its key.
-    pub fn new(record: &KeyRecord) -> Self {
-        Actor {
+impl Caller {
+    /// Asks the key's live record for `permission`, which `sidekey:admin` includes.
+    pub fn authorize(&self, state: &AdminState, permission: Permission) -> Result<Actor, ApiError> {
+        let view = self.proof.key.view_full();
+        let record = &view.record;
+        record
+            .admits(self.proof.generation, self.client, state.clock.now())
+            .map_err(|denial| denied(state, denial))?;
+        if permission == Permission::KeysWrite && self.proof.generation != record.generation {
+            // In its grace period an old secret still reads, but whoever holds it can't use it to
+            // take the key over.
+            return Err(denied(state, Denial::Superseded));
+        }
+        let actor = Actor {
             key_id: record.id,
             tenant_id: record.tenant_id.clone(),
             scopes: record.scopes.clone(),
+        };
+        if actor.is_admin() || actor.holds(permission) {
+            Ok(actor)
+        } else {
+            Err(lacks(permission))
         }
     }
+}
 
+impl Actor {
     pub fn is_admin(&self) -> bool {
         self.holds(Permission::Admin)
     }
@@ -82,18 +109,18 @@ impl Actor {
             .any(|grant| grant.covers(permission.as_str()))
     }
 
-    /// Asks for a permission, which `sidekey:admin` includes.
-    pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
-        if self.is_admin() || self.holds(permission) {
-            Ok(())
-        } else {
-            Err(lacks(permission))
-        }
-    }
-
     /// Whether the actor may see things of `tenant`.
     pub fn sees(&self, tenant: &TenantId) -> bool {
         self.is_admin() || self.tenant_id == *tenant
+    }
+
+    /// Every key may replace and revoke itself; for others see [`Actor::require_power_over`].
+    pub fn require_power_to_end(&self, key: &KeyRecord) -> Result<(), ApiError> {
+        if key.id == self.key_id {
+            Ok(())
+        } else {
+            self.require_power_over(&key.scopes)
+        }
     }
 
     /// Only an administrator makes, changes or replaces a key that can administrate; anybody else
@@ -116,7 +143,7 @@ fn lacks(permission: Permission) -> ApiError {
     error
 }
 
-impl FromRequestParts<Arc<AdminState>> for Actor {
+impl FromRequestParts<Arc<AdminState>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(
@@ -164,14 +191,31 @@ fn unauthorized(state: &AdminState, kind: Kind, error: &str) -> ApiError {
     answer
 }
 
-async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Actor, ApiError> {
-    let invalid = |kind| unauthorized(state, kind, ", error=\"invalid_token\"");
+fn denied(state: &AdminState, denial: Denial) -> ApiError {
+    let kind = match denial {
+        Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
+        Denial::Disabled => Kind::DisabledKey,
+        Denial::Expired => Kind::ExpiredKey,
+        Denial::Address => {
+            return ApiError::new(
+                Kind::AddressNotAllowed,
+                "The key is limited to certain client addresses, and yours is not one of them.",
+            );
+        }
+    };
+    unauthorized(state, kind, ", error=\"invalid_token\"")
+}
+
+/// Proves the presented key. An address with too many failures is only refused where its key is
+/// not remembered as proven: nobody can lock an administrator out.
+async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Caller, ApiError> {
+    let recalled = state.verifier.recall(presented);
+    if let Recall::Proven(proof) = recalled {
+        return Ok(Caller { proof, client });
+    }
     let now_us = state.clock.monotonic_us();
-    if let Some(decision) = state
-        .failed_auth
-        .peek(client, now_us)
-        .filter(|decision| !decision.allowed)
-    {
+    let failures = state.failed_auth.peek(client, now_us);
+    if let Some(decision) = failures.filter(|decision| !decision.allowed) {
         let mut error = ApiError::new(
             Kind::TooManyFailures,
             "Too many requests from your address had a wrong key. Wait, and check the key.",
@@ -179,35 +223,18 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ac
         error.retry_after_seconds = Some(decision.retry_after_seconds());
         return Err(error);
     }
-    let proof = match state.verifier.prove(presented).await {
-        Ok(proof) => proof,
+    let verified = match recalled {
+        Recall::Unknown(digest) => state.verifier.verify(presented, digest).await,
+        Recall::Proven(_) | Recall::Refused => Err(Refusal::Invalid),
+    };
+    match verified {
+        Ok(proof) => Ok(Caller { proof, client }),
         Err(Refusal::Unavailable) => {
-            return Err(super::keys::KeyError::Unavailable(
-                "an admin key could not be verified".into(),
-            )
-            .into());
+            Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }
         Err(Refusal::Invalid) => {
             state.failed_auth.count(client, now_us);
-            return Err(invalid(Kind::InvalidKey));
+            Err(denied(state, Denial::Revoked))
         }
-    };
-    let view = proof.key.view_full();
-    view.record
-        .authority(proof.generation, state.clock.now())
-        .map_err(|denial| {
-            invalid(match denial {
-                Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
-                Denial::Disabled => Kind::DisabledKey,
-                Denial::Expired => Kind::ExpiredKey,
-            })
-        })?;
-    let allowed = &view.record.allowed_ips;
-    if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&client)) {
-        return Err(ApiError::new(
-            Kind::AddressNotAllowed,
-            "The key is limited to certain client addresses, and yours is not one of them.",
-        ));
     }
-    Ok(Actor::new(&view.record))
 }

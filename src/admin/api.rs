@@ -10,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use base64::Engine;
@@ -18,7 +19,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::AdminState;
-use super::access::{Actor, Permission};
+use super::access::{Actor, Caller, Permission};
 use super::answer::{ApiError, key_json};
 use super::input::{self, FieldError};
 use super::keys::IssuedKey;
@@ -31,6 +32,8 @@ use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// How long one request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keys in a page where the request doesn't say.
 const PAGE_LEN_DEFAULT: usize = 50;
 /// A search text has at most this many characters.
@@ -58,6 +61,19 @@ pub fn router() -> Router<Arc<AdminState>> {
             ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(limit_time))
+}
+
+/// Ends a request whose body does not come.
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            Kind::RequestTimeout,
+            "Send the whole request without pauses.",
+        )
+        .into_response(),
+    }
 }
 
 /// A new id for a request.
@@ -159,12 +175,26 @@ fn issued(status: StatusCode, key: &IssuedKey, now: Timestamp) -> Response {
     response
 }
 
+/// Carries `work` out to its end, also when the client goes away meanwhile: half of an operation
+/// would be written and not acted upon.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let internal = |_| {
+        ApiError::new(
+            Kind::Internal,
+            "The operation ended early. Look at the key again.",
+        )
+    };
+    tokio::spawn(work).await.map_err(internal)?
+}
+
 async fn create(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    actor.require(Permission::KeysWrite)?;
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let now = state.clock.now();
     let own_tenant = (!actor.is_admin()).then_some(&actor.tenant_id);
     let new = input::new_key(body, own_tenant, &state.keys.catalogue, now)
@@ -173,9 +203,12 @@ async fn create(
         return Err(ApiError::new(Kind::NotFound, "There is no such tenant."));
     }
     actor.require_power_over(&new.scopes)?;
-    let key = state.keys.create(new).await?;
-    tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
-    Ok(issued(StatusCode::CREATED, &key, now))
+    to_the_end(async move {
+        let key = state.keys.create(new).await?;
+        tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
+        Ok(issued(StatusCode::CREATED, &key, now))
+    })
+    .await
 }
 
 /// The key of a path, if the actor may know of it.
@@ -191,10 +224,10 @@ async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyRecord, 
 
 async fn show(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
-    actor.require(Permission::KeysRead)?;
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
     let record = find(&state, &actor, &id).await?;
     Ok(private(
         StatusCode::OK,
@@ -204,57 +237,63 @@ async fn show(
 
 async fn change(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     IdText(id): IdText,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    actor.require(Permission::KeysWrite)?;
-    let record = find(&state, &actor, &id).await?;
-    actor.require_power_over(&record.scopes)?;
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_over(&found.scopes)?;
     let change = input::key_change(body, &state.keys.catalogue)
         .map_err(|errors| ApiError::fields(&errors))?;
     actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
-    let record = state.keys.change(record.id, &change).await?;
-    tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
-    Ok(private(
-        StatusCode::OK,
-        key_json(&record, state.clock.now()),
-    ))
+    to_the_end(async move {
+        let record = state.keys.change(&found, &change).await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
+        Ok(private(
+            StatusCode::OK,
+            key_json(&record, state.clock.now()),
+        ))
+    })
+    .await
 }
 
 async fn regenerate(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     IdText(id): IdText,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    actor.require(Permission::KeysWrite)?;
-    let record = find(&state, &actor, &id).await?;
-    if record.id != actor.key_id {
-        actor.require_power_over(&record.scopes)?;
-    }
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_to_end(&found)?;
     let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
-    let key = state
-        .keys
-        .regenerate(record.id, Duration::from_secs(seconds))
-        .await?;
-    tracing::info!(key_id = %key.record.id, actor = %actor.key_id, grace_period_seconds = seconds, "key regenerated");
-    Ok(issued(StatusCode::OK, &key, state.clock.now()))
+    to_the_end(async move {
+        let key = state
+            .keys
+            .regenerate(&found, Duration::from_secs(seconds))
+            .await?;
+        let (key_id, actor) = (key.record.id, actor.key_id);
+        tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
+        Ok(issued(StatusCode::OK, &key, state.clock.now()))
+    })
+    .await
 }
 
 async fn revoke(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     IdText(id): IdText,
 ) -> Result<StatusCode, ApiError> {
-    actor.require(Permission::KeysWrite)?;
-    let record = find(&state, &actor, &id).await?;
-    if record.id != actor.key_id {
-        actor.require_power_over(&record.scopes)?;
-    }
-    state.keys.revoke(record.id).await?;
-    tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
-    Ok(StatusCode::NO_CONTENT)
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_to_end(&found)?;
+    to_the_end(async move {
+        let record = state.keys.revoke(&found).await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 /// What a list is asked for.
@@ -325,10 +364,10 @@ fn read_cursor(text: &str) -> Option<Position> {
 
 async fn list(
     State(state): Shared,
-    actor: Actor,
+    caller: Caller,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
-    actor.require(Permission::KeysRead)?;
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
     let now = state.clock.now();
     let mut query = list_query(pairs, now).map_err(|errors| ApiError::fields(&errors))?;
     if !actor.is_admin() {
@@ -384,7 +423,6 @@ async fn ready(State(state): Shared) -> Response {
 }
 
 async fn metrics(State(state): Shared) -> Response {
-    state.verifier.tidy();
     match state.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {

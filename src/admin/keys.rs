@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::format::MintedKey;
@@ -67,6 +68,8 @@ impl From<HashError> for KeyError {
     }
 }
 
+const REVOKED: KeyError = KeyError::Conflict("the key is revoked, for good");
+
 /// A key to be made. Every field is sound.
 #[derive(Debug, Clone)]
 pub struct NewKey {
@@ -112,8 +115,14 @@ pub struct KeyService {
     pub prefix: Prefix,
     pub catalogue: Catalogue,
     pub bcrypt_cost: u32,
+    /// How many new keys may be hashed at the same time: the bcrypt queue is for checks, and a
+    /// flood of creations must not fill it.
+    pub hashing: Semaphore,
     pub clock: SharedClock,
 }
+
+/// New keys that may be hashed at the same time.
+pub const HASHING_MAX: usize = 2;
 
 impl KeyService {
     /// Mints and stores a key.
@@ -178,6 +187,11 @@ impl KeyService {
 
     async fn hash(&self, minted: &MintedKey) -> Result<SecretHash, KeyError> {
         let (secret, cost) = (minted.secret(), self.bcrypt_cost);
+        let _turn = self
+            .hashing
+            .acquire()
+            .await
+            .map_err(|error| KeyError::Unavailable(error.to_string()))?;
         let hash = self
             .pool
             .run(move || SecretHash::create(&secret, cost))
@@ -201,11 +215,15 @@ impl KeyService {
         Ok(self.store.list(filter, after, limit).await?)
     }
 
-    /// Changes a key that is not revoked.
-    pub async fn change(&self, id: KeyId, change: &KeyChange) -> Result<KeyRecord, KeyError> {
-        self.write(id, |record| {
+    /// Changes a key that is not revoked, and that still has the scopes of `authorised`.
+    pub async fn change(
+        &self,
+        authorised: &KeyRecord,
+        change: &KeyChange,
+    ) -> Result<KeyRecord, KeyError> {
+        self.write(authorised, |record| {
             if record.standing == Standing::Revoked {
-                return Err(KeyError::Conflict("the key is revoked, for good"));
+                return Err(REVOKED);
             }
             apply(record, change);
             Ok(true)
@@ -214,10 +232,10 @@ impl KeyService {
     }
 
     /// Revokes a key for good. Revoking a revoked key changes nothing.
-    pub async fn revoke(&self, id: KeyId) -> Result<KeyRecord, KeyError> {
+    pub async fn revoke(&self, authorised: &KeyRecord) -> Result<KeyRecord, KeyError> {
         let now = self.clock.now();
         let record = self
-            .write(id, |record| {
+            .write(authorised, |record| {
                 if record.standing == Standing::Revoked {
                     return Ok(false);
                 }
@@ -228,49 +246,57 @@ impl KeyService {
             })
             .await?;
         // The row alone makes the revocation hold; a hash that stays opens nothing.
-        if let Err(error) = self.secrets.keep_hashes(&record.tenant_id, id, &[]).await {
-            tracing::warn!(key_id = %id, %error, "the hashes of a revoked key could not be removed");
+        match self.secrets.hashes(&record.tenant_id, record.id).await {
+            Ok(hashes) => {
+                let all: Vec<Generation> = hashes.iter().map(|hash| hash.generation).collect();
+                self.remove_hashes(&record, &all).await;
+            }
+            Err(error) => {
+                tracing::warn!(key_id = %record.id, %error, "the hashes of a revoked key stay");
+            }
         }
         Ok(record)
     }
 
-    /// Makes a new secret for a key that is not revoked; the old one works for `grace` more.
-    pub async fn regenerate(&self, id: KeyId, grace: Duration) -> Result<IssuedKey, KeyError> {
-        let before = self.get(id).await?;
-        if before.standing == Standing::Revoked {
-            return Err(KeyError::Conflict("the key is revoked, for good"));
+    /// Makes a new secret for a key that is as `authorised`; the old one works for `grace` more.
+    pub async fn regenerate(
+        &self,
+        authorised: &KeyRecord,
+        grace: Duration,
+    ) -> Result<IssuedKey, KeyError> {
+        if authorised.standing == Standing::Revoked {
+            return Err(REVOKED);
         }
-        let minted = self.mint(before.environment, Some(id))?;
+        let minted = self.mint(authorised.environment, Some(authorised.id))?;
         let hash = self.hash(&minted).await?;
-        let generation = self.add_hash(&before, hash).await?;
+        let generation = self.add_hash(authorised, hash).await?;
         let now = self.clock.now();
-        let old = before.generation;
-        let previous = (!grace.is_zero()).then(|| PreviousSecret {
+        let old = authorised.generation;
+        let mut record = authorised.clone();
+        record.generation = generation;
+        record.previous = (!grace.is_zero()).then(|| PreviousSecret {
             generation: old,
             valid_until: now.plus(grace),
         });
-        let mut record = before.clone();
-        record.generation = generation;
-        record.previous = previous;
-        record.hint = minted.hint.clone();
+        record.hint = minted.hint;
         record.secret_created_at = now;
         record.updated_at = now;
         record.revision += 1;
-        let keep: Vec<Generation> = if previous.is_some() {
-            vec![generation, old]
-        } else {
-            vec![generation]
-        };
-        match self.store.update(&record).await {
-            Ok(()) => self.live.apply(record.clone()),
-            Err(error) => {
-                self.forget_hash(&before, generation).await;
-                return Err(error.into());
+        if let Err(error) = self.save(&record).await {
+            if matches!(error, KeyError::Conflict(_)) {
+                self.remove_hashes(&record, &[generation]).await;
             }
+            return Err(error);
         }
-        if let Err(error) = self.secrets.keep_hashes(&record.tenant_id, id, &keep).await {
-            tracing::warn!(key_id = %id, %error, "the hash of a replaced secret could not be removed");
+        let mut superseded: Vec<Generation> = authorised
+            .previous
+            .iter()
+            .map(|previous| previous.generation)
+            .collect();
+        if grace.is_zero() {
+            superseded.push(old);
         }
+        self.remove_hashes(&record, &superseded).await;
         Ok(IssuedKey {
             record,
             text: minted.text,
@@ -302,47 +328,62 @@ impl KeyService {
         Err(SecretError::Conflict.into())
     }
 
-    async fn forget_hash(&self, record: &KeyRecord, generation: Generation) {
-        let removed = async {
-            let all = self.secrets.hashes(&record.tenant_id, record.id).await?;
-            let keep: Vec<Generation> = all
-                .iter()
-                .map(|hash| hash.generation)
-                .filter(|other| *other != generation)
-                .collect();
-            self.secrets
-                .keep_hashes(&record.tenant_id, record.id, &keep)
-                .await
-        };
-        if let Err(error) = removed.await {
-            tracing::warn!(key_id = %record.id, %error, "an unused hash could not be removed");
+    /// Removes hashes that no row names. One that stays opens nothing.
+    async fn remove_hashes(&self, record: &KeyRecord, generations: &[Generation]) {
+        let removed = self
+            .secrets
+            .remove_hashes(&record.tenant_id, record.id, generations)
+            .await;
+        if let Err(error) = removed {
+            tracing::warn!(key_id = %record.id, %error, "the hash of a replaced secret stays");
         }
     }
 
     /// Reads, edits and writes a record until nobody else writes in between. `edit` says whether
-    /// there is anything to write.
+    /// there is anything to write. Where the key's scopes are no longer those of `authorised`,
+    /// whoever was allowed to do this may no longer be.
     async fn write(
         &self,
-        id: KeyId,
+        authorised: &KeyRecord,
         edit: impl Fn(&mut KeyRecord) -> Result<bool, KeyError>,
     ) -> Result<KeyRecord, KeyError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
-            let mut record = self.get(id).await?;
+            let mut record = self.get(authorised.id).await?;
+            if record.scopes != authorised.scopes {
+                break;
+            }
             if !edit(&mut record)? {
+                // What an earlier, interrupted call wrote may not have been announced.
+                self.live.apply(record.clone());
                 return Ok(record);
             }
             record.updated_at = self.clock.now();
             record.revision += 1;
-            match self.store.update(&record).await {
-                Ok(()) => {
-                    self.live.apply(record.clone());
-                    return Ok(record);
-                }
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+            match self.save(&record).await {
+                Ok(()) => return Ok(record),
+                Err(KeyError::Conflict(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Writes a record and makes it the current one. After a failure that leaves open whether it
+    /// was written, what is stored becomes the current one.
+    async fn save(&self, record: &KeyRecord) -> Result<(), KeyError> {
+        match self.store.update(record).await {
+            Ok(()) => {
+                self.live.apply(record.clone());
+                Ok(())
+            }
+            Err(StoreError::Conflict) => Err(StoreError::Conflict.into()),
+            Err(error) => {
+                if let Ok(Some(stored)) = self.store.get(record.id).await {
+                    self.live.apply(stored);
+                }
+                Err(error.into())
+            }
+        }
     }
 }
 

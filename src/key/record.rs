@@ -1,6 +1,7 @@
 //! The live record of a key: everything that decides whether it may act now.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -146,6 +147,8 @@ pub enum Denial {
     Superseded,
     Disabled,
     Expired,
+    /// The caller's address is not one of those that the key is limited to.
+    Address,
 }
 
 /// A key as the store keeps it. Holds neither a secret nor a hash.
@@ -203,6 +206,23 @@ impl KeyRecord {
             Status::Disabled => Err(Denial::Disabled),
             Status::Expired => Err(Denial::Expired),
             Status::Revoked => Err(Denial::Revoked),
+        }
+    }
+
+    /// [`KeyRecord::authority`], and whether the key may be used from `client`. In this order, so
+    /// that only the owner of a right secret learns anything about the key.
+    pub fn admits(
+        &self,
+        generation: Generation,
+        client: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        self.authority(generation, now)?;
+        let allowed = &self.allowed_ips;
+        if allowed.is_empty() || allowed.iter().any(|net| net.contains(&client)) {
+            Ok(())
+        } else {
+            Err(Denial::Address)
         }
     }
 

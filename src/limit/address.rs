@@ -46,7 +46,9 @@ impl AddressLimiter {
             .unwrap_or(0);
         let buckets = Cache::builder()
             .max_capacity(max_addresses)
-            .time_to_idle(Duration::from_secs(seconds_to_fill.min(IDLE_SECONDS_MAX) + 1))
+            .time_to_idle(Duration::from_secs(
+                seconds_to_fill.min(IDLE_SECONDS_MAX) + 1,
+            ))
             .build();
         AddressLimiter { policies, buckets }
     }

@@ -43,7 +43,10 @@ impl FromIterator<Arc<Bucket>> for Buckets {
         }
         let mut lock_order: Box<[usize]> = (0..list.len()).collect();
         lock_order.sort_by_key(|index| list[*index].serial);
-        Buckets { list: list.into(), lock_order }
+        Buckets {
+            list: list.into(),
+            lock_order,
+        }
     }
 }
 
@@ -87,7 +90,12 @@ impl Bucket {
     fn with_state(policy: Arc<Policy>, rate: Rate, state: State) -> Self {
         static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
-        Bucket { serial, rate, policy, state: Mutex::new(state) }
+        Bucket {
+            serial,
+            rate,
+            policy,
+            state: Mutex::new(state),
+        }
     }
 
     /// The bucket for a changed policy: it takes over the tokens of `old`, as far as they fit, so
@@ -138,7 +146,11 @@ pub fn take_all(buckets: &Buckets, cost: u64, now_us: u64) -> Decision {
         let bucket = &buckets.list[index];
         let guard = bucket.state.lock();
         let state = bucket.rate.refilled(*guard, now_us);
-        held.push(Held { index, guard, state });
+        held.push(Held {
+            index,
+            guard,
+            state,
+        });
     }
     let rate = |held: &Held<'_>| buckets.list[held.index].rate;
     let allowed = held.iter().all(|held| rate(held).affords(held.state, cost));
@@ -216,7 +228,9 @@ mod tests {
     /// Without one order of locks this stands still within milliseconds.
     #[test]
     fn lists_of_opposite_order_do_not_wait_for_each_other() {
-        let all: Vec<Arc<Bucket>> = (0..8).map(|n| bucket(&n.to_string(), 1000, 1, 1000)).collect();
+        let all: Vec<Arc<Bucket>> = (0..8)
+            .map(|n| bucket(&n.to_string(), 1000, 1, 1000))
+            .collect();
         let forward = Buckets::from_iter(all.iter().cloned());
         let backward = Buckets::from_iter(all.iter().rev().cloned());
         std::thread::scope(|scope| {

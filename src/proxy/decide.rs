@@ -82,8 +82,7 @@ impl Refusal {
     }
 }
 
-/// Status, expiry, generation, allowed addresses, scopes: in this order, so that only the owner of
-/// a right secret learns anything about the key.
+/// The record's own say, then the scopes that the route needs.
 pub fn decide(
     view: &KeyView,
     generation: Generation,
@@ -92,16 +91,13 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     view.record
-        .authority(generation, now)
+        .admits(generation, client, now)
         .map_err(|denial| match denial {
             Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
             Denial::Disabled => Refusal::DisabledKey,
             Denial::Expired => Refusal::ExpiredKey,
+            Denial::Address => Refusal::AddressNotAllowed,
         })?;
-    let allowed = &view.record.allowed_ips;
-    if !allowed.is_empty() && !allowed.iter().any(|net| net.contains(&client)) {
-        return Err(Refusal::AddressNotAllowed);
-    }
     if !view.granted.contains_all(&route.required) {
         return Err(Refusal::InsufficientScope);
     }

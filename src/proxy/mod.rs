@@ -58,7 +58,7 @@ pub struct Gateway {
     pub verifier: Arc<Verifier>,
     pub anonymous: AddressLimiter,
     pub anonymous_fields: Option<Arc<LimitFields>>,
-    pub failed_auth: Arc<AddressLimiter>,
+    pub failed_auth: AddressLimiter,
     pub challenges: Challenges,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,

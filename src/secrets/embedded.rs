@@ -119,21 +119,21 @@ impl SecretStore for EmbeddedSecrets {
         Ok(())
     }
 
-    async fn keep_hashes(
+    async fn remove_hashes(
         &self,
         tenant: &TenantId,
         key: KeyId,
-        keep: &[Generation],
+        generations: &[Generation],
     ) -> Result<(), SecretError> {
-        for stored in self.hashes(tenant, key).await? {
-            if keep.contains(&stored.generation) {
-                continue;
-            }
-            sqlx::query("DELETE FROM key_hashes WHERE key_id = $1 AND generation = $2")
-                .bind(key.to_string())
-                .bind(stored.generation.0)
-                .execute(&self.pool)
-                .await?;
+        for generation in generations {
+            sqlx::query(
+                "DELETE FROM key_hashes WHERE key_id = $1 AND tenant_id = $2 AND generation = $3",
+            )
+            .bind(key.to_string())
+            .bind(tenant.to_string())
+            .bind(generation.0)
+            .execute(&self.pool)
+            .await?;
         }
         Ok(())
     }
@@ -204,11 +204,19 @@ mod tests {
         assert_eq!(generations().await, [3, 2, 1]);
         assert!(secrets.hashes(&other, key).await.unwrap().is_empty());
         secrets
-            .keep_hashes(&tenant, key, &[Generation(3), Generation(2)])
+            .remove_hashes(&tenant, key, &[Generation(1)])
             .await
             .unwrap();
         assert_eq!(generations().await, [3, 2]);
-        secrets.keep_hashes(&tenant, key, &[]).await.unwrap();
+        secrets
+            .remove_hashes(&other, key, &[Generation(3)])
+            .await
+            .unwrap();
+        assert_eq!(generations().await, [3, 2]);
+        secrets
+            .remove_hashes(&tenant, key, &[Generation(2), Generation(3)])
+            .await
+            .unwrap();
         assert!(generations().await.is_empty());
     }
 }

@@ -49,12 +49,12 @@ pub trait SecretStore: Send + Sync + 'static {
         hash: &StoredHash,
     ) -> Result<(), SecretError>;
 
-    /// Removes all hashes of a key but those of the generations in `keep`.
-    async fn keep_hashes(
+    /// Removes the hashes of these generations, and no other: somebody else may be adding one.
+    async fn remove_hashes(
         &self,
         tenant: &TenantId,
         key: KeyId,
-        keep: &[Generation],
+        generations: &[Generation],
     ) -> Result<(), SecretError>;
 
     /// Whether the store answers.

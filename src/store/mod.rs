@@ -60,7 +60,8 @@ pub trait KeyStore: Send + Sync + 'static {
     /// [`StoreError::Conflict`] where it has another by now.
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError>;
 
-    /// At most `limit` keys after `after`, newest first.
+    /// At most `limit` keys after `after`, newest first. One more than [`PAGE_LEN_MAX`] may be asked
+    /// for, to see whether there is another page.
     async fn list(
         &self,
         filter: &KeyFilter,

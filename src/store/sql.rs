@@ -188,7 +188,7 @@ impl Conditions {
         if let Some(text) = &filter.text {
             let pattern = self.bind(Bind::Text(format!(
                 "%{}%",
-                escape_like(&text.to_lowercase())
+                escape_like(&text.to_ascii_lowercase())
             )));
             self.sql.push(format!(
                 "(LOWER(name) LIKE {pattern} ESCAPE '!' OR LOWER(id) LIKE {pattern} ESCAPE '!')"
@@ -267,7 +267,7 @@ impl KeyStore for SqlStore {
         if let Some(position) = after {
             conditions.after(position);
         }
-        let limit = i64::try_from(limit.min(PAGE_LEN_MAX)).unwrap_or(1);
+        let limit = i64::try_from(limit.min(PAGE_LEN_MAX + 1)).unwrap_or(1);
         let limit = conditions.bind(Bind::Integer(limit));
         let condition = if conditions.sql.is_empty() {
             String::new()

@@ -32,7 +32,7 @@ pub use proofs::{Digest, Proof, Proofs, Recall};
 use crate::clock::SharedClock;
 use crate::key::format::KEY_LEN_MAX;
 use crate::key::record::Standing;
-use crate::key::{KeyId, KeyRecord, MintKeys, Presented};
+use crate::key::{Generation, KeyId, KeyRecord, MintKeys, Presented};
 use crate::secrets::SecretStore;
 use crate::store::KeyStore;
 use crate::telemetry::Metrics;
@@ -45,6 +45,9 @@ pub enum Refusal {
     /// It can't be said now: a store is away, or too many checks wait.
     Unavailable,
 }
+
+/// How often a record is read again whose hash has gone since.
+const READS_MAX: usize = 3;
 
 type Outcome = Result<Proof, Refusal>;
 
@@ -210,49 +213,57 @@ impl Verifier {
         };
         // Announced before the record is read, so that a change in between is not missed.
         let load = self.live.begin_load(id);
-        let record = self
-            .store
-            .get(id)
-            .await
-            .map_err(|error| self.away("read a key", &error))?;
-        let record = match record {
-            Some(record) if record.standing != Standing::Revoked => record,
-            _ => return Err(Refusal::Invalid),
-        };
-        let generation = self.matching_generation(&record, secret).await?;
-        Ok(Proof {
-            key: load.finish(record),
-            generation,
-        })
+        for _ in 0..READS_MAX {
+            let record = self.read_record(id).await?;
+            if let Some(generation) = self.matching_generation(&record, &secret).await? {
+                return Ok(Proof {
+                    key: load.finish(record),
+                    generation,
+                });
+            }
+            // The record named no hash that is there: it was changed between the two reads.
+        }
+        tracing::error!(key_id = %id, "a key has no stored hash; regenerate the key");
+        self.metrics.store_errors.inc();
+        Err(Refusal::Unavailable)
     }
 
-    /// Which of the key's accepted secrets `secret` is.
+    /// The record of a key that may still be used.
+    async fn read_record(&self, id: KeyId) -> Result<KeyRecord, Refusal> {
+        let record = self.store.get(id).await;
+        match record.map_err(|error| self.away("read a key", &error))? {
+            None => Err(Refusal::Invalid),
+            Some(record) if record.standing == Standing::Revoked => {
+                // In case its live record missed that.
+                self.live.apply(record);
+                Err(Refusal::Invalid)
+            }
+            Some(record) => Ok(record),
+        }
+    }
+
+    /// Which of the key's accepted secrets `secret` is; `None` where no accepted one has a hash.
     async fn matching_generation(
         &self,
         record: &KeyRecord,
-        secret: Zeroizing<String>,
-    ) -> Result<crate::key::Generation, Refusal> {
+        secret: &Zeroizing<String>,
+    ) -> Result<Option<Generation>, Refusal> {
         let hashes = self
             .secrets
             .hashes(&record.tenant_id, record.id)
             .await
             .map_err(|error| self.away("read a key's hash", &error))?;
         let now = self.clock.now();
-        let mut tried = false;
-        for stored in hashes
-            .into_iter()
-            .filter(|stored| record.accepts(stored.generation, now))
-        {
-            tried = true;
-            let secret = secret.clone();
-            let hash = stored.hash;
-            let matches = self
-                .pool
-                .run(move || hash.verify(&secret))
-                .await
-                .map_err(|_| Refusal::Unavailable)?;
-            match matches {
-                Ok(true) => return Ok(stored.generation),
+        let mut was_tried = false;
+        for stored in hashes {
+            if !record.accepts(stored.generation, now) {
+                continue;
+            }
+            was_tried = true;
+            let (secret, hash) = (secret.clone(), stored.hash);
+            let run = self.pool.run(move || hash.verify(&secret)).await;
+            match run.map_err(|_| Refusal::Unavailable)? {
+                Ok(true) => return Ok(Some(stored.generation)),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::error!(key_id = %record.id, %error, "a key's stored hash can't be used; regenerate the key");
@@ -261,12 +272,11 @@ impl Verifier {
                 }
             }
         }
-        if !tried {
-            tracing::error!(key_id = %record.id, "a key has no stored hash; regenerate the key");
-            self.metrics.store_errors.inc();
-            return Err(Refusal::Unavailable);
+        if was_tried {
+            Err(Refusal::Invalid)
+        } else {
+            Ok(None)
         }
-        Err(Refusal::Invalid)
     }
 
     fn away(&self, what: &str, error: &dyn std::error::Error) -> Refusal {
