@@ -135,8 +135,9 @@ impl Gateway {
         })
     }
 
-    /// On a route that asks for no key, one that is sent all the same must not go further.
-    fn hide_unchecked(&self, session: &Session, ctx: &mut Context) {
+    /// Where no key is asked for, or nobody looked, one that is sent all the same must not go
+    /// further.
+    pub(super) fn hide_unchecked(&self, session: &Session, ctx: &mut Context) {
         let request = session.req_header();
         if !self.credentials.hide {
             return;
