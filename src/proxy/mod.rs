@@ -181,6 +181,10 @@ impl ProxyHttp for Gateway {
         match self.admit(session, ctx).await {
             Ok(()) => Ok(false),
             Err(refusal) if self.settings.mode == Mode::Shadow && ctx.route.is_some() => {
+                if ctx.hide.is_none() {
+                    // The refusal may have come before anybody looked for a credential.
+                    self.hide_unchecked(session, ctx);
+                }
                 ctx.shadow = Some(refusal);
                 self.hide_unchecked(session, ctx);
                 Ok(false)

@@ -124,6 +124,15 @@ async fn shadow_refuses_nobody_and_reports_each_row() {
         let seen = world.upstream.last();
         assert_eq!(seen.target, case.path, "{}", case.name);
         assert_eq!(seen.body, body, "{}", case.name);
+        if case.problem != "ambiguous-credential" {
+            let key = &world.good.text;
+            let told = seen.headers.values().any(|value| {
+                value
+                    .to_str()
+                    .is_ok_and(|value| value.contains(key.as_str()))
+            });
+            assert!(!told, "{}: the service sees the key", case.name);
+        }
         counted.push((case.route, case.outcome));
         let times = counted
             .iter()
