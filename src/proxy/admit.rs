@@ -78,7 +78,7 @@ impl Gateway {
         };
         let method = preflight_method(session).unwrap_or_else(|| request.method.clone());
         let raw = request.raw_path();
-        let found = match target::read(raw) {
+        let found = match check_fragment(session).and_then(|()| target::read(raw)) {
             Ok(target) => self
                 .routes
                 .find(host, &target, &method)
@@ -230,6 +230,21 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
         .req_header_mut()
         .set_raw_path(&origin)
         .map_err(|_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail()))
+}
+
+/// Pingora takes a fragment off the target without a word; what came before that shows it.
+fn check_fragment(session: &Session) -> Result<(), target::Ambiguity> {
+    let raw = session
+        .as_http1()
+        .map(|http1| http1.get_headers_raw_bytes())
+        .unwrap_or_default();
+    // Empty lines may come before the request line (RFC 9112, section 2.2).
+    let line = raw.trim_ascii_start().split(|b| *b == b'\n').next();
+    if line.unwrap_or_default().contains(&b'#') {
+        Err(target::Ambiguity::Malformed)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_header_size(session: &Session, max_bytes: usize) -> Result<(), Refusal> {
