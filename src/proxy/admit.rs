@@ -70,6 +70,9 @@ impl Gateway {
     fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
         let request = session.req_header();
         let host = match request.headers.get(header::HOST) {
+            Some(host) if !is_host(host.as_bytes()) => {
+                return Err(Refusal::BadRequest("The Host field does not name a host."));
+            }
             Some(host) => host.to_str().ok(),
             None if request.version == Version::HTTP_11 => {
                 return Err(Refusal::BadRequest("The Host field is missing."));
@@ -230,6 +233,13 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
         .req_header_mut()
         .set_raw_path(&origin)
         .map_err(|_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail()))
+}
+
+/// Whether the Host field has the form of one (RFC 9110, section 7.2). A service might find a host
+/// in `user@host` or in `one, two` that has a route of its own, while the table finds none there.
+fn is_host(value: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
+    value.iter().all(plain)
 }
 
 /// Pingora takes a fragment off the target without a word; what came before that shows it.
