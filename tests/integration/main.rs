@@ -18,4 +18,8 @@ mod paths;
 mod real_services;
 mod secrecy;
 mod shutdown;
+mod smuggling;
+mod streaming;
+mod upstream_pool;
 mod verification;
+mod websocket;
