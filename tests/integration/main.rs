@@ -16,6 +16,7 @@ mod identity;
 mod limits;
 mod paths;
 mod real_services;
+mod routes;
 mod secrecy;
 mod shutdown;
 mod smuggling;
