@@ -70,6 +70,9 @@ impl Gateway {
     fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
         let request = session.req_header();
         let host = match request.headers.get(header::HOST) {
+            Some(host) if !is_host(host.as_bytes()) => {
+                return Err(Refusal::BadRequest("The Host field does not name a host."));
+            }
             Some(host) => host.to_str().ok(),
             None if request.version == Version::HTTP_11 => {
                 return Err(Refusal::BadRequest("The Host field is missing."));
@@ -78,7 +81,7 @@ impl Gateway {
         };
         let method = preflight_method(session).unwrap_or_else(|| request.method.clone());
         let raw = request.raw_path();
-        let found = match target::read(raw) {
+        let found = match check_fragment(session).and_then(|()| target::read(raw)) {
             Ok(target) => self
                 .routes
                 .find(host, &target, &method)
@@ -230,6 +233,28 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
         .req_header_mut()
         .set_raw_path(&origin)
         .map_err(|_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail()))
+}
+
+/// Whether the Host field has the form of one (RFC 9110, section 7.2). A service might find a host
+/// in `user@host` or in `one, two` that has a route of its own, while the table finds none there.
+fn is_host(value: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
+    value.iter().all(plain)
+}
+
+/// Pingora takes a fragment off the target without a word; what came before that shows it.
+fn check_fragment(session: &Session) -> Result<(), target::Ambiguity> {
+    let raw = session
+        .as_http1()
+        .map(|http1| http1.get_headers_raw_bytes())
+        .unwrap_or_default();
+    // Empty lines may come before the request line (RFC 9112, section 2.2).
+    let line = raw.trim_ascii_start().split(|b| *b == b'\n').next();
+    if line.unwrap_or_default().contains(&b'#') {
+        Err(target::Ambiguity::Malformed)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_header_size(session: &Session, max_bytes: usize) -> Result<(), Refusal> {

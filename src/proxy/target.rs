@@ -141,12 +141,14 @@ fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
         let value = hex_pair(bytes.next(), bytes.next()).ok_or(Ambiguity::BadEscape)?;
         match value {
             b'/' | b'\\' | 0..=0x1f | 0x7f => return Err(Ambiguity::EncodedDelimiter),
-            // A server that decodes twice would see another path.
-            b'%' if is_telling(bytes.clone().next(), bytes.clone().nth(1)) => {
-                return Err(Ambiguity::EncodedDelimiter);
-            }
             value => decoded.push(value),
         }
+    }
+    // A server that decodes twice would see another path. Its second escape may itself be written
+    // with escapes, so what counts is the decoded form.
+    let telling = |escape: &[u8]| escape[0] == b'%' && is_telling(escape[1], escape[2]);
+    if decoded.windows(3).any(telling) {
+        return Err(Ambiguity::EncodedDelimiter);
     }
     String::from_utf8(decoded)
         .map(Cow::Owned)
@@ -160,8 +162,8 @@ fn hex_pair(high: Option<u8>, low: Option<u8>) -> Option<u8> {
 
 /// Whether the two digits behind an encoded percent sign would decode to something that changes
 /// how the path is read.
-fn is_telling(high: Option<u8>, low: Option<u8>) -> bool {
-    hex_pair(high, low)
+fn is_telling(high: u8, low: u8) -> bool {
+    hex_pair(Some(high), Some(low))
         .is_some_and(|value| matches!(value, b'.' | b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f))
 }
 
@@ -209,6 +211,8 @@ mod tests {
             (b"/a%252fb", EncodedDelimiter),
             (b"/a%252e%252e/b", EncodedDelimiter),
             (b"/a%25252e", EncodedDelimiter),
+            (b"/a/%25%32%65%252e", EncodedDelimiter),
+            (b"/a%25%32f", EncodedDelimiter),
             (b"/a\\b", Backslash),
             (b"/a//b", EmptySegment),
             (b"//a", EmptySegment),
