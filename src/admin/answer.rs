@@ -9,6 +9,7 @@ use super::input::FieldError;
 use super::keys::KeyError;
 use crate::clock::Timestamp;
 use crate::key::KeyRecord;
+use crate::key::format::redact;
 use crate::problem::{self, Kind, Problem};
 
 /// When to come back after an answer that can't be given now.
@@ -38,7 +39,8 @@ impl ApiError {
     pub fn fields(errors: &[FieldError]) -> Self {
         let list: Vec<Value> = errors
             .iter()
-            .map(|error| json!({"field": error.field, "detail": error.detail}))
+            // Both may quote what was sent, and somebody may have sent a key in the wrong place.
+            .map(|error| json!({"field": redact(&error.field), "detail": redact(&error.detail)}))
             .collect();
         let mut error = ApiError::new(
             Kind::InvalidFields,

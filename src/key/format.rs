@@ -7,6 +7,7 @@
 //!
 //! A plain key exists only in a [`MintedKey`] on its way to its owner and in a request's buffer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,6 +140,45 @@ fn is_prefix(bytes: &[u8]) -> bool {
         && bytes
             .iter()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// From this many characters on, what stands where a secret stands is hidden: a key that was cut
+/// short, or damaged, still gives most of itself away.
+const HIDDEN_LEN_MIN: usize = 8;
+
+/// `text` for people and logs: of everything in it that looks like a key, only what stands before
+/// the secret is left.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((start, end)) = next_secret(rest) {
+        shown.push_str(&rest[..start]);
+        shown.push_str("...");
+        rest = &rest[end..];
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// Where the first `_live_ID_SECRET` or `_test_ID_SECRET` of `text` has its secret.
+fn next_secret(text: &str) -> Option<(usize, usize)> {
+    let run = |at: usize| {
+        let bytes = text.as_bytes()[at..].iter();
+        bytes.take_while(|b| b.is_ascii_alphanumeric()).count()
+    };
+    text.match_indices("_live_")
+        .chain(text.match_indices("_test_"))
+        .filter_map(|(at, mark)| {
+            let id = at + mark.len();
+            let start = id + KEY_ID_LEN + 1;
+            let has_id = run(id) == KEY_ID_LEN && text.as_bytes().get(start - 1) == Some(&b'_');
+            let len = if has_id { run(start) } else { 0 };
+            (len >= HIDDEN_LEN_MIN).then_some((start, start + len))
+        })
+        .min()
 }
 
 /// A text that has the form of a key. Borrowed from the request; not yet known to be genuine.
@@ -404,6 +444,32 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_like_a_key_is_shown_without_its_secret() {
+        let start = "sk_live_4fzN8cQ2pLrT_";
+        for (text, shown) in [
+            (format!("{start}{}", "a".repeat(54)), format!("{start}...")),
+            (format!("{start}{}", "a".repeat(9)), format!("{start}...")),
+            (
+                format!("/{start}aaaaaaaaa.json"),
+                format!("/{start}....json"),
+            ),
+            (format!("{start}aaaaaaaaa%41"), format!("{start}...%41")),
+            (
+                format!("x{start}aaaaaaaaa {start}bbbbbbbbb"),
+                format!("x{start}... {start}..."),
+            ),
+            (format!("{start}...a1B2"), format!("{start}...a1B2")),
+            (
+                "/a_live_show/my_test_file".to_owned(),
+                "/a_live_show/my_test_file".to_owned(),
+            ),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(redact(&text), shown);
+        }
+    }
+
+    #[test]
     fn a_key_of_another_deployment_is_not_ours() {
         let theirs = MintKeys::new(MintKey::new(&[8; MINT_KEY_LEN]), vec![]);
         assert!(!theirs.minted(&Presented::parse(&minted()).unwrap()));
@@ -475,6 +541,20 @@ mod tests {
             let changed: String = changed.into_iter().collect();
             let genuine = Presented::parse(&changed).is_some_and(|p| mint_keys().minted(&p));
             prop_assert!(!genuine, "{}", changed);
+        }
+
+        #[test]
+        fn what_is_redacted_holds_no_secret(before in "\\PC{0,20}", after in "[^0-9A-Za-z]\\PC{0,20}") {
+            let key = minted();
+            let text = format!("{before}{key}{after}{key}");
+            let shown = redact(&text);
+            prop_assert!(!shown.contains(&key[21..29]), "{}", shown);
+            prop_assert!(shown.contains(&key[..21]), "{}", shown);
+        }
+
+        #[test]
+        fn no_text_makes_redaction_panic(text in "([_\\PC]|_live_|_test_|[0-9a-z]{12}_[0-9a-z]{9}){0,9}") {
+            let _ = redact(&text);
         }
 
         #[test]

@@ -36,6 +36,7 @@ use smallvec::SmallVec;
 
 use crate::clock::SharedClock;
 use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
+use crate::key::format::redact;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
@@ -432,6 +433,7 @@ fn blame(error: &Error) -> Option<Refusal> {
     }
 }
 
+<<<<<<< HEAD
 /// What went wrong, for the log. Only of a failed connection is the cause told (an unknown
 /// certificate, a refused port): later errors may quote header fields.
 fn describe(error: &Error) -> String {
@@ -448,6 +450,10 @@ fn describe(error: &Error) -> String {
 
 /// One line for a request. The query is left out, and what looks like a key in the path is
 /// replaced: both may hold a credential.
+=======
+/// One line for a request. The query is left out, and of what looks like a key elsewhere only
+/// the part before the secret is shown.
+>>>>>>> tests-c
 fn write_access_line(
     session: &Session,
     ctx: &Context,
@@ -468,7 +474,8 @@ fn write_access_line(
         outcome = outcome.as_str(),
         shadow = ctx.shadow.map(|refusal| refusal.outcome().as_str()),
         status,
-        method = %request.method,
+        // A method can be any token, a key as well.
+        method = %redact(request.method.as_str()),
         path,
         client = %ctx.client,
         route = ctx.route.as_ref().map_or(NO_ROUTE, |route| &route.name),

@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use crate::key::format::redact;
+
 /// Why a target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ambiguity {
@@ -107,16 +109,24 @@ pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
     })
 }
 
-/// `path` for a log: a segment that has the form of a key is replaced by its id.
+/// However often a path was encoded, a log's reader could undo it.
+const DECODINGS_MAX: usize = 4;
+
+/// `path` for a log: as it came, but without the secrets of what looks like keys. A path that
+/// holds one in percent-encoding is shown decoded.
 pub fn without_keys(path: &str) -> String {
-    let shown: Vec<String> = path
-        .split('/')
-        .map(|segment| match crate::key::Presented::parse(segment) {
-            Some(key) => format!("(key {})", key.id()),
-            None => segment.to_owned(),
-        })
-        .collect();
-    shown.join("/")
+    let mut decoded = path.to_owned();
+    for _ in 0..DECODINGS_MAX {
+        if !decoded.contains('%') {
+            break;
+        }
+        let bytes = percent_encoding::percent_decode_str(&decoded);
+        decoded = bytes.decode_utf8_lossy().into_owned();
+    }
+    match redact(&decoded) {
+        Cow::Borrowed(_) => path.to_owned(),
+        Cow::Owned(shown) => shown,
+    }
 }
 
 fn drop_parameters(path: &str) -> String {
@@ -232,6 +242,21 @@ mod tests {
             (b"a/b", NotAPath),
         ] {
             assert_eq!(read(raw), Err(why), "{}", String::from_utf8_lossy(raw));
+        }
+    }
+
+    #[test]
+    fn a_log_shows_paths_without_secrets() {
+        let secret = "a1B2".repeat(13);
+        let shown = "/x/sk_live_4fzN8cQ2pLrT_...";
+        for (path, expected) in [
+            ("/a%20b/c".to_owned(), "/a%20b/c"),
+            (format!("/x/sk_live_4fzN8cQ2pLrT_{secret}"), shown),
+            (format!("/x/%73k%5flive_4fzN8cQ2pLrT_{secret}"), shown),
+            (format!("/x/%2573k%255flive_4fzN8cQ2pLrT_{secret}"), shown),
+            (format!("/x/sk_live_4fzN8cQ2pLrT_{secret}%41%42"), shown),
+        ] {
+            assert_eq!(without_keys(&path), expected);
         }
     }
 

@@ -143,7 +143,7 @@ async fn filters_choose_by_tenant_status_and_text() {
     let active = create(&sidekey, json!({"name": "Billing Robot"})).await;
     let disabled = create(&sidekey, json!({"name": "100%_sure!"})).await;
     let expired = create(&sidekey, json!({"name": "billing old"})).await;
-    let revoked = create(&sidekey, json!({"name": "gone"})).await;
+    let revoked = create(&sidekey, json!({"name": "gone, ÖRTLICH"})).await;
     let other = create(&sidekey, json!({"name": "billing", "tenant_id": "other"})).await;
     sidekey
         .change_key(&disabled, json!({"status": "disabled"}))
@@ -176,6 +176,8 @@ async fn filters_choose_by_tenant_status_and_text() {
         ("q=%25_sure%21", vec![&disabled]),
         ("q=b%25g", vec![]),
         ("q=b_lling", vec![]),
+        ("q=%C3%96RTLICH", vec![&revoked]),
+        ("q=GONE,%20%C3%96rtlich", vec![&revoked]),
         ("q='", vec![]),
         (id_text.as_str(), vec![&active]),
     ] {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod raw;
 pub mod run;
+pub mod service;
 pub mod sidekey;
 pub mod upstream;
 pub mod wire;
