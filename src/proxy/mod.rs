@@ -182,10 +182,6 @@ impl ProxyHttp for Gateway {
         match self.admit(session, ctx).await {
             Ok(()) => Ok(false),
             Err(refusal) if self.settings.mode == Mode::Shadow && ctx.route.is_some() => {
-                if ctx.hide.is_none() {
-                    // The refusal may have come before anybody looked for a credential.
-                    self.hide_unchecked(session, ctx);
-                }
                 ctx.shadow = Some(refusal);
                 self.hide_unchecked(session, ctx);
                 Ok(false)
@@ -433,7 +429,6 @@ fn blame(error: &Error) -> Option<Refusal> {
     }
 }
 
-<<<<<<< HEAD
 /// What went wrong, for the log. Only of a failed connection is the cause told (an unknown
 /// certificate, a refused port): later errors may quote header fields.
 fn describe(error: &Error) -> String {
@@ -448,12 +443,8 @@ fn describe(error: &Error) -> String {
     }
 }
 
-/// One line for a request. The query is left out, and what looks like a key in the path is
-/// replaced: both may hold a credential.
-=======
 /// One line for a request. The query is left out, and of what looks like a key elsewhere only
 /// the part before the secret is shown.
->>>>>>> tests-c
 fn write_access_line(
     session: &Session,
     ctx: &Context,

@@ -186,16 +186,9 @@ impl Conditions {
             }
         }
         if let Some(text) = &filter.text {
-<<<<<<< HEAD
-            let pattern = self.bind(Bind::Text(format!(
-                "%{}%",
-                escape_like(&text.to_ascii_lowercase())
-            )));
-=======
             let pattern = self.bind(Bind::Text(format!("%{}%", escape_like(text))));
             // The engine folds both sides: what it takes for letters differs between engines, and
             // from what Rust does.
->>>>>>> tests-c
             self.sql.push(format!(
                 "(LOWER(name) LIKE LOWER({pattern}) ESCAPE '!' OR LOWER(id) LIKE LOWER({pattern}) ESCAPE '!')"
             ));

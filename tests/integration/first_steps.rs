@@ -20,6 +20,7 @@ async fn create_call_revoke() {
     let answer = sidekey.get("/orders?page=2", &key.text).await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["ratelimit"], "\"default\";r=99;t=10");
+    assert_eq!(upstream.last().method, "GET");
     assert_eq!(upstream.last().target, "/orders?page=2");
     assert_eq!(
         upstream.last().header("x-sidekey-key-id"),
