@@ -4,6 +4,7 @@
 //! Two runtimes: `proxy` has the threads that carry requests and nothing else; `control` has the
 //! admin port, the stores' work and housekeeping, so that none of it takes a proxy thread's time.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::path::Path;
@@ -78,7 +79,11 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let result = control.block_on(async {
         let admin = app.serve_admin(listeners.admin.1, stopping)?;
         tracing::info!(proxy = %proxy_address, admin = %admin_address, "ready");
-        println!("ready proxy={proxy_address} admin={admin_address}");
+        // Nobody may be reading: that is no reason not to serve.
+        let _ = writeln!(
+            std::io::stdout(),
+            "ready proxy={proxy_address} admin={admin_address}"
+        );
         wait_for_signal().await?;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
@@ -412,7 +417,6 @@ async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
 
 /// Writes `text` and a line break to a file of mode 0600, all or nothing.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -427,7 +431,11 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         .open(&temporary)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 async fn wait_for_signal() -> Result<(), AppError> {

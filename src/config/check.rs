@@ -179,6 +179,12 @@ impl Checker<'_> {
             SECONDS_MAX,
         );
         self.number(
+            "proxy.upgrade_idle_seconds",
+            raw.upgrade_idle_seconds,
+            1,
+            SECONDS_MAX,
+        );
+        self.number(
             "proxy.max_header_bytes",
             raw.max_header_bytes,
             1 << 10,
@@ -198,6 +204,7 @@ impl Checker<'_> {
             threads: threads(raw.threads),
             keepalive: Duration::from_secs(raw.keepalive_seconds),
             client_timeout: Duration::from_secs(raw.client_timeout_seconds),
+            upgrade_idle: Duration::from_secs(raw.upgrade_idle_seconds),
             max_header_bytes: raw.max_header_bytes,
             max_body_bytes: raw.max_body_bytes,
             shutdown: Duration::from_secs(raw.shutdown_seconds),
@@ -460,6 +467,12 @@ impl Checker<'_> {
             ],
         );
         let scopes = self.route_scopes(index, route, catalogue);
+        if auth == Some(Auth::Optional) && !route.scopes.0.is_empty() {
+            self.report(
+                at("scopes"),
+                "can't be asked for where auth is \"optional\": whoever leaves the key out would need none",
+            );
+        }
         if auth == Some(Auth::Off) && !route.scopes.0.is_empty() {
             self.report(at("scopes"), "can't be asked for where auth is \"off\"");
         }

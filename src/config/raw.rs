@@ -45,6 +45,8 @@ pub struct Proxy {
     pub keepalive_seconds: u64,
     /// How long one read from or write to a client may take.
     pub client_timeout_seconds: u64,
+    /// How long an upgraded connection (WebSocket) may be silent.
+    pub upgrade_idle_seconds: u64,
     /// The most bytes of a request's line and header fields; more is answered with 431.
     pub max_header_bytes: usize,
     /// The most bytes of a request's body; more is answered with 413.
@@ -62,6 +64,7 @@ impl Default for Proxy {
             threads: 0,
             keepalive_seconds: 60,
             client_timeout_seconds: 60,
+            upgrade_idle_seconds: 3600,
             max_header_bytes: 64 << 10,
             max_body_bytes: 10 << 30,
             shutdown_seconds: 10,

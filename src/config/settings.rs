@@ -44,6 +44,7 @@ pub struct ProxySettings {
     /// Whole seconds.
     pub keepalive: Duration,
     pub client_timeout: Duration,
+    pub upgrade_idle: Duration,
     pub max_header_bytes: usize,
     pub max_body_bytes: u64,
     pub shutdown: Duration,

@@ -1,17 +1,25 @@
 //! From a request's header to a pass or a refusal, in the order in which the cheap and the
 //! telling come first: size, target, route, credential, proof, record, limits.
 
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
 use http::{Method, Version, header};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use zeroize::Zeroizing;
 
 use super::decide::{self, Refusal};
 use super::route::Route;
+use super::target::Target;
 use super::{Context, Gateway, credential, target};
 use crate::config::settings::{Auth, Mode};
 use crate::key::Presented;
 use crate::limit;
 use crate::verify::{self, Digest, Proof, Recall};
+
+/// For a path whose lenient reading has another route.
+const TORN: &str = "Parameters, or spaces and dots at the end of a segment, may lead elsewhere.";
 
 /// What a look at the credential brought, before anything was waited for.
 enum Credential {
@@ -35,13 +43,14 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<(), Refusal> {
-        normalise_target(session)?;
-        self.find_route(session, ctx)?;
+        let target = normalise_target(session);
+        let is_preflight = self.find_route(session, ctx)?;
+        target?;
         let Some(route) = ctx.route.clone() else {
             return Err(Refusal::NoRoute);
         };
         check_header_size(session, self.settings.max_header_bytes)?;
-        if route.auth == Auth::Off || (route.cors_preflight && is_preflight(session)) {
+        if route.auth == Auth::Off || is_preflight {
             self.hide_unchecked(session, ctx);
             return check_announced_body(session, &route);
         }
@@ -67,42 +76,62 @@ impl Gateway {
         }
     }
 
-    fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+    /// Finds the route, and whether the request is a preflight that passes it without a key.
+    fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<bool, Refusal> {
         let request = session.req_header();
-        let host = match request.headers.get(header::HOST) {
-            Some(host) if !is_host(host.as_bytes()) => {
-                return Err(Refusal::BadRequest("The Host field does not name a host."));
-            }
-            Some(host) => host.to_str().ok(),
-            None if request.version == Version::HTTP_11 => {
-                return Err(Refusal::BadRequest("The Host field is missing."));
-            }
-            None => None,
-        };
-        let method = preflight_method(session).unwrap_or_else(|| request.method.clone());
+        let host = host_of(request);
         let raw = request.raw_path();
-        let found = match check_fragment(session).and_then(|()| target::read(raw)) {
-            Ok(target) => self
-                .routes
-                .find(host, &target, &method)
-                .map_err(|_| "Path parameters lead to another route than the path without them."),
-            Err(ambiguity) => Err(ambiguity.detail()),
+        let read = check_fragment(session).and_then(|()| target::read(raw));
+        let found = match (&host, &read) {
+            (Err(refusal), _) => Err(*refusal),
+            (_, Err(ambiguity)) => Err(Refusal::AmbiguousPath(ambiguity.detail())),
+            (Ok(host), Ok(target)) => self.find_for(session, *host, target),
         };
         match found {
-            Ok(route) => ctx.route = route.cloned(),
-            Err(detail) => {
+            Ok((route, is_preflight)) => {
+                ctx.route = route;
+                Ok(is_preflight)
+            }
+            Err(refusal) => {
                 if self.settings.mode == Mode::Shadow {
-                    // Nobody is refused: the path is taken as it stands.
+                    // Nobody is refused: the target is taken as it stands.
                     let text = String::from_utf8_lossy(raw);
-                    ctx.route = self
-                        .routes
-                        .find_path(host, target::split(&text).0, &method)
-                        .cloned();
+                    let path = target::split(&text).0;
+                    let path = if path.starts_with('/') { path } else { "/" };
+                    let host = host.unwrap_or_default();
+                    ctx.route = self.routes.find_path(host, path, &request.method).cloned();
                 }
-                return Err(Refusal::AmbiguousPath(detail));
+                Err(refusal)
             }
         }
-        Ok(())
+    }
+
+    /// A preflight request (Fetch standard, section 4.8) never carries a key, and goes where the
+    /// requests go that it asks about, if their route lets it pass. Otherwise it is an OPTIONS
+    /// request like any other.
+    fn find_for(
+        &self,
+        session: &Session,
+        host: Option<&str>,
+        target: &Target<'_>,
+    ) -> Result<(Option<Arc<Route>>, bool), Refusal> {
+        let find = |method: &Method| {
+            let found = self.routes.find(host, target, method);
+            found.map_err(|_| Refusal::AmbiguousPath(TORN))
+        };
+        if let Some(asked) = preflight_method(session)
+            && let Some(route) = find(&asked)?
+            && route.cors_preflight
+        {
+            return Ok((Some(route.clone()), true));
+        }
+        let method = &session.req_header().method;
+        if is_misspelt(method) {
+            return Err(Refusal::BadRequest(
+                "Methods are written in capital letters.",
+            ));
+        }
+        Ok((find(method)?.cloned(), false))
     }
 
     /// Finds the credential and recalls what is known about it. Waits for nothing.
@@ -229,17 +258,66 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
     let Some(origin) = target::origin_form(raw).map(<[u8]>::to_vec) else {
         return Err(Refusal::AmbiguousPath(target::Ambiguity::NotAPath.detail()));
     };
-    session
-        .req_header_mut()
-        .set_raw_path(&origin)
-        .map_err(|_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail()))
+    let malformed = |_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail());
+    let request = session.req_header_mut();
+    if let (Some(authority), false) = (
+        request.uri.authority().cloned(),
+        request.headers.contains_key(header::HOST),
+    ) {
+        request
+            .insert_header(header::HOST, authority.as_str())
+            .map_err(malformed)?;
+    }
+    request.set_raw_path(&origin).map_err(malformed)
 }
 
-/// Whether the Host field has the form of one (RFC 9110, section 7.2). A service might find a host
-/// in `user@host` or in `one, two` that has a route of its own, while the table finds none there.
-fn is_host(value: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b);
-    value.iter().all(plain)
+const STANDARD_METHODS: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::CONNECT,
+];
+
+/// The Host field, which HTTP/1.1 asks for.
+fn host_of(request: &RequestHeader) -> Result<Option<&str>, Refusal> {
+    match request.headers.get(header::HOST) {
+        Some(host) => match host.to_str() {
+            Ok(host) if is_host(host) => Ok(Some(host)),
+            _ => Err(Refusal::BadRequest("The Host field does not name a host.")),
+        },
+        None if request.version == Version::HTTP_11 => {
+            Err(Refusal::BadRequest("The Host field is missing."))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Whether `host` is a name of letters, digits, hyphens and underscores, or an address, with or
+/// without a port (RFC 9110, section 7.2). A service may be more lenient, and find a host of its
+/// own where the route table finds none.
+fn is_host(host: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        return address.parse::<Ipv6Addr>().is_ok()
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
+    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    is_port(port) && name.split('.').all(is_label)
 }
 
 /// Pingora takes a fragment off the target without a word; what came before that shows it.
@@ -280,17 +358,60 @@ fn check_announced_body(session: &Session, route: &Route) -> Result<(), Refusal>
     Ok(())
 }
 
-/// A CORS preflight request (Fetch standard, section 4.8): it never carries a key.
-fn is_preflight(session: &Session) -> bool {
-    preflight_method(session).is_some()
-}
-
-/// The method that a preflight request asks about: it goes where that method's requests go.
+/// The method that a preflight request asks about. One with a body is none.
 fn preflight_method(session: &Session) -> Option<Method> {
     let request = session.req_header();
-    if request.method != Method::OPTIONS || !request.headers.contains_key(header::ORIGIN) {
+    let headers = &request.headers;
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
+    if request.method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) || has_body {
         return None;
     }
-    let asked = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     Method::from_bytes(asked.as_bytes()).ok()
+}
+
+/// Whether `method` is a standard method but for its case. Some services don't mind the case, and
+/// would run what no route has looked at.
+fn is_misspelt(method: &Method) -> bool {
+    let is_lower = |b: u8| b.is_ascii_lowercase();
+    method.as_str().bytes().any(is_lower)
+        && Method::from_bytes(method.as_str().to_ascii_uppercase().as_bytes())
+            .is_ok_and(|upper| STANDARD_METHODS.contains(&upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_host() {
+        for host in [
+            "a",
+            "a.b",
+            "a.b.",
+            "a_b-c.d:80",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:443",
+            "a:",
+        ] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "", ".", "a..", "a..b", ".a", "user@a", "a,b", "a b", "a/b", "a%00", "a?", "a#",
+            "a\\b", "\"a\"", "a:b", "a]", "[a]", "[::1]x", "[::1", "ä",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn only_the_case_makes_a_method_misspelt() {
+        let is = |text: &str| is_misspelt(&Method::from_bytes(text.as_bytes()).unwrap());
+        assert!(is("get") && is("Post"));
+        assert!(!is("GET") && !is("PROPFIND") && !is("propfind") && !is("X"));
+    }
 }

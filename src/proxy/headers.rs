@@ -22,24 +22,16 @@ const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-r
 /// A request id that a trusted proxy may set has at most this many characters.
 const REQUEST_ID_LEN_MAX: usize = 128;
 
-/// Whether `name` is one of the fields by which the upstream knows who calls. Underscores count
-/// as hyphens: CGI, WSGI and their kin can't tell them apart.
+/// Whether `name` is one of the fields by which the upstream knows who calls. Whatever is neither
+/// letter nor digit counts as a hyphen: CGI, WSGI and their kin can't tell them apart.
 fn is_identity_field(name: &str) -> bool {
-    let is = |field: &str| {
-        name.len() == field.len()
-            && name
-                .bytes()
-                .zip(field.bytes())
-                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-    };
     let starts = |field: &str| {
-        name.len() > field.len()
-            && name
-                .bytes()
-                .zip(field.bytes())
-                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+        let folded = |b: u8| if b.is_ascii_alphanumeric() { b } else { b'-' };
+        name.len() >= field.len() && name.bytes().zip(field.bytes()).all(|(a, b)| folded(a) == b)
     };
-    name.starts_with('x') && (is("x-request-id") || starts("x-sidekey-"))
+    name.starts_with('x')
+        && (starts("x-sidekey-")
+            || (name.len() == X_REQUEST_ID.as_str().len() && starts("x-request-id")))
 }
 
 /// Takes away every identity field that the client sent.
@@ -209,6 +201,8 @@ mod tests {
                 ("x_sidekey_key_id", "b"),
                 ("X-SIDEKEY_Scopes", "c"),
                 ("X-Sidekey-Anything", "d"),
+                ("X-Sidekey-", "d"),
+                ("X.Sidekey.Scopes", "d"),
                 ("X_Request-ID", "e"),
                 ("X-Request-Id", "f"),
                 ("X-Request-Idx", "stays"),

@@ -195,7 +195,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let upstream = match &ctx.route {
@@ -205,7 +205,10 @@ impl ProxyHttp for Gateway {
         let Some(endpoint) = upstream.pick(&ctx.tried, self.clock.monotonic_us()) else {
             return Error::err_up(ErrorType::ConnectNoRoute);
         };
-        let peer = upstream.peer(&endpoint);
+        let mut peer = upstream.peer(&endpoint);
+        if session.is_upgrade_req() {
+            peer.options.read_timeout = Some(self.settings.upgrade_idle);
+        }
         ctx.endpoint = Some(endpoint);
         Ok(peer)
     }
@@ -216,6 +219,8 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        // A retry sends the body again from its start.
+        ctx.body_bytes = 0;
         headers::remove_identity(request);
         for &index in &ctx.hide {
             if let Some(source) = self.credentials.sources.get(index) {
@@ -226,6 +231,11 @@ impl ProxyHttp for Gateway {
             headers::insert_identity(request, &key.identity)?;
         }
         request.insert_header("X-Request-Id", ctx.request_id.clone())?;
+        if let (false, Some(endpoint)) = (request.headers.contains_key(header::HOST), &ctx.endpoint)
+        {
+            // HTTP/1.0 clients may leave it out, HTTP/1.1 services ask for it.
+            request.insert_header(header::HOST, endpoint.address().to_string())?;
+        }
         match ctx.peer {
             Some(peer) => headers::append_forwarded_for(request, peer),
             None => Ok(()),
@@ -262,6 +272,12 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
         {
             return Ok(());
+        }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !session.is_upgrade_req() {
+                return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+            }
+            session.set_read_timeout(Some(self.settings.upgrade_idle));
         }
         if session.req_header().version < Version::HTTP_11
             && response.remove_header(&header::TRANSFER_ENCODING).is_some()

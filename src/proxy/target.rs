@@ -52,8 +52,10 @@ impl Ambiguity {
 pub struct Target<'a> {
     /// Percent-decoded.
     pub path: Cow<'a, str>,
-    /// The path as a server reads it that drops `;parameters`; `None` where it is the same.
-    pub without_parameters: Option<String>,
+    /// The path as a lenient server reads it: without `;parameters`, without what follows a decoded
+    /// question mark or number sign, without spaces and dots at the end of a segment. `None` where
+    /// it is the same.
+    pub lenient: Option<String>,
 }
 
 /// The path and query of `raw` in origin-form, also where it came in absolute-form.
@@ -98,15 +100,13 @@ pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
         if name == "." || name == ".." {
             return Err(Ambiguity::DotSegment);
         }
-        if segment.is_empty() && segments.peek().is_some() {
+        // `/;/a` too is `//a` to who drops parameters.
+        if name.is_empty() && segments.peek().is_some() {
             return Err(Ambiguity::EmptySegment);
         }
     }
-    let without_parameters = path.contains(';').then(|| drop_parameters(&path));
-    Ok(Target {
-        path,
-        without_parameters,
-    })
+    let lenient = read_leniently(&path);
+    Ok(Target { path, lenient })
 }
 
 /// However often a path was encoded, a log's reader could undo it.
@@ -129,12 +129,18 @@ pub fn without_keys(path: &str) -> String {
     }
 }
 
-fn drop_parameters(path: &str) -> String {
-    let names: Vec<&str> = path
-        .split('/')
-        .map(|segment| segment.split(';').next().unwrap_or(segment))
-        .collect();
-    names.join("/")
+fn read_leniently(path: &str) -> Option<String> {
+    let cut = path.split(['?', '#']).next().unwrap_or(path);
+    let is_plain = |segment: &str| !segment.contains(';') && !segment.ends_with(['.', ' ']);
+    if cut.len() == path.len() && path.split('/').all(is_plain) {
+        return None;
+    }
+    let name = |segment: &'_ str| {
+        let name = segment.split(';').next().unwrap_or(segment);
+        name.trim_end_matches(['.', ' ']).to_owned()
+    };
+    let names: Vec<String> = cut.split('/').map(name).collect();
+    Some(names.join("/"))
 }
 
 fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
@@ -156,8 +162,9 @@ fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
     }
     // A server that decodes twice would see another path. Its second escape may itself be written
     // with escapes, so what counts is the decoded form.
-    let telling = |escape: &[u8]| escape[0] == b'%' && is_telling(escape[1], escape[2]);
-    if decoded.windows(3).any(telling) {
+    let is_escape =
+        |three: &[u8]| three[0] == b'%' && hex_pair(Some(three[1]), Some(three[2])).is_some();
+    if decoded.windows(3).any(is_escape) {
         return Err(Ambiguity::EncodedDelimiter);
     }
     String::from_utf8(decoded)
@@ -168,13 +175,6 @@ fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
 fn hex_pair(high: Option<u8>, low: Option<u8>) -> Option<u8> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
-}
-
-/// Whether the two digits behind an encoded percent sign would decode to something that changes
-/// how the path is read.
-fn is_telling(high: u8, low: u8) -> bool {
-    hex_pair(Some(high), Some(low))
-        .is_some_and(|value| matches!(value, b'.' | b'/' | b'\\' | b'%' | b';' | 0..=0x1f | 0x7f))
 }
 
 #[cfg(test)]
@@ -195,11 +195,21 @@ mod tests {
             ("/100%25", "/100%"),
             ("/a%20b", "/a b"),
             ("/a?b?c", "/a"),
+            ("/a/;jsessionid=1", "/a/;jsessionid=1"),
         ] {
             assert_eq!(read(raw.as_bytes()).unwrap().path, path, "{raw}");
         }
-        let target = read(b"/admin;v=1/x;y").unwrap();
-        assert_eq!(target.without_parameters.as_deref(), Some("/admin/x"));
+        for (raw, lenient) in [
+            ("/admin;v=1/x;y", "/admin/x"),
+            ("/admin%3fx/y", "/admin"),
+            ("/admin%23x", "/admin"),
+            ("/admin./x", "/admin/x"),
+            ("/admin%20/x", "/admin/x"),
+        ] {
+            let target = read(raw.as_bytes()).unwrap();
+            assert_eq!(target.lenient.as_deref(), Some(lenient), "{raw}");
+        }
+        assert_eq!(read(b"/a.b/c").unwrap().lenient, None);
     }
 
     #[test]
@@ -226,6 +236,10 @@ mod tests {
             (b"/a\\b", Backslash),
             (b"/a//b", EmptySegment),
             (b"//a", EmptySegment),
+            (b"/;/a", EmptySegment),
+            (b"/;x=1/a", EmptySegment),
+            (b"/%3b/a", EmptySegment),
+            (b"/%2561", EncodedDelimiter),
             (b"/a%", BadEscape),
             (b"/a%2", BadEscape),
             (b"/a%zz", BadEscape),

@@ -23,6 +23,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One address of one server.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// Which of the upstream's servers it is an address of.
+    server: usize,
     address: SocketAddr,
     tls: bool,
     /// The name that a TLS certificate must be for.
@@ -92,7 +94,7 @@ impl Upstream {
     pub async fn resolve(&self, echo: Option<SocketAddr>) {
         let known = self.endpoints.load_full();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
-        for server in &self.servers {
+        for (index, server) in self.servers.iter().enumerate() {
             let (host, tls, addresses) = match server {
                 Server::Echo => ("localhost", false, echo.into_iter().collect()),
                 Server::Host { host, port, tls } => {
@@ -100,9 +102,7 @@ impl Upstream {
                 }
             };
             let server_name = if tls { host.to_owned() } else { String::new() };
-            let is_known = |endpoint: &&Arc<Endpoint>| {
-                endpoint.server_name == server_name && endpoint.tls == tls
-            };
+            let is_known = |endpoint: &&Arc<Endpoint>| endpoint.server == index;
             if addresses.is_empty() {
                 tracing::warn!(upstream = %self.name, server = %host, "the name of a server can't be resolved");
                 endpoints.extend(known.iter().filter(is_known).cloned());
@@ -116,6 +116,7 @@ impl Upstream {
                 endpoints.push(same.cloned().unwrap_or_else(|| {
                     let server_name = server_name.clone();
                     Arc::new(Endpoint {
+                        server: index,
                         address,
                         tls,
                         server_name,
@@ -231,6 +232,22 @@ mod tests {
             )),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stops_resolving_keeps_its_own_addresses() {
+        let mut upstream = upstream(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).await;
+        for server in &mut upstream.servers[1..] {
+            *server = Server::Host {
+                host: "no-such-host.invalid".into(),
+                port: 1,
+                tls: false,
+            };
+        }
+        for _ in 0..3 {
+            upstream.resolve(None).await;
+            assert_eq!(upstream.endpoint_count(), 3);
+        }
     }
 
     #[tokio::test]
