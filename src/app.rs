@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::services::Service;
-use pingora_proxy::http_proxy_service;
+use pingora_core::services::Service as _;
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use crate::config::settings::{LimitSettings, RouteSettings};
 use crate::key::record::ROTATION_DAYS_DEFAULT;
 use crate::key::{Catalogue, Environment};
 use crate::limit::{AddressLimiter, LimitFields};
+use crate::proxy::connection::Connections;
 use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, echo, respond};
@@ -61,6 +63,7 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> AppErro
 /// Runs until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
+    raise_open_files();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = runtime("proxy", settings.proxy.threads)?;
     let listeners = bind(&settings)?;
@@ -97,6 +100,16 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     proxy.shutdown_background();
     control.shutdown_background();
     result
+}
+
+/// Lets the process open as many files as it may: each connection is one.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 fn runtime(name: &'static str, threads: usize) -> Result<Runtime, AppError> {
@@ -226,7 +239,13 @@ impl App {
             upstream_keepalive_pool_size: UPSTREAM_POOL_SIZE,
             ..ServerConf::default()
         });
-        let mut service = http_proxy_service(&conf, gateway);
+        let connections = Connections {
+            max: gateway.settings.max_connections,
+            header_timeout: gateway.settings.header_timeout,
+            metrics: self.metrics.clone(),
+            app: Arc::new(http_proxy(&conf, gateway)),
+        };
+        let mut service = Service::new("proxy".to_owned(), connections);
         // Pingora takes over sockets that listen already by the address that it would have bound.
         let mut sockets = Fds::new();
         for (address, listener) in listeners {

@@ -178,6 +178,13 @@ impl Checker<'_> {
             1,
             SECONDS_MAX,
         );
+        self.number("proxy.max_connections", raw.max_connections, 1, 10_000_000);
+        self.number(
+            "proxy.header_timeout_seconds",
+            raw.header_timeout_seconds,
+            1,
+            SECONDS_MAX,
+        );
         self.number(
             "proxy.upgrade_idle_seconds",
             raw.upgrade_idle_seconds,
@@ -205,6 +212,8 @@ impl Checker<'_> {
             keepalive: Duration::from_secs(raw.keepalive_seconds),
             client_timeout: Duration::from_secs(raw.client_timeout_seconds),
             upgrade_idle: Duration::from_secs(raw.upgrade_idle_seconds),
+            header_timeout: Duration::from_secs(raw.header_timeout_seconds),
+            max_connections: raw.max_connections,
             max_header_bytes: raw.max_header_bytes,
             max_body_bytes: raw.max_body_bytes,
             shutdown: Duration::from_secs(raw.shutdown_seconds),

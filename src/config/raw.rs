@@ -43,6 +43,10 @@ pub struct Proxy {
     pub threads: usize,
     /// How long an idle client connection is kept.
     pub keepalive_seconds: u64,
+    /// Client connections that may be open; more are closed at once.
+    pub max_connections: usize,
+    /// How long a request's header may take, from its first byte to its last.
+    pub header_timeout_seconds: u64,
     /// How long one read from or write to a client may take.
     pub client_timeout_seconds: u64,
     /// How long an upgraded connection (WebSocket) may be silent.
@@ -63,6 +67,8 @@ impl Default for Proxy {
             trusted_proxies: OneOrMany::default(),
             threads: 0,
             keepalive_seconds: 60,
+            max_connections: 10_000,
+            header_timeout_seconds: 30,
             client_timeout_seconds: 60,
             upgrade_idle_seconds: 3600,
             max_header_bytes: 64 << 10,

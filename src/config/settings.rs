@@ -45,6 +45,8 @@ pub struct ProxySettings {
     pub keepalive: Duration,
     pub client_timeout: Duration,
     pub upgrade_idle: Duration,
+    pub header_timeout: Duration,
+    pub max_connections: usize,
     pub max_header_bytes: usize,
     pub max_body_bytes: u64,
     pub shutdown: Duration,

@@ -11,6 +11,7 @@
 
 pub mod admit;
 pub mod client;
+pub mod connection;
 pub mod credential;
 pub mod decide;
 pub mod echo;
@@ -41,6 +42,7 @@ use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
 use crate::verify::{KeyView, Verifier};
+use connection::ClientStream;
 use decide::Refusal;
 use respond::{Answer, Challenges, Circumstances};
 use route::{Route, RouteTable};
@@ -156,6 +158,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        ClientStream::await_header(session.stream(), false);
         let timeout = Some(self.settings.client_timeout);
         session.set_read_timeout(timeout);
         session.set_write_timeout(timeout);
@@ -339,6 +342,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        ClientStream::await_header(session.stream(), true);
         let outcome = match (ctx.refusal, error) {
             (Some(refusal), _) => refusal.outcome(),
             (None, Some(_)) => Outcome::ClientFailed,

@@ -112,6 +112,8 @@ pub struct Metrics {
     shadow_refusals: IntCounterVec,
     duration: HistogramVec,
     pub in_flight: IntGauge,
+    pub connections: IntGauge,
+    pub connections_refused: IntCounter,
     pub proof_hits: IntCounter,
     pub proof_misses: IntCounter,
     pub proof_negative_hits: IntCounter,
@@ -171,6 +173,16 @@ impl Metrics {
                 r,
                 "sidekey_requests_in_flight",
                 "Requests that are being handled now.",
+            )?,
+            connections: gauge(
+                r,
+                "sidekey_connections",
+                "Client connections that are open.",
+            )?,
+            connections_refused: counter(
+                r,
+                "sidekey_connections_refused_total",
+                "Client connections closed at once because proxy.max_connections were open.",
             )?,
             proof_hits: counter(
                 r,

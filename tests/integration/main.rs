@@ -13,6 +13,7 @@ mod bytes;
 mod capacity;
 mod cases;
 mod commands;
+mod connections;
 mod contract;
 mod credentials;
 mod docs;
