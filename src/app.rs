@@ -68,7 +68,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let proxy = runtime("proxy", settings.proxy.threads)?;
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
-    let mut app = control.block_on(App::build(settings, log))?;
+    let (app, gateway) = control.block_on(App::build(settings, log))?;
     let (stop, stopping) = watch::channel(false);
     let proxy_address = listeners
         .proxy
@@ -77,7 +77,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         .collect::<Vec<_>>()
         .join(",");
     let admin_address = listeners.admin.0;
-    let served = app.serve_proxy(&proxy, listeners.proxy, stopping.clone());
+    app.serve_proxy(gateway, &proxy, listeners.proxy, stopping.clone())?;
     let metrics = app.metrics.clone();
     let result = control.block_on(async {
         let admin = app.serve_admin(listeners.admin.1, stopping)?;
@@ -91,7 +91,6 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         drain(&metrics, shutdown_after).await;
-        drop(served);
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
         app.close().await;
         tracing::info!("stopped");
@@ -153,17 +152,15 @@ fn bind(settings: &Settings) -> Result<Listening, AppError> {
 
 /// Everything that was built.
 struct App {
-    gateway: Option<Gateway>,
     admin: Arc<AdminState>,
     verifier: Arc<Verifier>,
     metrics: Arc<Metrics>,
     store: SqlStore,
-    threads: usize,
     log: LogGuard,
 }
 
 impl App {
-    async fn build(settings: Settings, log: LogGuard) -> Result<Self, AppError> {
+    async fn build(settings: Settings, log: LogGuard) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
         let store = SqlStore::open(&settings.store.url)
@@ -213,29 +210,27 @@ impl App {
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
-        let threads = settings.proxy.threads;
         let gateway = build_gateway(settings, verifier.clone(), clock, metrics.clone()).await?;
-        Ok(App {
-            gateway: Some(gateway),
+        let app = App {
             admin,
             verifier,
             metrics,
             store,
-            threads,
             log,
-        })
+        };
+        Ok((app, gateway))
     }
 
     /// Starts the proxy on its own threads.
     fn serve_proxy(
-        &mut self,
+        &self,
+        gateway: Gateway,
         runtime: &Runtime,
         listeners: Vec<(SocketAddr, TcpListener)>,
         stopping: watch::Receiver<bool>,
-    ) -> Option<tokio::task::JoinHandle<()>> {
-        let gateway = self.gateway.take()?;
+    ) -> Result<(), AppError> {
         let conf = Arc::new(ServerConf {
-            threads: self.threads,
+            threads: gateway.settings.threads,
             upstream_keepalive_pool_size: UPSTREAM_POOL_SIZE,
             ..ServerConf::default()
         });
@@ -243,7 +238,7 @@ impl App {
             max: gateway.settings.max_connections,
             header_timeout: gateway.settings.header_timeout,
             metrics: self.metrics.clone(),
-            app: Arc::new(http_proxy(&conf, gateway)),
+            app: Arc::new(set_up(|| http_proxy(&conf, gateway))?),
         };
         let mut service = Service::new("proxy".to_owned(), connections);
         // Pingora takes over sockets that listen already by the address that it would have bound.
@@ -253,7 +248,8 @@ impl App {
             sockets.add(address.to_string(), listener.into_raw_fd());
         }
         let sockets = Arc::new(parking_lot::Mutex::new(sockets));
-        Some(runtime.spawn(async move { service.start_service(Some(sockets), stopping, 1).await }))
+        runtime.spawn(async move { service.start_service(Some(sockets), stopping, 1).await });
+        Ok(())
     }
 
     /// Starts the admin port and housekeeping.
@@ -297,6 +293,19 @@ impl App {
     async fn close(&self) {
         self.store.close().await;
     }
+}
+
+/// Runs `build`, in which Pingora panics where no certificate authorities can be read, even where
+/// no service is behind TLS.
+fn set_up<T>(build: impl FnOnce() -> T) -> Result<T, AppError> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
+    std::panic::set_hook(hook);
+    built.map_err(|_| {
+        let detail = "the certificate authorities can't be read; install ca-certificates, or check SSL_CERT_FILE";
+        AppError(detail.to_owned())
+    })
 }
 
 fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {

@@ -81,8 +81,8 @@ fn run() -> Result<(), String> {
 
 fn run_case(bench: &Bench, case: Case, report: &mut Report) -> Result<(), String> {
     match case {
-        Case::Noise => warm::run_bare_against_bare(bench, case, false).map(drop),
-        Case::Lean => warm::run_bare_against_bare(bench, case, true).map(drop),
+        Case::Noise => warm::run_bare_against_bare(bench, case, false, report),
+        Case::Lean => warm::run_bare_against_bare(bench, case, true, report),
         Case::Warm => warm::run(bench, report),
         Case::Forged => forged::run(bench, report),
         Case::Cold => cold::run(bench, report),

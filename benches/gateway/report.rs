@@ -10,6 +10,8 @@ pub struct Target {
 enum Outcome {
     Met(String),
     Missed(String),
+    /// A figure without a limit.
+    Note(String),
     /// No figure, and why. A void target is never a met one.
     Void(String),
 }
@@ -44,6 +46,12 @@ impl Report {
         self.push(what, "holds".to_owned(), outcome);
     }
 
+    /// A figure that says how far the others can be trusted.
+    pub fn note(&mut self, what: &str, figure: f64, unit: &str) {
+        let text = format!("{figure:.3}{unit}");
+        self.push(what, "-".to_owned(), Outcome::Note(text));
+    }
+
     /// A case that could not be measured.
     pub fn void(&mut self, what: &str, why: &str) {
         self.push(what, "-".to_owned(), Outcome::Void(why.to_owned()));
@@ -65,6 +73,7 @@ impl Report {
             let (figure, verdict) = match &target.outcome {
                 Outcome::Met(figure) => (figure.as_str(), "met"),
                 Outcome::Missed(figure) => (figure.as_str(), "MISSED"),
+                Outcome::Note(figure) => (figure.as_str(), ""),
                 Outcome::Void(_) => ("-", "VOID"),
             };
             println!(

@@ -2,7 +2,7 @@
 //! key, two scopes, two buckets, all header fields, metrics). Both get the same request. And the
 //! same comparison of the bare proxy with itself, whose ratio is this machine's noise.
 
-use super::compare::{Ratios, Side, compare};
+use super::compare::{Side, compare};
 use super::{BCRYPT_COST, Bench, PROXY_THREADS};
 use crate::report::Report;
 use crate::settings::Case;
@@ -14,7 +14,12 @@ const RATIO_MAX: f64 = 1.10;
 const NO_KEY: &str = "sk_live_000000000000_000000000000000000000000000000000000000000000000000000";
 
 /// The bare proxy against the bare proxy, or against one without Pingora's default modules.
-pub fn run_bare_against_bare(bench: &Bench, case: Case, lean: bool) -> Result<Ratios, String> {
+pub fn run_bare_against_bare(
+    bench: &Bench,
+    case: Case,
+    lean: bool,
+    report: &mut Report,
+) -> Result<(), String> {
     let folder = bench.folder_for(case)?;
     let (first, first_address) = bench.start_bare(false, folder.path())?;
     let (second, second_address) = bench.start_bare(lean, folder.path())?;
@@ -30,7 +35,15 @@ pub fn run_bare_against_bare(bench: &Bench, case: Case, lean: bool) -> Result<Ra
             address: second_address,
         },
     ];
-    compare(bench, sides, NO_KEY)
+    let ratios = compare(bench, sides, NO_KEY)?;
+    let mut note = |what, ratio| report.note(&format!("{}: {what}", case.name()), ratio, "x");
+    note("CPU time per request, second by first", ratios.cpu);
+    note(
+        "median latency at full load, second by first",
+        ratios.median,
+    );
+    note("median latency of a lone caller", ratios.serial_median);
+    Ok(())
 }
 
 /// The bare proxy against Sidekey.
