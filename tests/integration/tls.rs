@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use reqwest::Method;
 
 use crate::harness::eventually;
+use crate::harness::run::run;
 use crate::harness::sidekey::{Sidekey, config};
 use crate::harness::upstream::nobody;
 
@@ -111,19 +112,17 @@ fn without_certificate_authorities_the_start_fails_with_a_sentence() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sidekey.toml");
     std::fs::write(&file, config("127.0.0.1:9".parse().unwrap(), "")).unwrap();
-    let output = Command::new(crate::harness::sidekey::program())
-        .args(["serve", "--config"])
-        .arg(&file)
-        .current_dir(directory.path())
-        .env("SSL_CERT_FILE", "/nonexistent")
-        .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
-        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        text.contains("SSL_CERT_FILE") && !text.contains("panicked"),
-        "{text}"
+    let ended = run(
+        directory.path(),
+        &["serve", "--config", "sidekey.toml"],
+        &[
+            ("SSL_CERT_FILE", "/nonexistent"),
+            ("SSL_CERT_DIR", "/nonexistent"),
+            ("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0"),
+            ("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0"),
+        ],
     );
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("SSL_CERT_FILE"), "{ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
 }
