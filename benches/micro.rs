@@ -123,8 +123,8 @@ fn warm_verification(bencher: divan::Bencher) {
             unreachable!("proven")
         };
         let view = proof.key.view_full();
-        view.record.authority(proof.generation, clock.now()).is_ok()
-            && view.granted.contains_all(&required)
+        view.authority.check(proof.generation, clock.now()).is_ok()
+            && view.grants.granted.contains_all(&required)
     });
 }
 

@@ -344,7 +344,7 @@ async fn build_gateway(
     Ok(Gateway {
         routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
         challenges: respond::Challenges::new(&settings.credentials),
-        anonymous_fields: LimitFields::new(&settings.limits.anonymous).map(Arc::new),
+        anonymous_fields: LimitFields::new(&settings.limits.anonymous),
         no_route: metrics.route(crate::proxy::NO_ROUTE),
         settings: settings.proxy,
         credentials: settings.credentials,

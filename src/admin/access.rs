@@ -76,19 +76,18 @@ impl Caller {
     /// Asks the key's live record for `permission`, which `sidekey:admin` includes.
     pub fn authorize(&self, state: &AdminState, permission: Permission) -> Result<Actor, ApiError> {
         let view = self.proof.key.view_full();
-        let record = &view.record;
-        record
-            .admits(self.proof.generation, self.client, state.clock.now())
+        view.admits(self.proof.generation, self.client, state.clock.now())
             .map_err(|denial| denied(state, denial))?;
-        if permission == Permission::KeysWrite && self.proof.generation != record.generation {
+        if permission == Permission::KeysWrite && self.proof.generation != view.authority.generation
+        {
             // In its grace period an old secret still reads, but whoever holds it can't use it to
             // take the key over.
             return Err(denied(state, Denial::Superseded));
         }
         let actor = Actor {
-            key_id: record.id,
-            tenant_id: record.tenant_id.clone(),
-            scopes: record.scopes.clone(),
+            key_id: view.id,
+            tenant_id: view.tenant.id.clone(),
+            scopes: view.grants.patterns.clone(),
         };
         if actor.is_admin() || actor.holds(permission) {
             Ok(actor)

@@ -9,5 +9,5 @@ pub mod scope;
 
 pub use format::{Environment, KeyId, MintKey, MintKeys, Prefix, Presented};
 pub use policy::Policy;
-pub use record::{Denial, Generation, KeyRecord, Status, TenantId};
+pub use record::{Authority, Denial, Generation, KeyRecord, Status, TenantId};
 pub use scope::{Catalogue, Scope, ScopePattern, ScopeSet};

@@ -17,7 +17,7 @@ pub const POLICIES_MAX: usize = 8;
 /// A bucket that holds `burst` tokens and gains `quota` tokens per `window_seconds`, evenly.
 ///
 /// The names are those of draft-ietf-httpapi-ratelimit-headers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     pub name: String,

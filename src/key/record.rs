@@ -1,7 +1,6 @@
 //! The live record of a key: everything that decides whether it may act now.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -181,7 +180,16 @@ pub struct KeyRecord {
     pub revision: i64,
 }
 
-impl KeyRecord {
+/// The part of a record that decides whether the key may act now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority {
+    pub standing: Standing,
+    pub expires_at: Option<Timestamp>,
+    pub generation: Generation,
+    pub previous: Option<PreviousSecret>,
+}
+
+impl Authority {
     /// What the key is at `now`. What is graver wins.
     pub fn status(&self, now: Timestamp) -> Status {
         match self.standing {
@@ -193,7 +201,7 @@ impl KeyRecord {
     }
 
     /// Whether a caller that has proven the secret of `generation` may act at `now`.
-    pub fn authority(&self, generation: Generation, now: Timestamp) -> Result<(), Denial> {
+    pub fn check(&self, generation: Generation, now: Timestamp) -> Result<(), Denial> {
         let status = self.status(now);
         if status == Status::Revoked {
             return Err(Denial::Revoked);
@@ -209,29 +217,29 @@ impl KeyRecord {
         }
     }
 
-    /// [`KeyRecord::authority`], and whether the key may be used from `client`. In this order, so
-    /// that only the owner of a right secret learns anything about the key.
-    pub fn admits(
-        &self,
-        generation: Generation,
-        client: IpAddr,
-        now: Timestamp,
-    ) -> Result<(), Denial> {
-        self.authority(generation, now)?;
-        let allowed = &self.allowed_ips;
-        if allowed.is_empty() || allowed.iter().any(|net| net.contains(&client)) {
-            Ok(())
-        } else {
-            Err(Denial::Address)
-        }
-    }
-
     /// Whether the secret of `generation` is the key's current one, or in its grace period.
     pub fn accepts(&self, generation: Generation, now: Timestamp) -> bool {
         generation == self.generation
             || self
                 .previous
                 .is_some_and(|old| old.generation == generation && now < old.valid_until)
+    }
+}
+
+impl KeyRecord {
+    /// What decides whether the key may act.
+    pub fn authority(&self) -> Authority {
+        Authority {
+            standing: self.standing,
+            expires_at: self.expires_at,
+            generation: self.generation,
+            previous: self.previous,
+        }
+    }
+
+    /// What the key is at `now`.
+    pub fn status(&self, now: Timestamp) -> Status {
+        self.authority().status(now)
     }
 
     /// When the owner should have replaced the secret.
@@ -287,14 +295,26 @@ pub(crate) mod tests {
     fn authority_follows_status_and_generation() {
         let now = Timestamp::from_millis(5000);
         let mut key = record();
-        assert_eq!(key.authority(Generation(1), now), Ok(()));
-        assert_eq!(key.authority(Generation(2), now), Err(Denial::Superseded));
+        assert_eq!(key.authority().check(Generation(1), now), Ok(()));
+        assert_eq!(
+            key.authority().check(Generation(2), now),
+            Err(Denial::Superseded)
+        );
         key.standing = Standing::Disabled;
-        assert_eq!(key.authority(Generation(1), now), Err(Denial::Disabled));
+        assert_eq!(
+            key.authority().check(Generation(1), now),
+            Err(Denial::Disabled)
+        );
         // Whoever holds an old secret learns nothing about the key.
-        assert_eq!(key.authority(Generation(0), now), Err(Denial::Superseded));
+        assert_eq!(
+            key.authority().check(Generation(0), now),
+            Err(Denial::Superseded)
+        );
         key.standing = Standing::Revoked;
-        assert_eq!(key.authority(Generation(1), now), Err(Denial::Revoked));
+        assert_eq!(
+            key.authority().check(Generation(1), now),
+            Err(Denial::Revoked)
+        );
     }
 
     #[test]
@@ -306,15 +326,18 @@ pub(crate) mod tests {
             valid_until: Timestamp::from_millis(5000),
         });
         assert_eq!(
-            key.authority(Generation(1), Timestamp::from_millis(4999)),
+            key.authority()
+                .check(Generation(1), Timestamp::from_millis(4999)),
             Ok(())
         );
         assert_eq!(
-            key.authority(Generation(1), Timestamp::from_millis(5000)),
+            key.authority()
+                .check(Generation(1), Timestamp::from_millis(5000)),
             Err(Denial::Superseded)
         );
         assert_eq!(
-            key.authority(Generation(2), Timestamp::from_millis(5000)),
+            key.authority()
+                .check(Generation(2), Timestamp::from_millis(5000)),
             Ok(())
         );
     }

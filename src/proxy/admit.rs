@@ -200,7 +200,7 @@ impl Gateway {
             Err(_) => limit::peek_all(&view.buckets, route.cost, now_us),
         };
         let allowed = decision.allowed;
-        ctx.limits = view.limit_fields.clone().map(|fields| (fields, decision));
+        ctx.limits = Some(decision);
         ctx.key = Some(view);
         decided?;
         if allowed {
@@ -220,10 +220,7 @@ impl Gateway {
         let buckets = self.anonymous.buckets(ctx.client, ctx.started_us);
         let decision = limit::take_all(&buckets, route.cost, ctx.started_us);
         let allowed = decision.allowed;
-        ctx.limits = self
-            .anonymous_fields
-            .clone()
-            .map(|fields| (fields, decision));
+        ctx.limits = Some(decision);
         if allowed {
             Ok(())
         } else {

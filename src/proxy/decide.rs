@@ -90,15 +90,14 @@ pub fn decide(
     client: IpAddr,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    view.record
-        .admits(generation, client, now)
+    view.admits(generation, client, now)
         .map_err(|denial| match denial {
             Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
             Denial::Disabled => Refusal::DisabledKey,
             Denial::Expired => Refusal::ExpiredKey,
             Denial::Address => Refusal::AddressNotAllowed,
         })?;
-    if !view.granted.contains_all(&route.required) {
+    if !view.grants.granted.contains_all(&route.required) {
         return Err(Refusal::InsufficientScope);
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::credential::{cookies_without, query_without};
 use crate::clock::Timestamp;
 use crate::config::settings::{LimitSettings, Source};
 use crate::limit::{LimitFields, Reading};
-use crate::verify::live::Identity;
+use crate::verify::KeyView;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -48,10 +48,10 @@ pub fn remove_identity(request: &mut RequestHeader) {
 }
 
 /// Says who calls.
-pub fn insert_identity(request: &mut RequestHeader, identity: &Identity) -> Result<()> {
-    request.insert_header("X-Sidekey-Key-Id", identity.key_id.clone())?;
-    request.insert_header("X-Sidekey-Tenant-Id", identity.tenant_id.clone())?;
-    request.insert_header("X-Sidekey-Scopes", identity.scopes.clone())
+pub fn insert_identity(request: &mut RequestHeader, key: &KeyView) -> Result<()> {
+    request.insert_header("X-Sidekey-Key-Id", key.id_field.clone())?;
+    request.insert_header("X-Sidekey-Tenant-Id", key.tenant.field.clone())?;
+    request.insert_header("X-Sidekey-Scopes", key.grants.field.clone())
 }
 
 /// The request id that a proxy in front has set, if it has the form of one.

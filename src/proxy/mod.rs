@@ -60,7 +60,7 @@ pub struct Gateway {
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
     pub anonymous: AddressLimiter,
-    pub anonymous_fields: Option<Arc<LimitFields>>,
+    pub anonymous_fields: Option<LimitFields>,
     pub failed_auth: AddressLimiter,
     pub challenges: Challenges,
     pub clock: SharedClock,
@@ -93,7 +93,8 @@ pub struct Context {
     route: Option<Arc<Route>>,
     /// The record that the request was decided on.
     key: Option<Arc<KeyView>>,
-    limits: Option<(Arc<LimitFields>, Decision)>,
+    /// What the buckets said: the key's, or those of an anonymous caller.
+    limits: Option<Decision>,
     /// Which of the credential sources are to be hidden.
     hide: SmallVec<[usize; 2]>,
     /// Why the request is refused, or failed.
@@ -109,12 +110,6 @@ pub struct Context {
 impl Context {
     fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
-    }
-
-    fn limits(&self) -> Option<(&LimitFields, &Decision)> {
-        self.limits
-            .as_ref()
-            .map(|(fields, decision)| (&**fields, decision))
     }
 }
 
@@ -231,7 +226,7 @@ impl ProxyHttp for Gateway {
             }
         }
         if let Some(key) = &ctx.key {
-            headers::insert_identity(request, &key.identity)?;
+            headers::insert_identity(request, key)?;
         }
         request.insert_header("X-Request-Id", ctx.request_id.clone())?;
         if let (false, Some(endpoint)) = (request.headers.contains_key(header::HOST), &ctx.endpoint)
@@ -393,9 +388,18 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
+    /// What the caller may know of its limits; `None` where it has none.
+    fn limits_of<'a>(&'a self, ctx: &'a Context) -> Option<(&'a LimitFields, &'a Decision)> {
+        let fields = match &ctx.key {
+            Some(key) => key.plan.fields.as_ref(),
+            None => self.anonymous_fields.as_ref(),
+        };
+        Some((fields?, ctx.limits.as_ref()?))
+    }
+
     /// The fields that every answer carries, whoever gave it.
     fn insert_common(&self, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-        if let Some((fields, decision)) = ctx.limits() {
+        if let Some((fields, decision)) = self.limits_of(ctx) {
             let now = self.clock.now();
             headers::insert_limits(response, &self.limits, fields, &decision.readings, now)?;
         }
@@ -415,7 +419,7 @@ impl Gateway {
         ctx.refusal = Some(refusal);
         let about = Circumstances {
             route: ctx.route.as_deref(),
-            limits: ctx.limits(),
+            limits: self.limits_of(ctx),
             request_id: ctx.request_id(),
         };
         let answer: Answer = respond::answer(refusal, &self.challenges, &about);
@@ -478,7 +482,7 @@ fn write_access_line(
         .map_or(0, |response| response.status.as_u16());
     let path = String::from_utf8_lossy(request.raw_path()).into_owned();
     let path = target::without_keys(target::split(&path).0);
-    let key = ctx.key.as_ref().map(|view| &view.record);
+    let key = ctx.key.as_deref();
     tracing::info!(
         target: "sidekey::access",
         request_id = ctx.request_id(),
@@ -490,8 +494,8 @@ fn write_access_line(
         path,
         client = %ctx.client,
         route = ctx.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
-        key_id = key.map(|record| record.id.as_str().to_owned()),
-        tenant_id = key.map(|record| record.tenant_id.as_str().to_owned()),
+        key_id = key.map(|view| view.id.as_str().to_owned()),
+        tenant_id = key.map(|view| view.tenant.id.as_str().to_owned()),
         upstream = ctx.endpoint.as_ref().map(|endpoint| endpoint.address().to_string()),
         error = error.map(describe),
         duration_ms = took_us as f64 / 1000.0,

@@ -1,18 +1,16 @@
-//! Live keys: one object for each key in use. It holds the current record (swapped as a whole
-//! when it changes), the key's token buckets, and everything that can be computed from the record
-//! once, so that a warm request only follows pointers.
+//! Live keys: one object for each key in use. It holds a view of the current record, which is
+//! swapped as a whole when the record changes, so that a warm request only follows pointers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use parking_lot::Mutex;
 
+use super::view::{KeyView, ViewBuilder};
 use crate::clock::SharedClock;
-use crate::key::{Catalogue, KeyId, KeyRecord, Policy, ScopeSet};
-use crate::limit::{Bucket, Buckets, LimitFields};
+use crate::key::{KeyId, KeyRecord};
 
 /// The registry's locks; each guards its share of the keys.
 const SHARDS: usize = 64;
@@ -40,104 +38,14 @@ impl LiveKey {
     }
 }
 
-/// A record, and what follows from it.
-#[derive(Debug)]
-pub struct KeyView {
-    pub record: KeyRecord,
-    /// What the key's grants cover in the catalogue.
-    pub granted: ScopeSet,
-    /// In the order of its policies.
-    pub buckets: Buckets,
-    /// `None` where the key has no limit.
-    pub limit_fields: Option<Arc<LimitFields>>,
-    pub identity: Identity,
-}
-
-/// The identity fields that the upstream sees.
-#[derive(Debug)]
-pub struct Identity {
-    pub key_id: HeaderValue,
-    pub tenant_id: HeaderValue,
-    /// Scopes, separated by spaces as in RFC 6749.
-    pub scopes: HeaderValue,
-}
-
-impl Identity {
-    fn new(record: &KeyRecord) -> Self {
-        // All three are plain ASCII by their types.
-        let value =
-            |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
-        let scopes: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
-        Identity {
-            key_id: value(record.id.as_str()),
-            tenant_id: value(record.tenant_id.as_str()),
-            scopes: value(&scopes.join(" ")),
-        }
-    }
-}
-
-/// Makes views of records.
-pub struct ViewBuilder {
-    catalogue: Catalogue,
-    default_policies: Vec<Arc<Policy>>,
-    default_fields: Option<Arc<LimitFields>>,
-}
-
-impl ViewBuilder {
-    pub fn new(catalogue: Catalogue, default_policies: Vec<Arc<Policy>>) -> Self {
-        let default_fields = LimitFields::new(&default_policies).map(Arc::new);
-        ViewBuilder {
-            catalogue,
-            default_policies,
-            default_fields,
-        }
-    }
-
-    fn build(&self, record: KeyRecord, old: Option<&KeyView>, now_us: u64) -> KeyView {
-        let (policies, limit_fields) = match &record.rate_limits {
-            None => (self.default_policies.clone(), self.default_fields.clone()),
-            Some(own) => {
-                let policies: Vec<Arc<Policy>> = own.iter().cloned().map(Arc::new).collect();
-                let fields = LimitFields::new(&policies).map(Arc::new);
-                (policies, fields)
-            }
-        };
-        let buckets = policies
-            .into_iter()
-            .map(|policy| carry_over(policy, old, now_us))
-            .collect();
-        KeyView {
-            granted: self.catalogue.granted(&record.scopes),
-            identity: Identity::new(&record),
-            record,
-            buckets,
-            limit_fields,
-        }
-    }
-}
-
-/// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens
-/// where it changed, a full one where it is new.
-fn carry_over(policy: Arc<Policy>, old: Option<&KeyView>, now_us: u64) -> Arc<Bucket> {
-    let before = old
-        .into_iter()
-        .flat_map(|view| view.buckets.iter())
-        .find(|bucket| bucket.policy().name == policy.name);
-    match before {
-        Some(bucket) if **bucket.policy() == *policy => bucket.clone(),
-        Some(bucket) => Arc::new(Bucket::succeed(policy, bucket, now_us)),
-        None => Arc::new(Bucket::new(policy, now_us)),
-    }
-}
-
 /// What the registry knows about one key.
 #[derive(Default)]
 struct Slot {
     live: Option<Arc<LiveKey>>,
     /// Loads under way.
-    loads: usize,
+    loads: u32,
     /// The newest record that was announced while the key was being loaded.
-    announced: Option<KeyRecord>,
+    announced: Option<Box<KeyRecord>>,
 }
 
 /// All live keys by id. Only the cold path and administration look here; a warm request finds its
@@ -186,19 +94,19 @@ impl LiveKeys {
             return;
         };
         if let Some(live) = &slot.live {
-            self.renew(live, record);
+            self.renew(live, &record);
         } else if slot
             .announced
             .as_ref()
             .is_none_or(|known| known.revision < record.revision)
         {
-            slot.announced = Some(record);
+            slot.announced = Some(Box::new(record));
         }
     }
 
-    fn renew(&self, live: &LiveKey, record: KeyRecord) {
+    fn renew(&self, live: &LiveKey, record: &KeyRecord) {
         let current = live.view.load();
-        if current.record.revision < record.revision {
+        if current.revision < record.revision {
             let view = self
                 .builder
                 .build(record, Some(&current), self.clock.monotonic_us());
@@ -222,6 +130,7 @@ impl LiveKeys {
                 slot.loads > 0 || !idle
             });
         }
+        self.builder.sweep();
     }
 
     /// How many keys are live.
@@ -242,16 +151,16 @@ impl Load<'_> {
         let mut shard = keys.shard(self.id).lock();
         let slot = shard.entry(self.id).or_default();
         let newest = match slot.announced.take() {
-            Some(announced) if announced.revision > record.revision => announced,
+            Some(announced) if announced.revision > record.revision => *announced,
             _ => record,
         };
         let live = match &slot.live {
             Some(live) => {
-                keys.renew(live, newest);
+                keys.renew(live, &newest);
                 live.clone()
             }
             None => {
-                let view = keys.builder.build(newest, None, keys.clock.monotonic_us());
+                let view = keys.builder.build(&newest, None, keys.clock.monotonic_us());
                 let live = Arc::new(LiveKey {
                     id: self.id,
                     view: ArcSwap::from_pointee(view),
@@ -287,6 +196,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::key::record::tests::record;
+    use crate::key::{Catalogue, Policy};
 
     fn keys() -> (Arc<LiveKeys>, Arc<ManualClock>) {
         let clock = ManualClock::at(Timestamp::from_millis(0));
@@ -304,7 +214,6 @@ mod tests {
     fn revision(n: i64) -> KeyRecord {
         KeyRecord {
             revision: n,
-            name: format!("r{n}"),
             ..record()
         }
     }
@@ -323,7 +232,7 @@ mod tests {
         let load = keys.begin_load(record().id);
         keys.apply(revision(3));
         keys.apply(revision(2));
-        assert_eq!(load.finish(revision(1)).view().record.name, "r3");
+        assert_eq!(load.finish(revision(1)).view().revision, 3);
     }
 
     #[test]
@@ -331,11 +240,11 @@ mod tests {
         let (keys, _) = keys();
         let live = keys.begin_load(record().id).finish(revision(5));
         keys.apply(revision(4));
-        assert_eq!(live.view().record.name, "r5");
+        assert_eq!(live.view().revision, 5);
         keys.begin_load(record().id).finish(revision(4));
-        assert_eq!(live.view().record.name, "r5");
+        assert_eq!(live.view().revision, 5);
         keys.apply(revision(6));
-        assert_eq!(live.view().record.name, "r6");
+        assert_eq!(live.view().revision, 6);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A proof is not an authority: what is remembered here is only that a presented key matched a
 //! stored hash, which never changes. Whether the key may act now is read from its live record on
-//! every request (see [`crate::key::KeyRecord::authority`]).
+//! every request (see [`crate::key::Authority`]).
 //!
 //! ```text
 //! presented --digest--> proofs: hit -> live key                    (warm: one lookup)
@@ -16,6 +16,7 @@
 pub mod live;
 pub mod pool;
 pub mod proofs;
+pub mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-pub use live::{KeyView, LiveKey, LiveKeys, ViewBuilder};
+pub use live::{LiveKey, LiveKeys};
 pub use pool::BcryptPool;
 pub use proofs::{Digest, Proof, Proofs, Recall};
+pub use view::{KeyView, ViewBuilder};
 
 use crate::clock::SharedClock;
 use crate::key::format::KEY_LEN_MAX;
@@ -256,7 +258,7 @@ impl Verifier {
         let now = self.clock.now();
         let mut was_tried = false;
         for stored in hashes {
-            if !record.accepts(stored.generation, now) {
+            if !record.authority().accepts(stored.generation, now) {
                 continue;
             }
             was_tried = true;

@@ -351,7 +351,7 @@ async fn old_and_new_secret_are_told_apart() {
         ..regenerated
     });
     let now = crate::clock::Timestamp::from_millis(5000);
-    let authority = |proof: &Proof| proof.key.view().record.authority(proof.generation, now);
+    let authority = |proof: &Proof| proof.key.view().authority.check(proof.generation, now);
     assert_eq!(authority(&old_proof), Err(Denial::Superseded));
     assert_eq!(authority(&new_proof), Ok(()));
 }

@@ -1,0 +1,199 @@
+//! What follows from a key's record, computed once when the record changes: rights, scopes as bits,
+//! header strings, buckets. What many keys have in common (tenant, grants, policies) stands in
+//! memory once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::key::{
+    Authority, Catalogue, Denial, Generation, KeyId, KeyRecord, Policy, ScopePattern, ScopeSet,
+    TenantId,
+};
+use crate::limit::{Bucket, Buckets, LimitFields};
+
+/// The record of a live key, as far as requests need it, and what follows from it.
+#[derive(Debug)]
+pub struct KeyView {
+    pub id: KeyId,
+    pub authority: Authority,
+    /// Empty: any address.
+    pub allowed_ips: Box<[IpNet]>,
+    pub tenant: Arc<Tenant>,
+    pub grants: Arc<Grants>,
+    pub plan: Arc<Plan>,
+    /// In the order of the plan's policies.
+    pub buckets: Buckets,
+    /// `X-Sidekey-Key-Id`
+    pub id_field: HeaderValue,
+    /// That of the record: a higher one is newer.
+    pub revision: i64,
+}
+
+impl KeyView {
+    /// Whether a caller at `client` who has proven the secret of `generation` may act at `now`. In
+    /// this order, so that only the owner of a right secret learns anything about the key.
+    pub fn admits(
+        &self,
+        generation: Generation,
+        client: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), Denial> {
+        self.authority.check(generation, now)?;
+        let allowed = &self.allowed_ips;
+        if allowed.is_empty() || allowed.iter().any(|net| net.contains(&client)) {
+            Ok(())
+        } else {
+            Err(Denial::Address)
+        }
+    }
+}
+
+/// Whom keys belong to.
+#[derive(Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    /// `X-Sidekey-Tenant-Id`
+    pub field: HeaderValue,
+}
+
+/// What keys are granted.
+#[derive(Debug)]
+pub struct Grants {
+    pub patterns: Vec<ScopePattern>,
+    /// What they cover in the catalogue.
+    pub granted: ScopeSet,
+    /// `X-Sidekey-Scopes`: separated by spaces, as in RFC 6749.
+    pub field: HeaderValue,
+}
+
+/// What keys are limited to.
+#[derive(Debug)]
+pub struct Plan {
+    policies: Vec<Arc<Policy>>,
+    /// `None` where there is no limit.
+    pub fields: Option<LimitFields>,
+}
+
+impl Plan {
+    pub fn new(policies: Vec<Arc<Policy>>) -> Self {
+        Plan {
+            fields: LimitFields::new(&policies),
+            policies,
+        }
+    }
+}
+
+/// A field's value from a text that is plain ASCII by its type.
+fn field(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Values that are made once and shared for as long as somebody uses them.
+struct Shared<K, V>(Mutex<HashMap<K, Weak<V>>>);
+
+impl<K: Eq + Hash + Clone, V> Shared<K, V> {
+    fn new() -> Self {
+        Shared(Mutex::new(HashMap::new()))
+    }
+
+    fn get(&self, key: &K, make: impl FnOnce() -> V) -> Arc<V> {
+        let mut known = self.0.lock();
+        if let Some(value) = known.get(key).and_then(Weak::upgrade) {
+            return value;
+        }
+        let value = Arc::new(make());
+        known.insert(key.clone(), Arc::downgrade(&value));
+        value
+    }
+
+    fn sweep(&self) {
+        self.0.lock().retain(|_, value| value.strong_count() > 0);
+    }
+}
+
+/// Makes views of records.
+pub struct ViewBuilder {
+    catalogue: Catalogue,
+    default_plan: Arc<Plan>,
+    tenants: Shared<TenantId, Tenant>,
+    grants: Shared<Vec<ScopePattern>, Grants>,
+    plans: Shared<Vec<Policy>, Plan>,
+}
+
+impl ViewBuilder {
+    pub fn new(catalogue: Catalogue, default_policies: Vec<Arc<Policy>>) -> Self {
+        ViewBuilder {
+            catalogue,
+            default_plan: Arc::new(Plan::new(default_policies)),
+            tenants: Shared::new(),
+            grants: Shared::new(),
+            plans: Shared::new(),
+        }
+    }
+
+    /// The view of `record`, which takes over what its buckets in `old` hold.
+    pub fn build(&self, record: &KeyRecord, old: Option<&KeyView>, now_us: u64) -> KeyView {
+        let tenant = self.tenants.get(&record.tenant_id, || Tenant {
+            id: record.tenant_id.clone(),
+            field: field(record.tenant_id.as_str()),
+        });
+        let grants = self.grants.get(&record.scopes, || {
+            let names: Vec<&str> = record.scopes.iter().map(ScopePattern::as_str).collect();
+            Grants {
+                patterns: record.scopes.clone(),
+                granted: self.catalogue.granted(&record.scopes),
+                field: field(&names.join(" ")),
+            }
+        });
+        let plan = match &record.rate_limits {
+            None => self.default_plan.clone(),
+            Some(own) => self.plans.get(own, || {
+                Plan::new(own.iter().cloned().map(Arc::new).collect())
+            }),
+        };
+        let buckets = plan
+            .policies
+            .iter()
+            .map(|policy| carry_over(policy, old, now_us))
+            .collect();
+        KeyView {
+            id: record.id,
+            authority: record.authority(),
+            allowed_ips: record.allowed_ips.clone().into(),
+            tenant,
+            grants,
+            plan,
+            buckets,
+            id_field: field(record.id.as_str()),
+            revision: record.revision,
+        }
+    }
+
+    /// Forgets what nobody uses any more.
+    pub fn sweep(&self) {
+        self.tenants.sweep();
+        self.grants.sweep();
+        self.plans.sweep();
+    }
+}
+
+/// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens
+/// where it changed, a full one where it is new.
+fn carry_over(policy: &Arc<Policy>, old: Option<&KeyView>, now_us: u64) -> Arc<Bucket> {
+    let before = old
+        .into_iter()
+        .flat_map(|view| view.buckets.iter())
+        .find(|bucket| bucket.policy().name == policy.name);
+    match before {
+        Some(bucket) if **bucket.policy() == **policy => bucket.clone(),
+        Some(bucket) => Arc::new(Bucket::succeed(policy.clone(), bucket, now_us)),
+        None => Arc::new(Bucket::new(policy.clone(), now_us)),
+    }
+}
