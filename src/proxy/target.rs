@@ -58,17 +58,14 @@ pub struct Target<'a> {
     pub lenient: Option<String>,
 }
 
-/// The path and query of `raw` in origin-form, also where it came in absolute-form.
-pub fn origin_form(raw: &[u8]) -> Option<&[u8]> {
-    if raw.first() == Some(&b'/') {
-        return Some(raw);
-    }
+/// The authority of a target in absolute-form, and what follows it: its origin-form.
+pub fn absolute_form(raw: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|scheme| raw.len() > scheme.len() && raw[..scheme.len()].eq_ignore_ascii_case(scheme))
         .map(|scheme| &raw[scheme.len()..])?;
     let slash = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'))?;
-    (rest[slash] == b'/').then_some(&rest[slash..])
+    (rest[slash] == b'/').then_some(rest.split_at(slash))
 }
 
 /// Splits an origin-form target at its first question mark.
@@ -275,29 +272,28 @@ mod tests {
     }
 
     #[test]
-    fn absolute_form_has_an_origin_form() {
-        for (raw, origin) in [
-            ("/a?b", Some("/a?b")),
-            ("http://host/a?b", Some("/a?b")),
-            ("HTTPS://host:1/a", Some("/a")),
+    fn absolute_form_has_an_authority_and_an_origin_form() {
+        for (raw, parts) in [
+            ("http://host/a?b", Some(("host", "/a?b"))),
+            ("HTTPS://host:1/a", Some(("host:1", "/a"))),
+            ("http:///a", Some(("", "/a"))),
             ("http://host", None),
-            ("http://host?x", None),
+            ("http://host?x/y", None),
+            ("http://host#x/y", None),
             ("ftp://host/a", None),
+            ("/a?b", None),
             ("*", None),
             ("", None),
         ] {
-            assert_eq!(
-                origin_form(raw.as_bytes()),
-                origin.map(str::as_bytes),
-                "{raw}"
-            );
+            let expected = parts.map(|(host, path)| (host.as_bytes(), path.as_bytes()));
+            assert_eq!(absolute_form(raw.as_bytes()), expected, "{raw}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = origin_form(&raw);
+            let _ = absolute_form(&raw);
             let _ = read(&raw);
         }
 
