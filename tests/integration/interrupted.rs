@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use reqwest::Method;
+use secrecy::SecretString;
 use serde_json::{Value, json};
+use sidekey::key::record::Standing;
+use sidekey::store::KeyStore;
+use sidekey::store::sql::SqlStore;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -126,6 +130,31 @@ async fn a_disabling_whose_client_leaves_holds_for_the_proxy_if_it_is_written() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_whose_client_leaves_holds_for_the_proxy_if_it_is_written() {
     interrupted_calls(Ending::Replace).await;
+}
+
+/// However a revocation came to be written and not announced, the next call makes up for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_a_key_again_makes_a_revocation_hold_that_was_only_written() {
+    let (_upstream, sidekey) = start().await;
+    let key = sidekey.create_key(json!({})).await;
+    assert_eq!(sidekey.status("/", &key.text).await, 200);
+    let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
+    let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+    let id = key.id.parse().unwrap();
+    let mut record = store.get(id).await.unwrap().expect("the key");
+    record.standing = Standing::Revoked;
+    record.revoked_at = Some(record.updated_at);
+    record.revision += 1;
+    store.update(&record).await.unwrap();
+    store.close().await;
+    assert!(is_over(&sidekey, &key).await);
+    assert_eq!(
+        sidekey.status("/", &key.text).await,
+        200,
+        "the proxy was not told"
+    );
+    sidekey.revoke_key(&key.id).await;
+    assert_eq!(sidekey.status("/", &key.text).await, 401);
 }
 
 /// A write whose last byte is still to come. The program has asked for the body, so it has looked
