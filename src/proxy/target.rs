@@ -53,8 +53,8 @@ pub struct Target<'a> {
     /// Percent-decoded.
     pub path: Cow<'a, str>,
     /// The path as a lenient server reads it: without `;parameters`, without what follows a decoded
-    /// question mark or number sign, without spaces and dots at the end of a segment. `None` where
-    /// it is the same.
+    /// question mark or number sign, without spaces and dots at the end of a segment, and without
+    /// segments of which nothing is left. `None` where it is the same.
     pub lenient: Option<String>,
 }
 
@@ -93,12 +93,14 @@ pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
     // The first segment is what stands before the leading slash.
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        let name = segment.split(';').next().unwrap_or(segment);
-        if name == "." || name == ".." {
+        // What a lenient server may have in hand when it looks for dot segments.
+        let name = segment.split([';', '?', '#']).next().unwrap_or(segment);
+        if matches!(name.trim_matches(' '), "." | "..") {
             return Err(Ambiguity::DotSegment);
         }
         // `/;/a` too is `//a` to who drops parameters.
-        if name.is_empty() && segments.peek().is_some() {
+        let is_empty = segment.is_empty() || segment.starts_with(';');
+        if is_empty && segments.peek().is_some() {
             return Err(Ambiguity::EmptySegment);
         }
     }
@@ -132,12 +134,12 @@ fn read_leniently(path: &str) -> Option<String> {
     if cut.len() == path.len() && path.split('/').all(is_plain) {
         return None;
     }
-    let name = |segment: &'_ str| {
+    // Nothing may be left of a segment: `/.../a` is `//a` then, and that is `/a` to many.
+    let names = cut.split('/').filter_map(|segment| {
         let name = segment.split(';').next().unwrap_or(segment);
-        name.trim_end_matches(['.', ' ']).to_owned()
-    };
-    let names: Vec<String> = cut.split('/').map(name).collect();
-    Some(names.join("/"))
+        Some(name.trim_end_matches(['.', ' '])).filter(|name| !name.is_empty())
+    });
+    Some(names.fold(String::new(), |path, name| path + "/" + name))
 }
 
 fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
@@ -202,6 +204,9 @@ mod tests {
             ("/admin%23x", "/admin"),
             ("/admin./x", "/admin/x"),
             ("/admin%20/x", "/admin/x"),
+            ("/.../admin", "/admin"),
+            ("/a/%20/...;x/b/;y", "/a/b"),
+            ("/...", ""),
         ] {
             let target = read(raw.as_bytes()).unwrap();
             assert_eq!(target.lenient.as_deref(), Some(lenient), "{raw}");
@@ -237,6 +242,11 @@ mod tests {
             (b"/;x=1/a", EmptySegment),
             (b"/%3b/a", EmptySegment),
             (b"/%2561", EncodedDelimiter),
+            (b"/a/..%20/b", DotSegment),
+            (b"/a/%20..;x/b", DotSegment),
+            (b"/a/.%20", DotSegment),
+            (b"/a/..%3Fx", DotSegment),
+            (b"/a/..%23", DotSegment),
             (b"/a%", BadEscape),
             (b"/a%2", BadEscape),
             (b"/a%zz", BadEscape),

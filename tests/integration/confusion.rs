@@ -70,6 +70,14 @@ async fn a_path_whose_lenient_reading_needs_a_key_is_refused() {
         "/admin;",
         "/admin;.x/y",
         "/admin%20;x/y",
+        "/%20/admin",
+        "/.../admin",
+        "/...;x/admin",
+        "/.%20/admin",
+        "/a/..%20/admin",
+        "/a/%20../admin",
+        "/a/..%20;x/admin",
+        "/a/..%3Fx/admin",
         "http://x/admin%3fx",
     ] {
         for lines in [&["Host: x"][..], &["Host: x", &key]] {
@@ -100,6 +108,8 @@ async fn a_path_whose_readings_share_a_route_passes_byte_for_byte() {
             "/a%2e",
             "/100%25",
             "/.well-known/x",
+            "/.../x",
+            "/a/%20/x",
         ] {
             let answer = send(&sidekey, "GET", target.as_bytes(), &["Host: x"]).await;
             assert_eq!(answer.status, 200, "{target}");
