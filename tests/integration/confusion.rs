@@ -244,6 +244,15 @@ async fn a_host_field_that_names_no_host_is_refused() {
             nothing_came(&upstream, &shown);
         }
     }
+    for line in [
+        "Host: secret.example.com\t",
+        "Host:\t secret.example.com ",
+        "Host: Secret.Example.Com.:",
+        "HOST:secret.example.com:0080",
+    ] {
+        let bytes = format!("GET / HTTP/1.1\r\n{line}\r\n\r\n");
+        assert_eq!(answer_to(&sidekey, bytes).await.status, 401, "{line:?}");
+    }
     let twice = "GET / HTTP/1.1\r\nHost: x\r\nHost: secret.example.com\r\n\r\n";
     assert_eq!(answer_to(&sidekey, twice).await.status, 400);
     nothing_came(&upstream, "two Host fields");
