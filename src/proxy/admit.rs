@@ -252,17 +252,16 @@ fn normalise_target(session: &mut Session) -> Result<(), Refusal> {
     if raw.first() == Some(&b'/') {
         return Ok(());
     }
-    let Some(origin) = target::origin_form(raw).map(<[u8]>::to_vec) else {
+    let Some((authority, origin)) = target::absolute_form(raw) else {
         return Err(Refusal::AmbiguousPath(target::Ambiguity::NotAPath.detail()));
     };
+    let (authority, origin) = (authority.to_vec(), origin.to_vec());
     let malformed = |_| Refusal::AmbiguousPath(target::Ambiguity::Malformed.detail());
     let request = session.req_header_mut();
-    if let (Some(authority), false) = (
-        request.uri.authority().cloned(),
-        request.headers.contains_key(header::HOST),
-    ) {
+    if !request.headers.contains_key(header::HOST) {
+        // Where both are there, Pingora has compared them.
         request
-            .insert_header(header::HOST, authority.as_str())
+            .insert_header(header::HOST, authority)
             .map_err(malformed)?;
     }
     request.set_raw_path(&origin).map_err(malformed)

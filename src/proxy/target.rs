@@ -53,22 +53,19 @@ pub struct Target<'a> {
     /// Percent-decoded.
     pub path: Cow<'a, str>,
     /// The path as a lenient server reads it: without `;parameters`, without what follows a decoded
-    /// question mark or number sign, without spaces and dots at the end of a segment. `None` where
-    /// it is the same.
+    /// question mark or number sign, without spaces and dots at the end of a segment, and without
+    /// segments of which nothing is left. `None` where it is the same.
     pub lenient: Option<String>,
 }
 
-/// The path and query of `raw` in origin-form, also where it came in absolute-form.
-pub fn origin_form(raw: &[u8]) -> Option<&[u8]> {
-    if raw.first() == Some(&b'/') {
-        return Some(raw);
-    }
+/// The authority of a target in absolute-form, and what follows it: its origin-form.
+pub fn absolute_form(raw: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|scheme| raw.len() > scheme.len() && raw[..scheme.len()].eq_ignore_ascii_case(scheme))
         .map(|scheme| &raw[scheme.len()..])?;
     let slash = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'))?;
-    (rest[slash] == b'/').then_some(&rest[slash..])
+    (rest[slash] == b'/').then_some(rest.split_at(slash))
 }
 
 /// Splits an origin-form target at its first question mark.
@@ -96,12 +93,14 @@ pub fn read(raw: &[u8]) -> Result<Target<'_>, Ambiguity> {
     // The first segment is what stands before the leading slash.
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        let name = segment.split(';').next().unwrap_or(segment);
-        if name == "." || name == ".." {
+        // What a lenient server may have in hand when it looks for dot segments.
+        let name = segment.split([';', '?', '#']).next().unwrap_or(segment);
+        if matches!(name.trim_matches(' '), "." | "..") {
             return Err(Ambiguity::DotSegment);
         }
         // `/;/a` too is `//a` to who drops parameters.
-        if name.is_empty() && segments.peek().is_some() {
+        let is_empty = segment.is_empty() || segment.starts_with(';');
+        if is_empty && segments.peek().is_some() {
             return Err(Ambiguity::EmptySegment);
         }
     }
@@ -135,12 +134,12 @@ fn read_leniently(path: &str) -> Option<String> {
     if cut.len() == path.len() && path.split('/').all(is_plain) {
         return None;
     }
-    let name = |segment: &'_ str| {
+    // Nothing may be left of a segment: `/.../a` is `//a` then, and that is `/a` to many.
+    let names = cut.split('/').filter_map(|segment| {
         let name = segment.split(';').next().unwrap_or(segment);
-        name.trim_end_matches(['.', ' ']).to_owned()
-    };
-    let names: Vec<String> = cut.split('/').map(name).collect();
-    Some(names.join("/"))
+        Some(name.trim_end_matches(['.', ' '])).filter(|name| !name.is_empty())
+    });
+    Some(names.fold(String::new(), |path, name| path + "/" + name))
 }
 
 fn decode(path: &str) -> Result<Cow<'_, str>, Ambiguity> {
@@ -205,6 +204,9 @@ mod tests {
             ("/admin%23x", "/admin"),
             ("/admin./x", "/admin/x"),
             ("/admin%20/x", "/admin/x"),
+            ("/.../admin", "/admin"),
+            ("/a/%20/...;x/b/;y", "/a/b"),
+            ("/...", ""),
         ] {
             let target = read(raw.as_bytes()).unwrap();
             assert_eq!(target.lenient.as_deref(), Some(lenient), "{raw}");
@@ -240,6 +242,11 @@ mod tests {
             (b"/;x=1/a", EmptySegment),
             (b"/%3b/a", EmptySegment),
             (b"/%2561", EncodedDelimiter),
+            (b"/a/..%20/b", DotSegment),
+            (b"/a/%20..;x/b", DotSegment),
+            (b"/a/.%20", DotSegment),
+            (b"/a/..%3Fx", DotSegment),
+            (b"/a/..%23", DotSegment),
             (b"/a%", BadEscape),
             (b"/a%2", BadEscape),
             (b"/a%zz", BadEscape),
@@ -275,29 +282,28 @@ mod tests {
     }
 
     #[test]
-    fn absolute_form_has_an_origin_form() {
-        for (raw, origin) in [
-            ("/a?b", Some("/a?b")),
-            ("http://host/a?b", Some("/a?b")),
-            ("HTTPS://host:1/a", Some("/a")),
+    fn absolute_form_has_an_authority_and_an_origin_form() {
+        for (raw, parts) in [
+            ("http://host/a?b", Some(("host", "/a?b"))),
+            ("HTTPS://host:1/a", Some(("host:1", "/a"))),
+            ("http:///a", Some(("", "/a"))),
             ("http://host", None),
-            ("http://host?x", None),
+            ("http://host?x/y", None),
+            ("http://host#x/y", None),
             ("ftp://host/a", None),
+            ("/a?b", None),
             ("*", None),
             ("", None),
         ] {
-            assert_eq!(
-                origin_form(raw.as_bytes()),
-                origin.map(str::as_bytes),
-                "{raw}"
-            );
+            let expected = parts.map(|(host, path)| (host.as_bytes(), path.as_bytes()));
+            assert_eq!(absolute_form(raw.as_bytes()), expected, "{raw}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = origin_form(&raw);
+            let _ = absolute_form(&raw);
             let _ = read(&raw);
         }
 
