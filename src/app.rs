@@ -65,7 +65,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
     let control = runtime("control", CONTROL_THREADS)?;
-    let proxy = runtime("proxy", settings.proxy.threads)?;
+    let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
     let (app, gateway) = control.block_on(App::build(settings, log))?;
@@ -96,7 +96,9 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         tracing::info!("stopped");
         Ok(())
     });
-    proxy.shutdown_background();
+    if let Some(proxy) = Arc::into_inner(proxy) {
+        proxy.shutdown_background();
+    }
     control.shutdown_background();
     result
 }
@@ -109,6 +111,22 @@ fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+}
+
+/// The threads that carry requests. A single one needs none of what shares work between threads,
+/// which is a good part of what a small request costs; it has to be driven by a thread of its own.
+fn proxy_runtime(threads: usize) -> Result<Arc<Runtime>, AppError> {
+    if threads > 1 {
+        return runtime("proxy", threads).map(Arc::new);
+    }
+    let single = Builder::new_current_thread().enable_all().build();
+    let single = Arc::new(single.map_err(failed("the threads can't be started"))?);
+    let driven = single.clone();
+    std::thread::Builder::new()
+        .name("proxy".to_owned())
+        .spawn(move || driven.block_on(std::future::pending::<()>()))
+        .map_err(failed("the threads can't be started"))?;
+    Ok(single)
 }
 
 fn runtime(name: &'static str, threads: usize) -> Result<Runtime, AppError> {
@@ -237,6 +255,7 @@ impl App {
         let connections = Connections {
             max: gateway.settings.max_connections,
             header_timeout: gateway.settings.header_timeout,
+            keepalive: gateway.settings.keepalive,
             metrics: self.metrics.clone(),
             app: Arc::new(set_up(|| http_proxy(&conf, gateway))?),
         };

@@ -1,13 +1,19 @@
 //! The rate-limit fields of an answer (draft-ietf-httpapi-ratelimit-headers-10, and the older
 //! `X-RateLimit-*` trio). What stays the same from request to request is written once.
 
-use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use super::bucket::Reading;
 use crate::key::Policy;
+
+/// Digits of the largest number.
+const NUMBER_LEN_MAX: usize = 20;
+/// What a list member has behind its head: two numbers, `;t=` and `, `.
+const MEMBER_LEN_MAX: usize = 2 * NUMBER_LEN_MAX + 5;
 
 /// The unchanging part of the fields for one list of policies.
 #[derive(Debug)]
@@ -16,16 +22,28 @@ pub struct LimitFields {
     policy: HeaderValue,
     /// `"default";r=` for each policy.
     heads: Box<[Box<str>]>,
-    quotas: Box<[u64]>,
+    /// `X-RateLimit-Limit` for each policy.
+    quotas: Box<[HeaderValue]>,
     names: Box<[Box<str>]>,
 }
 
-/// The policy that is closest to its limit, as `X-RateLimit-*` show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The fields' values for one answer.
+#[derive(Debug)]
+pub struct LimitValues {
+    /// `RateLimit`: one list member for each policy.
+    pub ratelimit: HeaderValue,
+    /// The policy that is closest to its limit.
+    pub closest: Closest,
+}
+
+/// `X-RateLimit-*` of one policy.
+#[derive(Debug)]
 pub struct Closest {
-    pub limit: u64,
-    pub remaining: u64,
-    pub reset_seconds: u64,
+    pub limit: HeaderValue,
+    pub remaining: HeaderValue,
+    pub remaining_count: u64,
+    /// Seconds since the Unix epoch.
+    pub reset: HeaderValue,
 }
 
 impl LimitFields {
@@ -50,7 +68,10 @@ impl LimitFields {
                 .iter()
                 .map(|policy| format!("\"{}\";r=", policy.name).into())
                 .collect(),
-            quotas: policies.iter().map(|policy| policy.quota).collect(),
+            quotas: policies
+                .iter()
+                .map(|policy| HeaderValue::from(policy.quota))
+                .collect(),
             names: policies
                 .iter()
                 .map(|policy| policy.name.as_str().into())
@@ -63,9 +84,16 @@ impl LimitFields {
         &self.policy
     }
 
-    /// `RateLimit`: one list member for each policy.
-    pub fn ratelimit(&self, readings: &[Reading]) -> Option<HeaderValue> {
-        let mut text = String::with_capacity(self.heads.iter().map(|head| head.len() + 26).sum());
+    /// The values for `readings` taken at `now_seconds` since the Unix epoch. All of them share one
+    /// piece of memory: they are written on every request.
+    pub fn values(&self, readings: &[Reading], now_seconds: u64) -> Option<LimitValues> {
+        let (closest, reading) = closest(readings)?;
+        let length: usize = self
+            .heads
+            .iter()
+            .map(|head| head.len() + MEMBER_LEN_MAX)
+            .sum();
+        let mut text = String::with_capacity(length + 2 * NUMBER_LEN_MAX);
         for (head, reading) in self.heads.iter().zip(readings) {
             if !text.is_empty() {
                 text.push_str(", ");
@@ -75,22 +103,21 @@ impl LimitFields {
             text.push_str(";t=");
             push_number(&mut text, reading.reset_seconds);
         }
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
-    }
-
-    /// The policy under which the fewest requests are left; of several, the one that fills last.
-    pub fn closest(&self, readings: &[Reading]) -> Option<Closest> {
-        self.quotas
-            .iter()
-            .zip(readings)
-            .min_by_key(|(_, reading)| {
-                (reading.remaining, std::cmp::Reverse(reading.reset_seconds))
-            })
-            .map(|(limit, reading)| Closest {
-                limit: *limit,
-                remaining: reading.remaining,
-                reset_seconds: reading.reset_seconds,
-            })
+        let ratelimit_end = text.len();
+        push_number(&mut text, reading.remaining);
+        let remaining_end = text.len();
+        push_number(&mut text, now_seconds.saturating_add(reading.reset_seconds));
+        let text = Bytes::from(text);
+        let value = |range: Range<usize>| HeaderValue::from_maybe_shared(text.slice(range)).ok();
+        Some(LimitValues {
+            ratelimit: value(0..ratelimit_end)?,
+            closest: Closest {
+                limit: self.quotas.get(closest)?.clone(),
+                remaining: value(ratelimit_end..remaining_end)?,
+                remaining_count: reading.remaining,
+                reset: value(remaining_end..text.len())?,
+            },
+        })
     }
 
     /// The names of the policies whose bucket did not hold what was asked.
@@ -103,9 +130,16 @@ impl LimitFields {
     }
 }
 
+/// The reading under which the fewest requests are left; of several, the one that fills last.
+fn closest(readings: &[Reading]) -> Option<(usize, &Reading)> {
+    readings
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, reading)| (reading.remaining, std::cmp::Reverse(reading.reset_seconds)))
+}
+
 fn push_number(text: &mut String, number: u64) {
-    // Writing into a String can't fail.
-    let _ = text.write_str(itoa::Buffer::new().format(number));
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]
@@ -141,20 +175,20 @@ mod tests {
             "\"default\";q=600;w=60, \"day\";q=10000;w=86400"
         );
         let readings = [reading(99, 10, false), reading(0, 9, true)];
-        assert_eq!(
-            fields.ratelimit(&readings).unwrap(),
-            "\"default\";r=99;t=10, \"day\";r=0;t=9"
-        );
+        let values = fields.values(&readings, 1000).unwrap();
+        assert_eq!(values.ratelimit, "\"default\";r=99;t=10, \"day\";r=0;t=9");
+        assert_eq!(values.closest.limit, "10000");
+        assert_eq!(values.closest.remaining, "0");
+        assert_eq!(values.closest.reset, "1009");
         assert_eq!(fields.violated(&readings).collect::<Vec<_>>(), ["day"]);
     }
 
     #[test]
     fn the_closest_policy_has_the_fewest_requests_left() {
-        let fields = fields();
-        let closest = |a, b| fields.closest(&[a, b]).unwrap().limit;
-        assert_eq!(closest(reading(5, 1, false), reading(50, 1, false)), 600);
-        assert_eq!(closest(reading(50, 1, false), reading(5, 1, false)), 10_000);
-        assert_eq!(closest(reading(0, 1, false), reading(0, 9, false)), 10_000);
+        let closest = |a, b| closest(&[a, b]).unwrap().0;
+        assert_eq!(closest(reading(5, 1, false), reading(50, 1, false)), 0);
+        assert_eq!(closest(reading(50, 1, false), reading(5, 1, false)), 1);
+        assert_eq!(closest(reading(0, 1, false), reading(0, 9, false)), 1);
     }
 
     #[test]

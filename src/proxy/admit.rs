@@ -188,7 +188,8 @@ impl Gateway {
         proof: &Proof,
     ) -> Result<(), Refusal> {
         let view = proof.key.view_full();
-        let decided = decide::decide(&view, proof.generation, route, ctx.client, self.clock.now());
+        ctx.decided_at = self.clock.now();
+        let decided = decide::decide(&view, proof.generation, route, ctx.client, ctx.decided_at);
         if let Err(Refusal::InvalidKey | Refusal::ExpiredKey | Refusal::DisabledKey) = decided {
             return decided;
         }
@@ -217,6 +218,7 @@ impl Gateway {
         route: &Route,
     ) -> Result<(), Refusal> {
         check_announced_body(session, route)?;
+        ctx.decided_at = self.clock.now();
         let buckets = self.anonymous.buckets(ctx.client, ctx.started_us);
         let decision = limit::take_all(&buckets, route.cost, ctx.started_us);
         let allowed = decision.allowed;

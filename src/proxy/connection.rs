@@ -1,9 +1,9 @@
-//! Client connections: how many there may be, how long a request's header may take, and that what
-//! was written goes out before anything is waited for.
+//! Client connections: how many there may be, how long a request's header may take, how long they
+//! may be idle, and that what was written goes out before anything is waited for.
 //!
-//! Pingora buffers the beginning of an answer whose length is known until more comes, and limits
-//! each read of a header but not all of them together. Both are mended where all bytes pass: in the
-//! stream.
+//! Pingora buffers the beginning of an answer whose length is known until more comes, limits each
+//! read of a header but not all of them together, and keeps idle connections for ever or sets a
+//! timer for each request. That is mended where all bytes pass: in the stream.
 
 use std::fmt;
 use std::io;
@@ -22,7 +22,7 @@ use pingora_core::protocols::{
 };
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use crate::telemetry::Metrics;
 
@@ -31,6 +31,7 @@ pub struct Connections<A> {
     pub app: Arc<A>,
     pub max: usize,
     pub header_timeout: Duration,
+    pub keepalive: Duration,
     pub metrics: Arc<Metrics>,
 }
 
@@ -56,7 +57,11 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Connections<A> {
             self.metrics.connections_refused.inc();
             return None;
         }
-        let stream = Box::new(ClientStream::new(stream, self.header_timeout));
+        let stream = Box::new(ClientStream::new(
+            stream,
+            self.header_timeout,
+            self.keepalive,
+        ));
         self.app.process_new(stream, shutdown).await
     }
 
@@ -76,10 +81,15 @@ pub struct ClientStream {
     header_timeout: Duration,
     /// Set where a header did not come in one piece.
     deadline: Option<Pin<Box<Sleep>>>,
+    keepalive: Duration,
+    /// Goes off once in `keepalive`; the connection is idle if nothing was read since the last time.
+    /// One timer for a connection's life, where one for each request would cost more.
+    idle: Option<Pin<Box<Sleep>>>,
+    was_read: bool,
 }
 
 impl ClientStream {
-    fn new(inner: Stream, header_timeout: Duration) -> Self {
+    fn new(inner: Stream, header_timeout: Duration, keepalive: Duration) -> Self {
         ClientStream {
             inner,
             has_unflushed: false,
@@ -87,6 +97,9 @@ impl ClientStream {
             has_begun: AtomicBool::new(false),
             header_timeout,
             deadline: None,
+            keepalive,
+            idle: None,
+            was_read: false,
         }
     }
 
@@ -99,18 +112,30 @@ impl ClientStream {
         }
     }
 
-    /// Whether a header has begun and taken too long. Only asked where nothing is there to be read,
-    /// so that a header that comes in one piece costs no timer.
+    /// Whether a header has begun and taken too long, or none has begun for too long. Only asked
+    /// where nothing is there to be read, so that a header in one piece costs no timer.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !*self.has_begun.get_mut() {
-            self.deadline = None;
+        if !*self.awaits_header.get_mut() {
+            self.was_read = true;
             return Poll::Pending;
         }
-        let timeout = self.header_timeout;
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        deadline.as_mut().poll(cx)
+        if *self.has_begun.get_mut() {
+            let timeout = self.header_timeout;
+            let deadline = self
+                .deadline
+                .get_or_insert_with(|| Box::pin(sleep(timeout)));
+            return deadline.as_mut().poll(cx);
+        }
+        self.deadline = None;
+        let keepalive = self.keepalive;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(keepalive)));
+        while idle.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut self.was_read) {
+                return Poll::Ready(());
+            }
+            idle.set(sleep(keepalive));
+        }
+        Poll::Pending
     }
 }
 
@@ -134,6 +159,7 @@ impl AsyncRead for ClientStream {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         } else if buffer.filled().len() > before {
+            self.was_read = true;
             let awaits_header = *self.awaits_header.get_mut();
             if awaits_header && !*self.has_begun.get_mut() {
                 self.deadline = None;

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
 
 use super::client::X_FORWARDED_FOR;
 use super::credential::{cookies_without, query_without};
@@ -65,14 +66,17 @@ pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Appends the connection's other end to `X-Forwarded-For`, so that the upstream still sees it.
 pub fn append_forwarded_for(request: &mut RequestHeader, peer: IpAddr) -> Result<()> {
-    let peer = peer.to_canonical().to_string();
-    let mut chain = String::new();
-    for line in request.headers.get_all(X_FORWARDED_FOR) {
-        chain.push_str(&String::from_utf8_lossy(line.as_bytes()));
-        chain.push_str(", ");
+    use std::io::Write;
+    let mut chain: SmallVec<[u8; 64]> = SmallVec::new();
+    if request.headers.contains_key(X_FORWARDED_FOR) {
+        for line in request.headers.get_all(X_FORWARDED_FOR) {
+            chain.extend_from_slice(line.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
     }
-    chain.push_str(&peer);
-    request.insert_header("X-Forwarded-For", chain)
+    // Writing into memory can't fail.
+    let _ = write!(chain, "{}", peer.to_canonical());
+    request.insert_header("X-Forwarded-For", &chain[..])
 }
 
 /// Takes the credential away from where `source` had it.
@@ -128,40 +132,34 @@ pub fn insert_limits(
     readings: &[Reading],
     now: Timestamp,
 ) -> Result<()> {
-    if settings.ratelimit_fields
-        && let Some(ratelimit) = fields.ratelimit(readings)
-    {
+    let now_seconds = u64::try_from(now.as_seconds()).unwrap_or(0);
+    let Some(values) = fields.values(readings, now_seconds) else {
+        return Ok(());
+    };
+    if settings.ratelimit_fields {
         add(
             response,
             "RateLimit-Policy",
             &RATELIMIT_POLICY,
             fields.policy().clone(),
         )?;
-        add(response, "RateLimit", &RATELIMIT, ratelimit)?;
+        add(response, "RateLimit", &RATELIMIT, values.ratelimit)?;
     }
-    if !settings.x_ratelimit_fields {
+    let closest = values.closest;
+    if !settings.x_ratelimit_fields || is_stricter(response, closest.remaining_count) {
         return Ok(());
     }
-    let Some(closest) = fields.closest(readings) else {
-        return Ok(());
-    };
-    let stricter = response
-        .headers
-        .get(X_RATELIMIT_REMAINING)
-        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
-        .is_some_and(|theirs| theirs <= closest.remaining);
-    if stricter {
-        return Ok(());
-    }
-    let reset = u64::try_from(now.as_seconds())
-        .unwrap_or(0)
-        .saturating_add(closest.reset_seconds);
-    response.insert_header("X-RateLimit-Limit", HeaderValue::from(closest.limit))?;
-    response.insert_header(
-        "X-RateLimit-Remaining",
-        HeaderValue::from(closest.remaining),
-    )?;
-    response.insert_header("X-RateLimit-Reset", HeaderValue::from(reset))
+    response.insert_header("X-RateLimit-Limit", closest.limit)?;
+    response.insert_header("X-RateLimit-Remaining", closest.remaining)?;
+    response.insert_header("X-RateLimit-Reset", closest.reset)
+}
+
+/// Whether the upstream leaves the caller no more than `remaining`, in any line of the field.
+fn is_stricter(response: &ResponseHeader, remaining: u64) -> bool {
+    let lines = response.headers.get_all(X_RATELIMIT_REMAINING).iter();
+    lines
+        .filter_map(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
+        .any(|theirs| theirs <= remaining)
 }
 
 /// Adds a member to a list field: a line more where there is one already.

@@ -35,7 +35,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use prometheus::IntGauge;
 use smallvec::SmallVec;
 
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Timestamp};
 use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
 use crate::key::format::redact;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
@@ -87,6 +87,8 @@ impl Drop for InFlight {
 /// What is known about one request.
 pub struct Context {
     started_us: u64,
+    /// The wall clock when the request was decided.
+    decided_at: Timestamp,
     request_id: HeaderValue,
     peer: Option<IpAddr>,
     client: IpAddr,
@@ -132,6 +134,7 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Context {
         Context {
             started_us: self.clock.monotonic_us(),
+            decided_at: Timestamp::from_millis(0),
             request_id: HeaderValue::from_static(""),
             peer: None,
             client: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
@@ -157,10 +160,6 @@ impl ProxyHttp for Gateway {
         let timeout = Some(self.settings.client_timeout);
         session.set_read_timeout(timeout);
         session.set_write_timeout(timeout);
-        if session.get_keepalive().is_some() {
-            // HTTP/1.1 requests come with a keep-alive that never ends.
-            session.set_keepalive(Some(self.settings.keepalive.as_secs()));
-        }
         let peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
@@ -200,10 +199,10 @@ impl ProxyHttp for Gateway {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
         };
-        let Some(endpoint) = upstream.pick(&ctx.tried, self.clock.monotonic_us()) else {
+        let Some(endpoint) = upstream.pick(&ctx.tried, ctx.started_us) else {
             return Error::err_up(ErrorType::ConnectNoRoute);
         };
-        let mut peer = upstream.peer(&endpoint);
+        let mut peer = endpoint.peer();
         if session.is_upgrade_req() {
             peer.options.read_timeout = Some(self.settings.upgrade_idle);
         }
@@ -400,7 +399,7 @@ impl Gateway {
     /// The fields that every answer carries, whoever gave it.
     fn insert_common(&self, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
         if let Some((fields, decision)) = self.limits_of(ctx) {
-            let now = self.clock.now();
+            let now = ctx.decided_at;
             headers::insert_limits(response, &self.limits, fields, &decision.readings, now)?;
         }
         if !response.headers.contains_key(headers::X_REQUEST_ID) {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
+use rustc_hash::FxHashMap;
 
 use super::target::Target;
 use super::upstream::Upstream;
@@ -56,7 +57,7 @@ impl Variants {
 
 /// Routes with the same host, by path.
 #[derive(Debug, Default)]
-struct Paths(HashMap<String, Variants>);
+struct Paths(FxHashMap<String, Variants>);
 
 impl Paths {
     /// Walks from the whole path up to the root.

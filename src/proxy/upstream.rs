@@ -26,15 +26,19 @@ pub struct Endpoint {
     /// Which of the upstream's servers it is an address of.
     server: usize,
     address: SocketAddr,
-    tls: bool,
-    /// The name that a TLS certificate must be for.
-    server_name: String,
+    /// What Pingora needs to connect, ready to be copied.
+    peer: HttpPeer,
     paused_until_us: AtomicU64,
 }
 
 impl Endpoint {
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What Pingora needs to connect to it.
+    pub fn peer(&self) -> Box<HttpPeer> {
+        Box::new(self.peer.clone())
     }
 
     /// Leaves this endpoint alone for a moment.
@@ -101,6 +105,7 @@ impl Upstream {
                     (host.as_str(), *tls, look_up(host, *port).await)
                 }
             };
+            // The name that a certificate must be for.
             let server_name = if tls { host.to_owned() } else { String::new() };
             let is_known = |endpoint: &&Arc<Endpoint>| endpoint.server == index;
             if addresses.is_empty() {
@@ -114,12 +119,12 @@ impl Upstream {
                     .filter(is_known)
                     .find(|endpoint| endpoint.address == address);
                 endpoints.push(same.cloned().unwrap_or_else(|| {
-                    let server_name = server_name.clone();
+                    let mut peer = HttpPeer::new(address, tls, server_name.clone());
+                    peer.options = self.options.clone();
                     Arc::new(Endpoint {
                         server: index,
                         address,
-                        tls,
-                        server_name,
+                        peer,
                         paused_until_us: AtomicU64::new(0),
                     })
                 }));
@@ -144,13 +149,6 @@ impl Upstream {
             .find(|endpoint| !endpoint.is_paused(now_us))
             .or_else(|| in_turn().find(fresh))
             .cloned()
-    }
-
-    /// What Pingora needs to connect to `endpoint`.
-    pub fn peer(&self, endpoint: &Endpoint) -> Box<HttpPeer> {
-        let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
-        peer.options = self.options.clone();
-        Box::new(peer)
     }
 
     #[cfg(test)]

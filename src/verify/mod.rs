@@ -20,6 +20,7 @@ pub mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -48,6 +49,8 @@ pub enum Refusal {
     Unavailable,
 }
 
+/// How long a request waits for its key to be verified.
+const FLIGHT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a record is read again whose hash has gone since.
 const READS_MAX: usize = 3;
 
@@ -130,10 +133,11 @@ impl Verifier {
     pub async fn verify(self: &Arc<Self>, presented: &str, digest: Digest) -> Outcome {
         let key = self.minted(presented)?;
         let mut flight = self.board(presented, key, digest)?;
-        let landed = match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
-            // The flight ended without an answer.
-            Err(_) => None,
+        let landing = flight.wait_for(Option::is_some);
+        let landed = match tokio::time::timeout(FLIGHT_WAIT_MAX, landing).await {
+            Ok(Ok(outcome)) => outcome.clone(),
+            // The flight ended without an answer, or takes too long.
+            Ok(Err(_)) | Err(_) => None,
         };
         landed.unwrap_or(Err(Refusal::Unavailable))
     }

@@ -1,34 +1,69 @@
-//! The bcrypt pool: a few threads of lower priority that do nothing else, with a bounded queue.
+//! The bcrypt pool: a few threads that do nothing else, with a bounded queue.
 //!
 //! bcrypt takes tens of milliseconds of a CPU on purpose. Here it can't take that time from the
 //! proxy threads, and a flood of cold keys ends in a full queue instead of in latency.
+//!
+//! The threads run in the scheduler's idle class (SCHED_IDLE, sched(7)): a request that arrives
+//! takes the CPU from a hash at once, where a merely nicer thread would keep it for milliseconds.
+//! Where requests take every CPU there is nothing left for that class, so one more thread of low
+//! but ordinary priority takes what has waited for [`STARVED_AFTER_US`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::{Condvar, Mutex};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 use tokio::sync::oneshot;
 
 use crate::clock::SharedClock;
 use crate::config::settings::BcryptSettings;
 use crate::telemetry::Metrics;
 
-/// How much nicer than the proxy threads (see nice(2)): about a tenth of their share when both
-/// want the same CPU.
+/// A job that has waited for this long gets a share of a busy CPU.
+const STARVED_AFTER_US: u64 = 2_000_000;
+/// How often the thread for such jobs looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How much nicer that thread is than the proxy threads (nice(2)): about a tenth of their share
+/// when both want the same CPU.
 const NICE: i32 = 10;
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// The queue is full, or the pool is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many key checks are waiting")]
 pub struct PoolFull;
 
+struct Job {
+    queued_us: u64,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+/// What the threads share.
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    is_closed: bool,
+}
+
 /// The pool. Its threads end when it is dropped.
 pub struct BcryptPool {
-    queue: Sender<Job>,
+    queue: Arc<Queue>,
+    max_queue: usize,
     capacity: usize,
     clock: SharedClock,
     metrics: Arc<Metrics>,
+}
+
+impl Drop for BcryptPool {
+    fn drop(&mut self) {
+        self.queue.jobs.lock().is_closed = true;
+        self.queue.changed.notify_all();
+    }
 }
 
 impl BcryptPool {
@@ -38,24 +73,29 @@ impl BcryptPool {
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Arc<Self>> {
-        let (queue, jobs) = crossbeam_channel::bounded::<Job>(settings.max_queue);
+        let queue = Arc::new(Queue {
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name).spawn(body)
+        };
         for number in 0..settings.threads {
-            let jobs = jobs.clone();
-            std::thread::Builder::new()
-                .name(format!("bcrypt-{number}"))
-                .spawn(move || {
-                    // Where the system refuses, the work is done at the normal priority.
-                    let _ = rustix::process::setpriority_process(None, NICE);
-                    while let Ok(job) = jobs.recv() {
-                        // A job that panics costs its caller an error, not the pool a thread.
-                        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-                    }
-                })?;
+            let queue = queue.clone();
+            spawn(
+                format!("bcrypt-{number}"),
+                Box::new(move || work_when_idle(&queue)),
+            )?;
         }
-        let capacity = settings.max_queue + settings.threads;
+        let (starved, now) = (queue.clone(), clock.clone());
+        spawn(
+            "bcrypt-starved".to_owned(),
+            Box::new(move || work_for_starved(&starved, &now)),
+        )?;
         Ok(Arc::new(BcryptPool {
             queue,
-            capacity,
+            max_queue: settings.max_queue,
+            capacity: settings.max_queue + settings.threads,
             clock,
             metrics,
         }))
@@ -73,7 +113,7 @@ impl BcryptPool {
     ) -> Result<T, PoolFull> {
         let (sender, receiver) = oneshot::channel();
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
-        let job: Job = Box::new(move || {
+        let timed = move || {
             metrics.bcrypt_queued.dec();
             let start_us = clock.monotonic_us();
             let result = work();
@@ -82,14 +122,113 @@ impl BcryptPool {
             metrics.bcrypt_seconds.observe(took_us as f64 / 1e6);
             // Nobody waits any more: the caller was cancelled.
             let _ = sender.send(result);
-        });
-        self.metrics.bcrypt_queued.inc();
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(job)
-        {
-            self.metrics.bcrypt_queued.dec();
+        };
+        self.push(Box::new(timed))?;
+        receiver.await.map_err(|_| PoolFull)
+    }
+
+    fn push(&self, work: Box<dyn FnOnce() + Send>) -> Result<(), PoolFull> {
+        let queued_us = self.clock.monotonic_us();
+        let mut jobs = self.queue.jobs.lock();
+        if jobs.waiting.len() >= self.max_queue {
             self.metrics.bcrypt_refused.inc();
             return Err(PoolFull);
         }
-        receiver.await.map_err(|_| PoolFull)
+        self.metrics.bcrypt_queued.inc();
+        jobs.waiting.push_back(Job { queued_us, work });
+        drop(jobs);
+        // Not notify_one: that might wake the thread that only takes what has waited.
+        self.queue.changed.notify_all();
+        Ok(())
+    }
+}
+
+fn work_when_idle(queue: &Queue) {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let thread = thread_priority::thread_native_id();
+    let set = thread_priority::set_thread_priority_and_policy(thread, ThreadPriority::Min, idle);
+    if set.is_err() {
+        // Where the system refuses, a low ordinary priority is the next best.
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
+    loop {
+        let mut jobs = queue.jobs.lock();
+        let job = loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                break job;
+            }
+            if jobs.is_closed {
+                return;
+            }
+            queue.changed.wait(&mut jobs);
+        };
+        drop(jobs);
+        run(job);
+    }
+}
+
+fn work_for_starved(queue: &Queue, clock: &SharedClock) {
+    // Where the system refuses, the work is done at the normal priority.
+    let _ = rustix::process::setpriority_process(None, NICE);
+    loop {
+        let mut jobs = queue.jobs.lock();
+        if jobs.is_closed {
+            return;
+        }
+        let now_us = clock.monotonic_us();
+        let is_starved = |job: &Job| now_us.saturating_sub(job.queued_us) >= STARVED_AFTER_US;
+        if jobs.waiting.front().is_some_and(is_starved) {
+            let job = jobs.waiting.pop_front();
+            drop(jobs);
+            job.into_iter().for_each(run);
+        } else {
+            queue.changed.wait_for(&mut jobs, LOOK_INTERVAL);
+        }
+    }
+}
+
+/// A job that panics costs its caller an error, not the pool a thread.
+fn run(job: Job) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, SystemClock, Timestamp};
+
+    fn settings(threads: usize) -> BcryptSettings {
+        BcryptSettings {
+            cost: 4,
+            max_queue: 2,
+            threads,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_costs_no_thread() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let pool = BcryptPool::start(&settings(1), Arc::new(SystemClock::new()), metrics).unwrap();
+        assert_eq!(
+            pool.run(|| panic!("in a test")).await,
+            Err::<(), _>(PoolFull)
+        );
+        assert_eq!(pool.run(|| 7).await, Ok(7));
+    }
+
+    /// Without a thread of the idle class at all, as where requests take every CPU.
+    #[tokio::test]
+    async fn what_has_waited_long_is_done_all_the_same() {
+        let clock = ManualClock::at(Timestamp::from_millis(0));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let pool = BcryptPool::start(&settings(0), clock.clone(), metrics).unwrap();
+        let waiting = {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.run(|| 7).await })
+        };
+        tokio::time::sleep(2 * LOOK_INTERVAL).await;
+        assert!(!waiting.is_finished());
+        clock.advance(Duration::from_micros(STARVED_AFTER_US));
+        assert_eq!(waiting.await.unwrap(), Ok(7));
     }
 }
