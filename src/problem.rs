@@ -4,6 +4,7 @@
 //! A problem's text is for the caller: what is wrong with the request, and what to do. Nothing
 //! about internals, and never a credential.
 
+use http::HeaderValue;
 use serde_json::{Map, Value, json};
 
 /// The media type of the bodies.
@@ -153,6 +154,19 @@ impl Kind {
             Kind::Internal => "Something went wrong",
         }
     }
+}
+
+/// A new id for a request: 128 random bits in hexadecimal. Unique, not secret; the form of a W3C
+/// trace id.
+pub fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut number = fastrand::u128(..);
+    let mut text = [0u8; 32];
+    for digit in &mut text {
+        *digit = DIGITS[(number & 15) as usize];
+        number >>= 4;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
 }
 
 /// One occurrence of a problem.

@@ -81,14 +81,16 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.kind.status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let request_id = super::api::new_request_id();
-        let mut response = (status, self.problem.body(&request_id)).into_response();
+        let request_id = problem::new_request_id();
+        let mut response = (
+            status,
+            self.problem.body(request_id.to_str().unwrap_or_default()),
+        )
+            .into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            headers.insert("x-request-id", value);
-        }
+        headers.insert("x-request-id", request_id);
         if let Some(value) = self
             .challenge
             .and_then(|text| HeaderValue::from_str(&text).ok())

@@ -76,11 +76,6 @@ async fn limit_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A new id for a request.
-pub fn new_request_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
-}
-
 /// A JSON object in the body; an empty body is an empty object.
 struct Body(Map<String, Value>);
 

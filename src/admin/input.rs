@@ -1,7 +1,5 @@
 //! Reading what clients send: every bad field is reported at once, by its name.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
@@ -9,7 +7,7 @@ use super::access::Permission;
 use super::keys::{KeyChange, NewKey};
 use crate::clock::Timestamp;
 use crate::key::policy::POLICIES_MAX;
-use crate::key::record::ROTATION_DAYS_DEFAULT;
+use crate::key::record::{self, ROTATION_DAYS_DEFAULT};
 use crate::key::{Catalogue, Environment, Policy, ScopePattern, TenantId};
 
 /// A key's name has at most this many characters.
@@ -304,12 +302,8 @@ fn allowed_ips(value: Value) -> Result<Vec<IpNet>, String> {
     list(value, ALLOWED_IPS_MAX)?
         .iter()
         .map(|item| {
-            let text = item.as_str().unwrap_or_default();
-            let net = text.parse::<IpNet>().ok();
-            net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-                .ok_or_else(|| {
-                    format!("{item} is neither an address nor a CIDR such as 10.0.0.0/8")
-                })
+            let net = item.as_str().and_then(record::parse_net);
+            net.ok_or_else(|| format!("{item} is neither an address nor a CIDR such as 10.0.0.0/8"))
         })
         .collect()
 }

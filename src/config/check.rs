@@ -15,7 +15,7 @@ use super::settings::*;
 use super::{Problem, read_secret_file};
 use crate::key::policy::POLICIES_MAX;
 use crate::key::scope::{CATALOGUE_LEN_MAX, OWN_NAMESPACE};
-use crate::key::{Catalogue, Policy, Scope, hash};
+use crate::key::{Catalogue, Policy, Scope, hash, record};
 
 /// No duration in the file is longer than this.
 const SECONDS_MAX: u64 = 366 * 86_400;
@@ -155,7 +155,7 @@ impl Checker<'_> {
         );
         let trusted: Vec<Option<IpNet>> = (raw.trusted_proxies.0.iter().enumerate())
             .map(|(i, text)| {
-                let net = parse_net(text);
+                let net = record::parse_net(text);
                 if net.is_none() {
                     self.report(
                         format!("proxy.trusted_proxies[{i}]"),
@@ -751,13 +751,6 @@ fn threads(configured: usize) -> usize {
         return configured;
     }
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// A CIDR, or an address as a CIDR of one.
-pub(crate) fn parse_net(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {

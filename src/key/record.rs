@@ -1,6 +1,7 @@
 //! The live record of a key: everything that decides whether it may act now.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Reads a CIDR, or an address as a CIDR of one.
+pub fn parse_net(text: &str) -> Option<IpNet> {
+    let net = text.parse::<IpNet>().ok();
+    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Which of a key's secrets: each regeneration has a higher one.

@@ -39,6 +39,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
 use crate::key::format::redact;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
+use crate::problem;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
 use crate::verify::{KeyView, Verifier};
@@ -115,18 +116,6 @@ impl Context {
     }
 }
 
-/// 128 random bits in hexadecimal: unique, not secret; the form of a W3C trace id.
-fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut number = fastrand::u128(..);
-    let mut text = [0u8; 32];
-    for digit in &mut text {
-        *digit = DIGITS[(number & 15) as usize];
-        number >>= 4;
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
-}
-
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Context;
@@ -171,7 +160,7 @@ impl ProxyHttp for Gateway {
         let theirs = peer
             .filter(|peer| client::is_trusted(peer.to_canonical(), trusted))
             .and_then(|_| headers::request_id(headers));
-        ctx.request_id = theirs.unwrap_or_else(new_request_id);
+        ctx.request_id = theirs.unwrap_or_else(problem::new_request_id);
         Ok(())
     }
 
