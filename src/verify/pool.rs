@@ -5,8 +5,9 @@
 //!
 //! The threads run in the scheduler's idle class (SCHED_IDLE, sched(7)): a request that arrives
 //! takes the CPU from a hash at once, where a merely nicer thread would keep it for milliseconds.
-//! Where requests take every CPU there is nothing left for that class, so one more thread of low
-//! but ordinary priority takes what has waited for [`STARVED_AFTER_US`].
+//! Where requests take every CPU there is nothing left for that class: when none of its threads has
+//! got anywhere for [`STARVED_AFTER_US`], one more thread of low but ordinary priority takes the
+//! next job.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::clock::SharedClock;
 use crate::config::settings::BcryptSettings;
 use crate::telemetry::Metrics;
 
-/// A job that has waited for this long gets a share of a busy CPU.
+/// After so long without a finished job, the next one gets a share of a busy CPU. A long queue alone
+/// is no reason: it is there because the threads have their hands full.
 const STARVED_AFTER_US: u64 = 2_000_000;
 /// How often the thread for such jobs looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,6 +49,8 @@ struct Queue {
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// When a thread of the idle class last finished a job.
+    progressed_us: u64,
     is_closed: bool,
 }
 
@@ -81,10 +85,10 @@ impl BcryptPool {
             std::thread::Builder::new().name(name).spawn(body)
         };
         for number in 0..settings.threads {
-            let queue = queue.clone();
+            let (queue, clock) = (queue.clone(), clock.clone());
             spawn(
                 format!("bcrypt-{number}"),
-                Box::new(move || work_when_idle(&queue)),
+                Box::new(move || work_when_idle(&queue, &clock)),
             )?;
         }
         let (starved, now) = (queue.clone(), clock.clone());
@@ -143,7 +147,7 @@ impl BcryptPool {
     }
 }
 
-fn work_when_idle(queue: &Queue) {
+fn work_when_idle(queue: &Queue, clock: &SharedClock) {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let thread = thread_priority::thread_native_id();
     let set = thread_priority::set_thread_priority_and_policy(thread, ThreadPriority::Min, idle);
@@ -164,6 +168,7 @@ fn work_when_idle(queue: &Queue) {
         };
         drop(jobs);
         run(job);
+        queue.jobs.lock().progressed_us = clock.monotonic_us();
     }
 }
 
@@ -176,7 +181,9 @@ fn work_for_starved(queue: &Queue, clock: &SharedClock) {
             return;
         }
         let now_us = clock.monotonic_us();
-        let is_starved = |job: &Job| now_us.saturating_sub(job.queued_us) >= STARVED_AFTER_US;
+        let progressed_us = jobs.progressed_us;
+        let is_starved =
+            |job: &Job| now_us.saturating_sub(job.queued_us.max(progressed_us)) >= STARVED_AFTER_US;
         if jobs.waiting.front().is_some_and(is_starved) {
             let job = jobs.waiting.pop_front();
             drop(jobs);
