@@ -122,7 +122,7 @@ pub struct KeyService {
 }
 
 /// New keys that may be hashed at the same time.
-pub const HASHING_MAX: usize = 2;
+pub const HASHING_MAX: usize = 1;
 
 impl KeyService {
     /// Mints and stores a key.
