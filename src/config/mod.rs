@@ -6,6 +6,7 @@
 
 mod check;
 mod overlay;
+mod parse;
 pub mod raw;
 pub mod settings;
 
