@@ -151,7 +151,16 @@ fn limit_fields(bencher: divan::Bencher) {
     let policies: Vec<Arc<Policy>> = policies().into_iter().map(Arc::new).collect();
     let fields = LimitFields::new(&policies).expect("policies");
     let decision = limit::take_all(&buckets(2), 1, 0);
-    bencher.bench_local(|| fields.values(black_box(&decision.readings), 1_800_000_000));
+    let mut lines = Vec::new();
+    bencher.bench_local(|| {
+        lines.clear();
+        let readings = black_box(&decision.readings);
+        fields.write_ratelimit(readings, &mut lines);
+        if let Some(closest) = limit::closest(readings) {
+            fields.write_x_ratelimit(closest, 1_800_000_000, &mut lines);
+        }
+        lines.len()
+    });
 }
 
 #[divan::bench]

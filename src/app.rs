@@ -64,6 +64,7 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> AppErro
 pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
+    use_runtime_timers();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
@@ -111,6 +112,13 @@ fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+}
+
+/// Lets Pingora's timeouts use the runtime's timers. Its own are kept until they go off, however
+/// soon what they limit has ended: with timeouts of a minute, tens of thousands of requests' timers
+/// stand in a tree that each request searches.
+fn use_runtime_timers() {
+    pingora_timeout::fast_timeout::set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
 }
 
 /// The threads that carry requests. A single one needs none of what shares work between threads,

@@ -1,49 +1,33 @@
 //! The rate-limit fields of an answer (draft-ietf-httpapi-ratelimit-headers-10, and the older
-//! `X-RateLimit-*` trio). What stays the same from request to request is written once.
+//! `X-RateLimit-*` trio), as lines that are ready for the wire: they go into every answer, and a
+//! header map would parse, hash and copy each of them. What stays the same from request to request
+//! is written once.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderValue;
 
 use super::bucket::Reading;
 use crate::key::Policy;
 
-/// Digits of the largest number.
-const NUMBER_LEN_MAX: usize = 20;
-/// What a list member has behind its head: two numbers, `;t=` and `, `.
-const MEMBER_LEN_MAX: usize = 2 * NUMBER_LEN_MAX + 5;
-
 /// The unchanging part of the fields for one list of policies.
 #[derive(Debug)]
 pub struct LimitFields {
-    /// `"default";q=600;w=60, "day";q=10000;w=86400`
-    policy: HeaderValue,
+    /// `RateLimit-Policy: "default";q=600;w=60, "day";q=10000;w=86400`, and `RateLimit: ` below it.
+    policy: Box<str>,
     /// `"default";r=` for each policy.
     heads: Box<[Box<str>]>,
-    /// `X-RateLimit-Limit` for each policy.
-    quotas: Box<[HeaderValue]>,
+    /// `X-RateLimit-Limit: 600`, and `X-RateLimit-Remaining: ` below it, for each policy.
+    quotas: Box<[Box<str>]>,
     names: Box<[Box<str>]>,
 }
 
-/// The fields' values for one answer.
-#[derive(Debug)]
-pub struct LimitValues {
-    /// `RateLimit`: one list member for each policy.
-    pub ratelimit: HeaderValue,
-    /// The policy that is closest to its limit.
-    pub closest: Closest,
-}
-
-/// `X-RateLimit-*` of one policy.
-#[derive(Debug)]
+/// The policy that is closest to its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closest {
-    pub limit: HeaderValue,
-    pub remaining: HeaderValue,
-    pub remaining_count: u64,
-    /// Seconds since the Unix epoch.
-    pub reset: HeaderValue,
+    index: usize,
+    pub remaining: u64,
+    reset_seconds: u64,
 }
 
 impl LimitFields {
@@ -61,16 +45,24 @@ impl LimitFields {
                 )
             })
             .collect();
+        let members = members.join(", ");
+        // Whatever a store gave us as a name: nothing in it may end the line.
+        HeaderValue::from_str(&members).ok()?;
         Some(LimitFields {
-            // Names are checked to be plain ASCII.
-            policy: HeaderValue::from_str(&members.join(", ")).ok()?,
+            policy: format!("RateLimit-Policy: {members}\r\nRateLimit: ").into(),
             heads: policies
                 .iter()
                 .map(|policy| format!("\"{}\";r=", policy.name).into())
                 .collect(),
             quotas: policies
                 .iter()
-                .map(|policy| HeaderValue::from(policy.quota))
+                .map(|policy| {
+                    format!(
+                        "X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: ",
+                        policy.quota
+                    )
+                    .into()
+                })
                 .collect(),
             names: policies
                 .iter()
@@ -79,45 +71,31 @@ impl LimitFields {
         })
     }
 
-    /// `RateLimit-Policy`
-    pub fn policy(&self) -> &HeaderValue {
-        &self.policy
+    /// Writes `RateLimit-Policy` and `RateLimit`, one list member for each policy.
+    pub fn write_ratelimit(&self, readings: &[Reading], lines: &mut Vec<u8>) {
+        let mut before = self.policy.as_bytes();
+        for (head, reading) in self.heads.iter().zip(readings) {
+            lines.extend_from_slice(before);
+            before = b", ";
+            lines.extend_from_slice(head.as_bytes());
+            push_number(lines, reading.remaining);
+            lines.extend_from_slice(b";t=");
+            push_number(lines, reading.reset_seconds);
+        }
+        lines.extend_from_slice(b"\r\n");
     }
 
-    /// The values for `readings` taken at `now_seconds` since the Unix epoch. All of them share one
-    /// piece of memory: they are written on every request.
-    pub fn values(&self, readings: &[Reading], now_seconds: u64) -> Option<LimitValues> {
-        let (closest, reading) = closest(readings)?;
-        let length: usize = self
-            .heads
-            .iter()
-            .map(|head| head.len() + MEMBER_LEN_MAX)
-            .sum();
-        let mut text = String::with_capacity(length + 2 * NUMBER_LEN_MAX);
-        for (head, reading) in self.heads.iter().zip(readings) {
-            if !text.is_empty() {
-                text.push_str(", ");
-            }
-            text.push_str(head);
-            push_number(&mut text, reading.remaining);
-            text.push_str(";t=");
-            push_number(&mut text, reading.reset_seconds);
-        }
-        let ratelimit_end = text.len();
-        push_number(&mut text, reading.remaining);
-        let remaining_end = text.len();
-        push_number(&mut text, now_seconds.saturating_add(reading.reset_seconds));
-        let text = Bytes::from(text);
-        let value = |range: Range<usize>| HeaderValue::from_maybe_shared(text.slice(range)).ok();
-        Some(LimitValues {
-            ratelimit: value(0..ratelimit_end)?,
-            closest: Closest {
-                limit: self.quotas.get(closest)?.clone(),
-                remaining: value(ratelimit_end..remaining_end)?,
-                remaining_count: reading.remaining,
-                reset: value(remaining_end..text.len())?,
-            },
-        })
+    /// Writes `X-RateLimit-Limit`, `-Remaining` and `-Reset` of one policy, at `now_seconds` since
+    /// the Unix epoch.
+    pub fn write_x_ratelimit(&self, closest: Closest, now_seconds: u64, lines: &mut Vec<u8>) {
+        let Some(quota) = self.quotas.get(closest.index) else {
+            return;
+        };
+        lines.extend_from_slice(quota.as_bytes());
+        push_number(lines, closest.remaining);
+        lines.extend_from_slice(b"\r\nX-RateLimit-Reset: ");
+        push_number(lines, now_seconds.saturating_add(closest.reset_seconds));
+        lines.extend_from_slice(b"\r\n");
     }
 
     /// The names of the policies whose bucket did not hold what was asked.
@@ -130,16 +108,21 @@ impl LimitFields {
     }
 }
 
-/// The reading under which the fewest requests are left; of several, the one that fills last.
-fn closest(readings: &[Reading]) -> Option<(usize, &Reading)> {
+/// The policy under which the fewest requests are left; of several, the one that fills last.
+pub fn closest(readings: &[Reading]) -> Option<Closest> {
     readings
         .iter()
         .enumerate()
-        .min_by_key(|(_, reading)| (reading.remaining, std::cmp::Reverse(reading.reset_seconds)))
+        .map(|(index, reading)| Closest {
+            index,
+            remaining: reading.remaining,
+            reset_seconds: reading.reset_seconds,
+        })
+        .min_by_key(|one| (one.remaining, std::cmp::Reverse(one.reset_seconds)))
 }
 
-fn push_number(text: &mut String, number: u64) {
-    text.push_str(itoa::Buffer::new().format(number));
+fn push_number(lines: &mut Vec<u8>, number: u64) {
+    lines.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]
@@ -170,25 +153,38 @@ mod tests {
     #[test]
     fn the_fields_are_structured_lists() {
         let fields = fields();
-        assert_eq!(
-            fields.policy(),
-            "\"default\";q=600;w=60, \"day\";q=10000;w=86400"
-        );
         let readings = [reading(99, 10, false), reading(0, 9, true)];
-        let values = fields.values(&readings, 1000).unwrap();
-        assert_eq!(values.ratelimit, "\"default\";r=99;t=10, \"day\";r=0;t=9");
-        assert_eq!(values.closest.limit, "10000");
-        assert_eq!(values.closest.remaining, "0");
-        assert_eq!(values.closest.reset, "1009");
+        let mut lines = Vec::new();
+        fields.write_ratelimit(&readings, &mut lines);
+        fields.write_x_ratelimit(closest(&readings).unwrap(), 1000, &mut lines);
+        let expected = concat!(
+            "RateLimit-Policy: \"default\";q=600;w=60, \"day\";q=10000;w=86400\r\n",
+            "RateLimit: \"default\";r=99;t=10, \"day\";r=0;t=9\r\n",
+            "X-RateLimit-Limit: 10000\r\n",
+            "X-RateLimit-Remaining: 0\r\n",
+            "X-RateLimit-Reset: 1009\r\n",
+        );
+        assert_eq!(String::from_utf8(lines).unwrap(), expected);
         assert_eq!(fields.violated(&readings).collect::<Vec<_>>(), ["day"]);
     }
 
     #[test]
     fn the_closest_policy_has_the_fewest_requests_left() {
-        let closest = |a, b| closest(&[a, b]).unwrap().0;
+        let closest = |a, b| closest(&[a, b]).unwrap().index;
         assert_eq!(closest(reading(5, 1, false), reading(50, 1, false)), 0);
         assert_eq!(closest(reading(50, 1, false), reading(5, 1, false)), 1);
         assert_eq!(closest(reading(0, 1, false), reading(0, 9, false)), 1);
+    }
+
+    #[test]
+    fn a_name_that_would_end_the_line_has_no_fields() {
+        let policy = Policy {
+            name: "p\r\nX: y".into(),
+            quota: 1,
+            window_seconds: 1,
+            burst: None,
+        };
+        assert!(LimitFields::new(&[Arc::new(policy)]).is_none());
     }
 
     #[test]

@@ -9,5 +9,5 @@ pub mod memory;
 
 pub use address::{AddressKey, AddressLimiter};
 pub use bucket::Reading;
-pub use fields::LimitFields;
+pub use fields::{LimitFields, closest};
 pub use memory::{Bucket, Buckets, Decision, peek_all, take_all};

@@ -309,13 +309,15 @@ fn is_host(host: &str) -> bool {
     }
     let (name, port) = host.split_once(':').unwrap_or((host, ""));
     let name = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    is_port(port) && name.split('.').all(is_label)
+    // Labels, none of them empty: what begins the name is behind a dot too.
+    let mut before = b'.';
+    let is_name = name.bytes().all(|b| {
+        let fits =
+            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') || (b == b'.' && before != b'.');
+        before = b;
+        fits
+    });
+    is_name && before != b'.' && is_port(port)
 }
 
 /// Pingora takes a fragment off the target without a word; what came before that shows it.

@@ -1,19 +1,25 @@
 //! Client connections: how many there may be, how long a request's header may take, how long they
-//! may be idle, and that what was written goes out before anything is waited for.
+//! may be idle, that what was written goes out before anything is waited for, and the field lines
+//! that every answer carries.
 //!
 //! Pingora buffers the beginning of an answer whose length is known until more comes, limits each
 //! read of a header but not all of them together, and keeps idle connections for ever or sets a
-//! timer for each request. That is mended where all bytes pass: in the stream.
+//! timer for each request. That is mended where all bytes pass: in the stream. And six fields of
+//! every answer would each be parsed, allocated and hashed into two maps only to become bytes
+//! again: they are written as bytes behind the status line ([`ClientStream::write_lines`]).
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
@@ -70,9 +76,53 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Connections<A> {
     }
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// As it stands in `X-Forwarded-For`.
+    pub field: HeaderValue,
+}
+
+impl Peer {
+    fn of(stream: &Stream) -> Option<Self> {
+        let digest = stream.get_socket_digest()?;
+        let address = digest.peer_addr()?.as_inet().map(SocketAddr::ip)?;
+        Some(Peer {
+            address,
+            // An address is plain ASCII.
+            field: HeaderValue::from_str(&address.to_canonical().to_string()).ok()?,
+        })
+    }
+}
+
+/// Lines that stand between the status line of the next answer and its other fields.
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    progress: Progress,
+}
+
+/// How far the answer's beginning has been written.
+#[derive(Default)]
+enum Progress {
+    /// Nothing of it.
+    #[default]
+    Awaited,
+    /// All but so many bytes of the status line.
+    StatusLine(usize),
+    /// The status line, and so many bytes of the lines.
+    Lines(usize),
+}
+
+/// What every answer of HTTP/1 begins with.
+const ANSWER_START: &[u8] = b"HTTP/1.";
+
 /// A client's connection.
 pub struct ClientStream {
     inner: Stream,
+    peer: Option<Peer>,
+    lines: Mutex<Lines>,
     has_unflushed: bool,
     /// Between the end of an answer and the end of the next request's header.
     awaits_header: AtomicBool,
@@ -91,7 +141,9 @@ pub struct ClientStream {
 impl ClientStream {
     fn new(inner: Stream, header_timeout: Duration, keepalive: Duration) -> Self {
         ClientStream {
+            peer: Peer::of(&inner),
             inner,
+            lines: Mutex::default(),
             has_unflushed: false,
             awaits_header: AtomicBool::new(true),
             has_begun: AtomicBool::new(false),
@@ -103,12 +155,76 @@ impl ClientStream {
         }
     }
 
+    /// The client's stream below a session: every connection has one ([`Connections`]).
+    pub fn of(stream: Option<&Stream>) -> Option<&ClientStream> {
+        (**stream?).as_any().downcast_ref()
+    }
+
     /// Tells that a request's header is complete (`false`), or that its answer is (`true`).
-    pub fn await_header(stream: Option<&Stream>, awaits: bool) {
-        let this = stream.and_then(|stream| (**stream).as_any().downcast_ref::<ClientStream>());
-        if let Some(this) = this {
-            this.awaits_header.store(awaits, Ordering::Relaxed);
-            this.has_begun.store(false, Ordering::Relaxed);
+    pub fn await_header(&self, awaits: bool) {
+        self.awaits_header.store(awaits, Ordering::Relaxed);
+        self.has_begun.store(false, Ordering::Relaxed);
+    }
+
+    /// The other end, where it has an address.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// Writes field lines, each with its line break, for the next answer on this connection. To be
+    /// called when its header is complete but for these; a second call takes the place of the
+    /// first.
+    pub fn write_lines(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut lines = self.lines.lock();
+        lines.text.clear();
+        lines.progress = Progress::Awaited;
+        write(&mut lines.text);
+    }
+
+    /// Writes an answer's beginning with the lines in their place: a part of it each time, as
+    /// `poll_write` may.
+    fn poll_write_beginning(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let lines = self.lines.get_mut();
+        let inner = Pin::new(&mut self.inner);
+        let status_left = match lines.progress {
+            Progress::Awaited if bytes.starts_with(ANSWER_START) => {
+                let end = bytes.iter().position(|b| *b == b'\n');
+                end.map_or(bytes.len(), |end| end + 1)
+            }
+            // Not the answer yet.
+            Progress::Awaited => return inner.poll_write(cx, bytes),
+            Progress::StatusLine(left) => left.min(bytes.len()),
+            Progress::Lines(written) => {
+                let count = ready!(inner.poll_write(cx, &lines.text[written..]))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                if written + count < lines.text.len() {
+                    lines.progress = Progress::Lines(written + count);
+                } else {
+                    lines.text.clear();
+                }
+                return self.poll_write(cx, bytes);
+            }
+        };
+        let count = ready!(inner.poll_write(cx, &bytes[..status_left]))?;
+        lines.progress = if count < status_left {
+            Progress::StatusLine(status_left - count)
+        } else {
+            Progress::Lines(0)
+        };
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.lines.get_mut().text.is_empty() {
+            Pin::new(&mut self.inner).poll_write(cx, bytes)
+        } else {
+            self.poll_write_beginning(cx, bytes)
         }
     }
 
@@ -177,7 +293,7 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.has_unflushed = true;
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        (*self).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -186,7 +302,11 @@ impl AsyncWrite for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.has_unflushed = true;
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        if self.lines.get_mut().text.is_empty() {
+            return Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        }
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        (*self).poll_write(cx, first.map_or(&[], |slice| slice))
     }
 
     fn is_write_vectored(&self) -> bool {

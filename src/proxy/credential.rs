@@ -108,8 +108,9 @@ fn in_scheme<'a>(headers: &'a HeaderMap, scheme: &str) -> impl Iterator<Item = &
 
 fn behind_scheme<'a>(value: &'a HeaderValue, scheme: &str) -> Option<&'a str> {
     let text = value.to_str().ok()?;
-    let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
-    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+    let (name, rest) = text.split_at_checked(scheme.len())?;
+    let is_apart = rest.is_empty() || rest.starts_with([' ', '\t']);
+    (is_apart && name.eq_ignore_ascii_case(scheme)).then(|| rest.trim())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {

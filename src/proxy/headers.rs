@@ -1,8 +1,6 @@
 //! Header fields that Sidekey writes and takes away: identity and forwarding fields on what the
 //! upstream sees, rate-limit fields on what the client sees.
 
-use std::net::IpAddr;
-
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora_error::Result;
@@ -13,13 +11,16 @@ use super::client::X_FORWARDED_FOR;
 use super::credential::{cookies_without, query_without};
 use crate::clock::Timestamp;
 use crate::config::settings::{LimitSettings, Source};
-use crate::limit::{LimitFields, Reading};
+use crate::limit::{self, LimitFields, Reading};
 use crate::verify::KeyView;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    X_RATELIMIT_REMAINING,
+    HeaderName::from_static("x-ratelimit-reset"),
+];
 /// A request id that a trusted proxy may set has at most this many characters.
 const REQUEST_ID_LEN_MAX: usize = 128;
 
@@ -48,6 +49,26 @@ pub fn remove_identity(request: &mut RequestHeader) {
     }
 }
 
+/// Whether any field is there that only concerns the connection to the client (RFC 9110, section
+/// 7.6.1), or names such fields. Where there is none, nothing has to be taken away.
+pub fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        matches!(
+            name.as_str(),
+            "connection"
+                | "http2-settings"
+                | "keep-alive"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "proxy-connection"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+        )
+    })
+}
+
 /// Says who calls.
 pub fn insert_identity(request: &mut RequestHeader, key: &KeyView) -> Result<()> {
     request.insert_header("X-Sidekey-Key-Id", key.id_field.clone())?;
@@ -64,18 +85,18 @@ pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     well_formed.then(|| value.clone())
 }
 
-/// Appends the connection's other end to `X-Forwarded-For`, so that the upstream still sees it.
-pub fn append_forwarded_for(request: &mut RequestHeader, peer: IpAddr) -> Result<()> {
-    use std::io::Write;
-    let mut chain: SmallVec<[u8; 64]> = SmallVec::new();
-    if request.headers.contains_key(X_FORWARDED_FOR) {
-        for line in request.headers.get_all(X_FORWARDED_FOR) {
-            chain.extend_from_slice(line.as_bytes());
-            chain.extend_from_slice(b", ");
-        }
+/// Appends `peer`, the connection's other end, to `X-Forwarded-For`, so that the upstream still
+/// sees it.
+pub fn append_forwarded_for(request: &mut RequestHeader, peer: &HeaderValue) -> Result<()> {
+    if !request.headers.contains_key(X_FORWARDED_FOR) {
+        return request.insert_header("X-Forwarded-For", peer.clone());
     }
-    // Writing into memory can't fail.
-    let _ = write!(chain, "{}", peer.to_canonical());
+    let mut chain: SmallVec<[u8; 64]> = SmallVec::new();
+    for line in request.headers.get_all(X_FORWARDED_FOR) {
+        chain.extend_from_slice(line.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(peer.as_bytes());
     request.insert_header("X-Forwarded-For", &chain[..])
 }
 
@@ -123,35 +144,44 @@ fn hide_cookie(request: &mut RequestHeader, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Adds the rate-limit fields. What the upstream says of limits of its own stays, and where it is
-/// the stricter one, its `X-RateLimit-*` stay too.
-pub fn insert_limits(
+/// Writes the fields that every answer carries into `lines`: the rate-limit fields of a caller
+/// whose limits are known, and the request id. What the upstream says of limits of its own stays,
+/// and where it is the stricter one, its `X-RateLimit-*` stay in place of ours.
+pub fn write_common(
     response: &mut ResponseHeader,
     settings: &LimitSettings,
-    fields: &LimitFields,
-    readings: &[Reading],
+    limits: Option<(&LimitFields, &[Reading])>,
     now: Timestamp,
-) -> Result<()> {
-    let now_seconds = u64::try_from(now.as_seconds()).unwrap_or(0);
-    let Some(values) = fields.values(readings, now_seconds) else {
-        return Ok(());
-    };
-    if settings.ratelimit_fields {
-        add(
-            response,
-            "RateLimit-Policy",
-            &RATELIMIT_POLICY,
-            fields.policy().clone(),
-        )?;
-        add(response, "RateLimit", &RATELIMIT, values.ratelimit)?;
+    request_id: &HeaderValue,
+    lines: &mut Vec<u8>,
+) {
+    // Nearly no upstream has any of these fields: one look at the names tells.
+    let has_theirs = response.headers.keys().any(|name| {
+        let name = name.as_str();
+        name.starts_with("x-ratelimit-") || name == X_REQUEST_ID.as_str()
+    });
+    if let Some((fields, readings)) = limits
+        && let Some(closest) = limit::closest(readings)
+    {
+        if settings.ratelimit_fields {
+            fields.write_ratelimit(readings, lines);
+        }
+        if settings.x_ratelimit_fields && !(has_theirs && is_stricter(response, closest.remaining))
+        {
+            if has_theirs {
+                for name in &X_RATELIMIT {
+                    response.remove_header(name);
+                }
+            }
+            let now_seconds = u64::try_from(now.as_seconds()).unwrap_or(0);
+            fields.write_x_ratelimit(closest, now_seconds, lines);
+        }
     }
-    let closest = values.closest;
-    if !settings.x_ratelimit_fields || is_stricter(response, closest.remaining_count) {
-        return Ok(());
+    if !(has_theirs && response.headers.contains_key(X_REQUEST_ID)) {
+        lines.extend_from_slice(b"X-Request-Id: ");
+        lines.extend_from_slice(request_id.as_bytes());
+        lines.extend_from_slice(b"\r\n");
     }
-    response.insert_header("X-RateLimit-Limit", closest.limit)?;
-    response.insert_header("X-RateLimit-Remaining", closest.remaining)?;
-    response.insert_header("X-RateLimit-Reset", closest.reset)
 }
 
 /// Whether the upstream leaves the caller no more than `remaining`, in any line of the field.
@@ -160,20 +190,6 @@ fn is_stricter(response: &ResponseHeader, remaining: u64) -> bool {
     lines
         .filter_map(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
         .any(|theirs| theirs <= remaining)
-}
-
-/// Adds a member to a list field: a line more where there is one already.
-fn add(
-    response: &mut ResponseHeader,
-    written: &'static str,
-    name: &HeaderName,
-    value: HeaderValue,
-) -> Result<()> {
-    if response.headers.contains_key(name) {
-        response.append_header(written, value).map(|_| ())
-    } else {
-        response.insert_header(written, value)
-    }
 }
 
 #[cfg(test)]
@@ -214,6 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn hop_by_hop_fields_are_seen_however_they_are_written() {
+        for name in [
+            "Connection",
+            "KEEP-ALIVE",
+            "te",
+            "Upgrade",
+            "Proxy-Authorization",
+        ] {
+            assert!(has_hop_by_hop(
+                &request("/", &[("A", "b"), (name, "c")]).headers
+            ));
+        }
+        assert!(!has_hop_by_hop(
+            &request("/", &[("Host", "a"), ("Te-St", "b")]).headers
+        ));
+    }
+
+    #[test]
     fn only_plain_request_ids_are_taken_over() {
         for (value, taken) in [
             ("a-1_B.c", true),
@@ -237,7 +271,7 @@ mod tests {
                 ("x-forwarded-for", "10.0.0.2"),
             ],
         );
-        append_forwarded_for(&mut request, "10.0.0.3".parse().unwrap()).unwrap();
+        append_forwarded_for(&mut request, &HeaderValue::from_static("10.0.0.3")).unwrap();
         let lines: Vec<_> = request.headers.get_all(X_FORWARDED_FOR).iter().collect();
         assert_eq!(lines, ["198.51.100.1, 10.0.0.2, 10.0.0.3"]);
     }
@@ -291,23 +325,38 @@ mod tests {
             violated: false,
         };
         let now = Timestamp::from_millis(1_000_900);
-        for (theirs, expected) in [("3", "3"), ("7", "7"), ("9", "7"), ("many", "7")] {
+        let id = HeaderValue::from_static("id");
+        let write = |response: &mut ResponseHeader| {
+            let mut lines = Vec::new();
+            let limits = Some((&fields, &[reading][..]));
+            write_common(response, &settings, limits, now, &id, &mut lines);
+            String::from_utf8(lines).unwrap()
+        };
+        for (theirs, stays) in [("3", true), ("7", true), ("9", false), ("many", false)] {
             let mut response = ResponseHeader::build(200, None).unwrap();
-            response
-                .insert_header("X-RateLimit-Remaining", theirs)
-                .unwrap();
-            response
-                .insert_header("RateLimit", "\"theirs\";r=1;t=1")
-                .unwrap();
-            insert_limits(&mut response, &settings, &fields, &[reading], now).unwrap();
-            assert_eq!(response.headers["x-ratelimit-remaining"], expected);
-            let members: Vec<_> = response.headers.get_all("ratelimit").iter().collect();
-            assert_eq!(members, ["\"theirs\";r=1;t=1", "\"p\";r=7;t=1"]);
+            for (name, value) in [
+                ("X-RateLimit-Remaining", theirs),
+                ("X-RateLimit-Limit", "5"),
+                ("RateLimit", "\"theirs\";r=1;t=1"),
+            ] {
+                response.insert_header(name, value).unwrap();
+            }
+            let lines = write(&mut response);
+            let has = |name| response.headers.contains_key(name);
+            assert!(has("ratelimit"));
+            assert_eq!(has("x-ratelimit-remaining"), stays, "{theirs}");
+            assert_eq!(has("x-ratelimit-limit"), stays, "{theirs}");
+            assert_eq!(lines.contains("X-RateLimit-Remaining: 7\r\n"), !stays);
+            assert!(lines.contains("RateLimit: \"p\";r=7;t=1\r\n"));
         }
         let mut response = ResponseHeader::build(200, None).unwrap();
-        insert_limits(&mut response, &settings, &fields, &[reading], now).unwrap();
-        assert_eq!(response.headers["x-ratelimit-limit"], "10");
-        assert_eq!(response.headers["x-ratelimit-reset"], "1001");
-        assert_eq!(response.headers["ratelimit-policy"], "\"p\";q=10;w=1");
+        assert_eq!(
+            write(&mut response),
+            "RateLimit-Policy: \"p\";q=10;w=1\r\nRateLimit: \"p\";r=7;t=1\r\n\
+             X-RateLimit-Limit: 10\r\nX-RateLimit-Remaining: 7\r\nX-RateLimit-Reset: 1001\r\n\
+             X-Request-Id: id\r\n"
+        );
+        response.insert_header("X-Request-Id", "theirs").unwrap();
+        assert!(!write(&mut response).contains("X-Request-Id"));
     }
 }

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::modules::http::HttpModules;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -43,7 +43,7 @@ use crate::problem;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
 use crate::verify::{KeyView, Verifier};
-use connection::ClientStream;
+use connection::{ClientStream, Peer};
 use decide::Refusal;
 use respond::{Answer, Challenges, Circumstances};
 use route::{Route, RouteTable};
@@ -91,7 +91,7 @@ pub struct Context {
     /// The wall clock when the request was decided.
     decided_at: Timestamp,
     request_id: HeaderValue,
-    peer: Option<IpAddr>,
+    peer: Option<Peer>,
     client: IpAddr,
     route: Option<Arc<Route>>,
     /// The record that the request was decided on.
@@ -145,19 +145,20 @@ impl ProxyHttp for Gateway {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        ClientStream::await_header(session.stream(), false);
+        let stream = ClientStream::of(session.stream());
+        let peer = stream.and_then(ClientStream::peer).cloned();
+        if let Some(stream) = stream {
+            stream.await_header(false);
+        }
         let timeout = Some(self.settings.client_timeout);
         session.set_read_timeout(timeout);
         session.set_write_timeout(timeout);
-        let peer = session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map(SocketAddr::ip);
+        let address = peer.as_ref().map(|peer| peer.address);
         let headers = &session.req_header().headers;
         let trusted = &self.settings.trusted_proxies;
         ctx.peer = peer;
-        ctx.client = client::address(peer, headers, trusted);
-        let theirs = peer
+        ctx.client = client::address(address, headers, trusted);
+        let theirs = address
             .filter(|peer| client::is_trusted(peer.to_canonical(), trusted))
             .and_then(|_| headers::request_id(headers));
         ctx.request_id = theirs.unwrap_or_else(problem::new_request_id);
@@ -192,6 +193,10 @@ impl ProxyHttp for Gateway {
             return Error::err_up(ErrorType::ConnectNoRoute);
         };
         let mut peer = endpoint.peer();
+        if !headers::has_hop_by_hop(&session.req_header().headers) {
+            // Pingora would look for each of ten fields in turn.
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+        }
         if session.is_upgrade_req() {
             peer.options.read_timeout = Some(self.settings.upgrade_idle);
         }
@@ -222,8 +227,8 @@ impl ProxyHttp for Gateway {
             // HTTP/1.0 clients may leave it out, HTTP/1.1 services ask for it.
             request.insert_header(header::HOST, endpoint.address().to_string())?;
         }
-        match ctx.peer {
-            Some(peer) => headers::append_forwarded_for(request, peer),
+        match &ctx.peer {
+            Some(peer) => headers::append_forwarded_for(request, &peer.field),
             None => Ok(()),
         }
     }
@@ -271,7 +276,8 @@ impl ProxyHttp for Gateway {
             // HTTP/1.0 knows no chunks (RFC 9112, section 6.1): the connection's end is the body's.
             session.set_keepalive(None);
         }
-        self.insert_common(response, ctx)
+        self.write_common(session, response, ctx);
+        Ok(())
     }
 
     fn fail_to_connect(
@@ -325,7 +331,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        ClientStream::await_header(session.stream(), true);
+        if let Some(stream) = ClientStream::of(session.stream()) {
+            stream.await_header(true);
+        }
         let outcome = match (ctx.refusal, error) {
             (Some(refusal), _) => refusal.outcome(),
             (None, Some(_)) => Outcome::ClientFailed,
@@ -386,15 +394,15 @@ impl Gateway {
     }
 
     /// The fields that every answer carries, whoever gave it.
-    fn insert_common(&self, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-        if let Some((fields, decision)) = self.limits_of(ctx) {
-            let now = ctx.decided_at;
-            headers::insert_limits(response, &self.limits, fields, &decision.readings, now)?;
+    fn write_common(&self, session: &Session, response: &mut ResponseHeader, ctx: &Context) {
+        let limits = self.limits_of(ctx);
+        let limits = limits.map(|(fields, decision)| (fields, &decision.readings[..]));
+        if let Some(stream) = ClientStream::of(session.stream()) {
+            stream.write_lines(|lines| {
+                let now = ctx.decided_at;
+                headers::write_common(response, &self.limits, limits, now, &ctx.request_id, lines);
+            });
         }
-        if !response.headers.contains_key(headers::X_REQUEST_ID) {
-            response.insert_header("X-Request-Id", ctx.request_id.clone())?;
-        }
-        Ok(())
     }
 
     /// Answers a refused request.
@@ -412,7 +420,7 @@ impl Gateway {
         };
         let answer: Answer = respond::answer(refusal, &self.challenges, &about);
         let mut header = answer.header()?;
-        self.insert_common(&mut header, ctx)?;
+        self.write_common(session, &mut header, ctx);
         respond::send(session, header, answer.body).await
     }
 }
