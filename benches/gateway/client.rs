@@ -262,27 +262,68 @@ pub fn paced(
 }
 
 /// Sleeps until `due` and says when it woke up; `None` if `due` is in the past.
-fn wait_until(due: Instant) -> Option<Instant> {
+pub fn wait_until(due: Instant) -> Option<Instant> {
     let ahead = due.checked_duration_since(Instant::now())?;
     thread::sleep(ahead);
     Some(Instant::now())
 }
 
-/// Sends each request once, on its own connection, evenly over `spread_over`, without waiting
-/// for answers: as many may be open at once as there are requests.
-pub fn each_once_evenly(address: SocketAddr, requests: &[Vec<u8>], spread_over: Duration) -> Tally {
-    let begin = Instant::now();
+/// Sends each request once, on its own connection, evenly over `spread_over` from `begin` on,
+/// without waiting for answers: as many may be open at once as there are requests. One thread
+/// drives them all: hundreds of threads that begin and end keep the CPU of whoever measures
+/// beside them for milliseconds.
+pub fn each_once_evenly(
+    address: SocketAddr,
+    requests: &[Vec<u8>],
+    begin: Instant,
+    spread_over: Duration,
+) -> Tally {
     let count = u32::try_from(requests.len()).expect("a flood is limited in the settings");
-    on_threads(requests.len(), |index| {
-        let place = u32::try_from(index).expect("a flood is limited in the settings");
-        wait_until(begin + spread_over * place / count);
-        let start = Instant::now();
-        let status = Connection::open(address)
-            .and_then(|mut connection| Ok(connection.exchange(&requests[index])?.status));
-        let mut tally = Tally::default();
-        tally.note(status, start.elapsed());
-        tally
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime for the flood");
+    runtime.block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for (place, request) in (0..count).zip(requests) {
+            let (due, request) = (begin + spread_over * place / count, request.clone());
+            calls.spawn(async move {
+                tokio::time::sleep_until(due.into()).await;
+                let start = Instant::now();
+                let call = tokio::time::timeout(ANSWER_TIMEOUT, call_once(address, &request));
+                let status = call.await.unwrap_or_else(|late| Err(late.into()));
+                let mut tally = Tally::default();
+                tally.note(status, start.elapsed());
+                tally
+            });
+        }
+        let mut total = Tally::default();
+        for tally in calls.join_all().await {
+            total += tally;
+        }
+        total
     })
+}
+
+/// One request on a connection of its own, and the status of its answer.
+async fn call_once(address: SocketAddr, request: &[u8]) -> io::Result<u16> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(request).await?;
+    let mut received = Vec::new();
+    loop {
+        if stream.read_buf(&mut received).await? == 0 || received.len() > ANSWER_BYTES_MAX {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let Some(end) = received.windows(4).position(|end| end == b"\r\n\r\n") else {
+            continue;
+        };
+        let (status, body_len) = read_head(&received[..end + 4])?;
+        if received.len() >= end + 4 + body_len {
+            return Ok(status);
+        }
+    }
 }
 
 /// Does `count` things over `connections` connections and returns what they gave, in order.

@@ -194,7 +194,7 @@ impl KeyService {
             .map_err(|error| KeyError::Unavailable(error.to_string()))?;
         let hash = self
             .pool
-            .run(move || SecretHash::create(&secret, cost))
+            .run(move |pause| SecretHash::create(&secret, cost, pause))
             .await
             .map_err(|full| KeyError::Unavailable(full.to_string()))?;
         Ok(hash?)

@@ -1,13 +1,38 @@
-//! bcrypt, and nothing else: what is stored in place of a secret.
+//! bcrypt (Provos and Mazieres, 1999), and nothing else: what is stored in place of a secret.
 //!
-//! Slow by design. Call it from the bcrypt pool, never from a proxy thread.
+//! Slow by design. Call it from the bcrypt pool, never from a proxy thread. The rounds are counted
+//! here and not in a library, because between two of them the pool has to be able to step aside:
+//! no scheduler takes a CPU away as promptly as who gives it back. The cipher is a library's, and
+//! the tests compare every result with another library's.
 
 use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::alphabet::BCRYPT;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use bcrypt::HashParts;
+use blowfish::Blowfish;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// The least cost that bcrypt knows; only tests should use it.
 pub const COST_MIN: u32 = 4;
 /// The highest cost that a configuration may ask for: about 30 seconds a hash.
 pub const COST_MAX: u32 = 19;
+/// bcrypt reads 72 bytes, of which the last of ours is the NUL at the end.
+const SECRET_LEN_MAX: usize = 71;
+const SALT_LEN: usize = 16;
+/// Of the 24 bytes that the cipher gives, bcrypt has always stored one less.
+const OUTPUT_LEN: usize = 23;
+/// What is encrypted: `OrpheanBeholderScryDoubt`.
+const TEXT: [[u32; 2]; 3] = [
+    [0x4f72_7068, 0x6561_6e42],
+    [0x6568_6f6c, 0x6465_7253],
+    [0x6372_7944, 0x6f75_6274],
+];
+const ENCRYPTIONS: usize = 64;
+const BASE64: GeneralPurpose = GeneralPurpose::new(&BCRYPT, NO_PAD);
 
 /// A bcrypt hash in modular crypt format. Not secret enough to be a key, too secret to be shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,22 +48,38 @@ pub enum HashError {
 }
 
 impl SecretHash {
-    /// Hashes `secret` with a new salt.
-    pub fn create(secret: &str, cost: u32) -> Result<Self, HashError> {
-        bcrypt::non_truncating_hash(secret, cost)
-            .map(SecretHash)
-            .map_err(|error| HashError::Failed(error.to_string()))
+    /// Hashes `secret` with a new salt; `pause` is called about every 50 us.
+    pub fn create(secret: &str, cost: u32, pause: &mut dyn FnMut()) -> Result<Self, HashError> {
+        if secret.len() > SECRET_LEN_MAX {
+            return Err(HashError::Failed(format!(
+                "a secret may have at most {SECRET_LEN_MAX} bytes"
+            )));
+        }
+        if !(COST_MIN..=COST_MAX).contains(&cost) {
+            return Err(HashError::Failed(format!("{cost} is no cost")));
+        }
+        let mut salt = [0; SALT_LEN];
+        getrandom::fill(&mut salt).map_err(|error| HashError::Failed(error.to_string()))?;
+        let output = BASE64.encode(compute(secret, cost, &salt, pause));
+        let salt = BASE64.encode(salt);
+        Ok(SecretHash(format!("$2b${cost:02}${salt}{output}")))
     }
 
-    /// Whether `secret` is the one that was hashed.
-    pub fn verify(&self, secret: &str) -> Result<bool, HashError> {
-        match bcrypt::non_truncating_verify(secret, &self.0) {
-            Ok(matches) => Ok(matches),
-            // Longer than any secret of ours, so not the one that was hashed.
-            Err(bcrypt::BcryptError::Truncation(_)) => Ok(false),
-            Err(bcrypt::BcryptError::Rand(error)) => Err(HashError::Failed(error.to_string())),
-            Err(_) => Err(HashError::Malformed),
+    /// Whether `secret` is the one that was hashed; `pause` is called about every 50 us.
+    pub fn verify(&self, secret: &str, pause: &mut dyn FnMut()) -> Result<bool, HashError> {
+        let parts = HashParts::from_str(&self.0).map_err(|_| HashError::Malformed)?;
+        let (cost, salt) = (parts.get_cost(), parts.get_salt_raw());
+        if !(COST_MIN..=COST_MAX).contains(&cost) {
+            return Err(HashError::Malformed);
         }
+        if secret.len() > SECRET_LEN_MAX {
+            // Longer than any secret of ours, so not the one that was hashed.
+            return Ok(false);
+        }
+        let output = BASE64.encode(compute(secret, cost, &salt, pause));
+        let stored = self.0.get(self.0.len() - output.len()..);
+        let stored = stored.ok_or(HashError::Malformed)?;
+        Ok(stored.as_bytes().ct_eq(output.as_bytes()).into())
     }
 
     /// Takes a hash from a store as it stands; [`SecretHash::verify`] finds out if it is none.
@@ -58,26 +99,78 @@ impl fmt::Debug for SecretHash {
     }
 }
 
+/// The bytes that bcrypt makes of `secret`.
+fn compute(
+    secret: &str,
+    cost: u32,
+    salt: &[u8; SALT_LEN],
+    pause: &mut dyn FnMut(),
+) -> [u8; OUTPUT_LEN] {
+    let mut key = Zeroizing::new(Vec::with_capacity(secret.len() + 1));
+    key.extend_from_slice(secret.as_bytes());
+    key.push(0);
+    let mut cipher: Blowfish = Blowfish::bc_init_state();
+    cipher.salted_expand_key(salt, &key);
+    for _ in 0..1_u32 << cost {
+        cipher.bc_expand_key(&key);
+        cipher.bc_expand_key(salt);
+        pause();
+    }
+    let mut output = [0; OUTPUT_LEN];
+    for (block, bytes) in TEXT.into_iter().zip(output.chunks_mut(8)) {
+        let block = (0..ENCRYPTIONS).fold(block, |block, _| cipher.bc_encrypt(block));
+        let both = u64::from(block[0]) << 32 | u64::from(block[1]);
+        bytes.copy_from_slice(&both.to_be_bytes()[..bytes.len()]);
+    }
+    output
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
     #[test]
     fn the_right_secret_verifies_and_no_other() {
-        let hash = SecretHash::create(SECRET, COST_MIN).unwrap();
-        assert!(hash.verify(SECRET).unwrap());
-        assert!(!hash.verify(&SECRET[1..]).unwrap());
-        assert!(!hash.verify(&SECRET.replace('G', "H")).unwrap());
-        assert!(!hash.verify(&"x".repeat(100)).unwrap());
+        let hash = SecretHash::create(SECRET, COST_MIN, &mut || ()).unwrap();
+        assert!(hash.verify(SECRET, &mut || ()).unwrap());
+        assert!(!hash.verify(&SECRET[1..], &mut || ()).unwrap());
+        assert!(!hash.verify(&SECRET.replace('G', "H"), &mut || ()).unwrap());
+        assert!(!hash.verify(&"x".repeat(100), &mut || ()).unwrap());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Another library verifies what we hash, and we what it hashes: every length, also bytes
+        /// that are no letters.
+        #[test]
+        fn both_libraries_agree(secret in "[ -~é]{1,35}", cost in 4u32..6, version in 0..3usize) {
+            let hash = SecretHash::create(&secret, cost, &mut || ()).unwrap();
+            prop_assert!(bcrypt::non_truncating_verify(&secret, hash.to_stored()).unwrap());
+            let theirs = bcrypt::non_truncating_hash(&secret, cost).unwrap();
+            let version = ["$2a$", "$2b$", "$2y$"][version];
+            let theirs = SecretHash::from_stored(theirs.replacen("$2b$", version, 1));
+            prop_assert!(theirs.verify(&secret, &mut || ()).unwrap());
+            prop_assert!(!theirs.verify(&(secret + "x"), &mut || ()).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_long_hash_pauses_in_every_round() {
+        let mut pauses = 0;
+        let hash = SecretHash::create(SECRET, 6, &mut || pauses += 1).unwrap();
+        assert_eq!(pauses, 64);
+        assert!(hash.verify(SECRET, &mut || pauses += 1).unwrap());
+        assert_eq!(pauses, 128);
     }
 
     #[test]
     fn two_hashes_of_one_secret_differ() {
         let (a, b) = (
-            SecretHash::create(SECRET, 4).unwrap(),
-            SecretHash::create(SECRET, 4).unwrap(),
+            SecretHash::create(SECRET, 4, &mut || ()).unwrap(),
+            SecretHash::create(SECRET, 4, &mut || ()).unwrap(),
         );
         assert_ne!(a, b);
     }
@@ -92,7 +185,7 @@ mod tests {
         ] {
             let stored = SecretHash::from_stored(text.to_owned());
             assert!(
-                matches!(stored.verify(SECRET), Err(HashError::Malformed)),
+                matches!(stored.verify(SECRET, &mut || ()), Err(HashError::Malformed)),
                 "{text}"
             );
         }
@@ -100,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_not_printed() {
-        let hash = SecretHash::create(SECRET, COST_MIN).unwrap();
+        let hash = SecretHash::create(SECRET, COST_MIN, &mut || ()).unwrap();
         assert!(!format!("{hash:?}").contains("$2"));
     }
 }

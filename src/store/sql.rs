@@ -59,7 +59,12 @@ impl SqlStore {
         }
         let options = AnyConnectOptions::from_str(url)?;
         let pool = AnyPoolOptions::new()
+            // All of them are opened now and kept: opening one takes milliseconds of CPU, and the
+            // moment when several are wanted is the one when many new keys arrive.
+            .min_connections(CONNECTIONS_MAX)
             .max_connections(CONNECTIONS_MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
                 Box::pin(async move {

@@ -3,8 +3,9 @@
 //! bcrypt takes tens of milliseconds of a CPU on purpose. Here it can't take that time from the
 //! proxy threads, and a flood of cold keys ends in a full queue instead of in latency.
 //!
-//! The threads run in the scheduler's idle class (SCHED_IDLE, sched(7)): a request that arrives
-//! takes the CPU from a hash at once, where a merely nicer thread would keep it for milliseconds.
+//! The threads run in the scheduler's idle class (SCHED_IDLE, sched(7)), and step aside for a moment
+//! after every [`STRETCH_US`]: even the idle class has its turns, and a turn lasts until the next
+//! tick of the system's clock, which for a request that waits is 4 ms on many systems.
 //! Where requests take every CPU there is nothing left for that class: when none of its threads has
 //! got anywhere for [`STARVED_AFTER_US`], one more thread of low but ordinary priority takes the
 //! next job.
@@ -35,10 +36,18 @@ const NICE: i32 = 10;
 #[error("too many key checks are waiting")]
 pub struct PoolFull;
 
+/// After so long a stretch of work a thread steps aside.
+const STRETCH_US: u64 = 300;
+/// For so long; the system adds its timer slack, 50 us.
+const REST: Duration = Duration::from_micros(10);
+
 struct Job {
     queued_us: u64,
-    work: Box<dyn FnOnce() + Send>,
+    work: Work,
 }
+
+/// Gets the pool's `pause`, to be called often.
+type Work = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
 /// What the threads share.
 struct Queue {
@@ -110,17 +119,17 @@ impl BcryptPool {
         self.capacity
     }
 
-    /// Runs one bcrypt hash on the pool.
+    /// Runs one bcrypt hash on the pool. `work` has to call what it is given about every 50 us.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut dyn FnMut()) -> T + Send + 'static,
     ) -> Result<T, PoolFull> {
         let (sender, receiver) = oneshot::channel();
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
-        let timed = move || {
+        let timed = move |pause: &mut dyn FnMut()| {
             metrics.bcrypt_queued.dec();
             let start_us = clock.monotonic_us();
-            let result = work();
+            let result = work(pause);
             metrics.bcrypt_runs.inc();
             let took_us = clock.monotonic_us().saturating_sub(start_us);
             metrics.bcrypt_seconds.observe(took_us as f64 / 1e6);
@@ -131,7 +140,7 @@ impl BcryptPool {
         receiver.await.map_err(|_| PoolFull)
     }
 
-    fn push(&self, work: Box<dyn FnOnce() + Send>) -> Result<(), PoolFull> {
+    fn push(&self, work: Work) -> Result<(), PoolFull> {
         let queued_us = self.clock.monotonic_us();
         let mut jobs = self.queue.jobs.lock();
         if jobs.waiting.len() >= self.max_queue {
@@ -167,7 +176,7 @@ fn work_when_idle(queue: &Queue, clock: &SharedClock) {
             queue.changed.wait(&mut jobs);
         };
         drop(jobs);
-        run(job);
+        run(job, clock);
         queue.jobs.lock().progressed_us = clock.monotonic_us();
     }
 }
@@ -187,7 +196,7 @@ fn work_for_starved(queue: &Queue, clock: &SharedClock) {
         if jobs.waiting.front().is_some_and(is_starved) {
             let job = jobs.waiting.pop_front();
             drop(jobs);
-            job.into_iter().for_each(run);
+            job.into_iter().for_each(|job| run(job, clock));
         } else {
             queue.changed.wait_for(&mut jobs, LOOK_INTERVAL);
         }
@@ -195,8 +204,18 @@ fn work_for_starved(queue: &Queue, clock: &SharedClock) {
 }
 
 /// A job that panics costs its caller an error, not the pool a thread.
-fn run(job: Job) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.work));
+fn run(job: Job, clock: &SharedClock) {
+    let mut rested_us = clock.monotonic_us();
+    let mut pause = || {
+        if clock.monotonic_us().saturating_sub(rested_us) >= STRETCH_US {
+            // A thread of the pool serves no requests.
+            #[allow(clippy::disallowed_methods)]
+            std::thread::sleep(REST);
+            rested_us = clock.monotonic_us();
+        }
+    };
+    let work = std::panic::AssertUnwindSafe(|| (job.work)(&mut pause));
+    let _ = std::panic::catch_unwind(work);
 }
 
 #[cfg(test)]
@@ -217,10 +236,10 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let pool = BcryptPool::start(&settings(1), Arc::new(SystemClock::new()), metrics).unwrap();
         assert_eq!(
-            pool.run(|| panic!("in a test")).await,
+            pool.run(|_| panic!("in a test")).await,
             Err::<(), _>(PoolFull)
         );
-        assert_eq!(pool.run(|| 7).await, Ok(7));
+        assert_eq!(pool.run(|_| 7).await, Ok(7));
     }
 
     /// Without a thread of the idle class at all, as where requests take every CPU.
@@ -231,7 +250,7 @@ mod tests {
         let pool = BcryptPool::start(&settings(0), clock.clone(), metrics).unwrap();
         let waiting = {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.run(|| 7).await })
+            tokio::spawn(async move { pool.run(|_| 7).await })
         };
         tokio::time::sleep(2 * LOOK_INTERVAL).await;
         assert!(!waiting.is_finished());

@@ -122,7 +122,7 @@ impl Bench {
     }
 
     async fn hash(&self, key: &MintedKey, generation: i64, cost: u32) -> Result<(), SecretError> {
-        let hash = SecretHash::create(&key.secret(), cost).unwrap();
+        let hash = SecretHash::create(&key.secret(), cost, &mut || ()).unwrap();
         let tenant: TenantId = "acme".parse().unwrap();
         let stored = StoredHash {
             generation: Generation(generation),

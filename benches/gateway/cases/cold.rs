@@ -9,10 +9,10 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{BCRYPT_COST, Bench, PROXY_THREADS};
-use crate::client::{Tally, each_once_evenly, paced};
+use crate::client::{Tally, each_once_evenly, paced, wait_until};
 use crate::report::Report;
 use crate::settings::Case;
 use crate::sidekey::{Sidekey, SidekeyOptions, request_with};
@@ -24,6 +24,8 @@ const WARM_CONNECTIONS: usize = 8;
 /// About a tenth of what one proxy thread can do.
 const WARM_PER_SECOND: u32 = 4_000;
 const WARM_UP: Duration = Duration::from_millis(500);
+/// In this time the flood is ready to begin.
+const FLOOD_START: Duration = Duration::from_millis(500);
 
 /// What the warm callers saw in one round.
 struct Round {
@@ -97,8 +99,11 @@ fn measure(
     };
     load(WARM_UP).expect_only(&[200])?;
     let run_for = bench.settings.measure_for;
+    // The warm callers share a CPU with the flood: it must not be set up under them.
+    let begin = Instant::now() + FLOOD_START;
     let (mut warm, cold) = thread::scope(|scope| {
-        let cold = scope.spawn(|| each_once_evenly(sidekey.proxy, flood, run_for));
+        let cold = scope.spawn(|| each_once_evenly(sidekey.proxy, flood, begin, run_for));
+        wait_until(begin);
         let warm = load(run_for);
         (warm, cold.join().expect("the flood does not panic"))
     });
