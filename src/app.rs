@@ -28,10 +28,10 @@ use crate::config::settings::{LimitSettings, RouteSettings};
 use crate::key::record::ROTATION_DAYS_DEFAULT;
 use crate::key::{Catalogue, Environment};
 use crate::limit::{AddressLimiter, LimitFields};
-use crate::proxy::connection::Connections;
+use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
-use crate::proxy::{Gateway, echo, respond};
+use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::secrets::{EmbeddedSecrets, SecretStore};
 use crate::store::{KeyStore, SqlStore};
 use crate::telemetry::Metrics;
@@ -265,6 +265,10 @@ impl App {
             header_timeout: gateway.settings.header_timeout,
             keepalive: gateway.settings.keepalive,
             metrics: self.metrics.clone(),
+            unreadable: Arc::new(Unreadable {
+                metrics: self.metrics.route(NO_ROUTE),
+                access_log: gateway.access_log,
+            }),
             app: Arc::new(set_up(|| http_proxy(&conf, gateway))?),
         };
         let mut service = Service::new("proxy".to_owned(), connections);
@@ -287,8 +291,7 @@ impl App {
     ) -> Result<tokio::task::JoinHandle<()>, AppError> {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(failed("the admin port can't be served"))?;
-        let app =
-            admin::router(self.admin.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let router = admin::router(self.admin.clone());
         let (verifier, metrics, dropped) = (
             self.verifier.clone(),
             self.metrics.clone(),
@@ -308,12 +311,7 @@ impl App {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = axum::serve(listener, app)
-                .with_graceful_shutdown(stopped)
-                .await
-            {
-                tracing::error!(%error, "the admin port ended");
-            }
+            admin::serve::serve(listener, router, stopped).await;
         }))
     }
 
@@ -372,7 +370,7 @@ async fn build_gateway(
         routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
         challenges: respond::Challenges::new(&settings.credentials),
         anonymous_fields: LimitFields::new(&settings.limits.anonymous),
-        no_route: metrics.route(crate::proxy::NO_ROUTE),
+        no_route: metrics.route(NO_ROUTE),
         settings: settings.proxy,
         credentials: settings.credentials,
         limits: settings.limits,

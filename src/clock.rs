@@ -38,9 +38,9 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded down.
-    pub fn as_seconds(self) -> i64 {
-        self.0.div_euclid(1000)
+    /// Whole seconds since the Unix epoch, rounded up.
+    pub fn as_seconds_ceil(self) -> i64 {
+        self.0.saturating_add(999).div_euclid(1000)
     }
 
     /// This moment plus `duration`, at most [`Timestamp::MAX`].

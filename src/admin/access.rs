@@ -77,7 +77,7 @@ impl Caller {
     pub fn authorize(&self, state: &AdminState, permission: Permission) -> Result<Actor, ApiError> {
         let view = self.proof.key.view_full();
         view.admits(self.proof.generation, self.client, state.clock.now())
-            .map_err(|denial| denied(state, denial))?;
+            .map_err(|denial| refused(state, denial, self.client))?;
         if permission == Permission::KeysWrite && self.proof.generation != view.authority.generation
         {
             // In its grace period an old secret still reads, but whoever holds it can't use it to
@@ -205,6 +205,32 @@ fn denied(state: &AdminState, denial: Denial) -> ApiError {
     unauthorized(state, kind, ", error=\"invalid_token\"")
 }
 
+/// Refuses a proven key that may not act. One that was revoked or replaced is a wrong key like any
+/// other, and counts as one.
+fn refused(state: &AdminState, denial: Denial, client: IpAddr) -> ApiError {
+    if matches!(denial, Denial::Revoked | Denial::Superseded) {
+        if let Err(limited) = check_failures(state, client) {
+            return limited;
+        }
+        state.failed_auth.count(client, state.clock.monotonic_us());
+    }
+    denied(state, denial)
+}
+
+/// An error where `client` has presented too many wrong keys.
+fn check_failures(state: &AdminState, client: IpAddr) -> Result<(), ApiError> {
+    let failures = state.failed_auth.peek(client, state.clock.monotonic_us());
+    let Some(decision) = failures.filter(|decision| !decision.allowed) else {
+        return Ok(());
+    };
+    let mut error = ApiError::new(
+        Kind::TooManyFailures,
+        "Too many requests from your address had a wrong key. Wait, and check the key.",
+    );
+    error.retry_after_seconds = Some(decision.retry_after_seconds());
+    Err(error)
+}
+
 /// Proves the presented key. An address with too many failures is only refused where its key is
 /// not remembered as proven: nobody can lock an administrator out.
 async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Caller, ApiError> {
@@ -212,16 +238,7 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ca
     if let Recall::Proven(proof) = recalled {
         return Ok(Caller { proof, client });
     }
-    let now_us = state.clock.monotonic_us();
-    let failures = state.failed_auth.peek(client, now_us);
-    if let Some(decision) = failures.filter(|decision| !decision.allowed) {
-        let mut error = ApiError::new(
-            Kind::TooManyFailures,
-            "Too many requests from your address had a wrong key. Wait, and check the key.",
-        );
-        error.retry_after_seconds = Some(decision.retry_after_seconds());
-        return Err(error);
-    }
+    check_failures(state, client)?;
     let verified = match recalled {
         Recall::Unknown(digest) => state.verifier.verify(presented, digest).await,
         Recall::Proven(_) | Recall::Refused => Err(Refusal::Invalid),
@@ -232,7 +249,7 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ca
             Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }
         Err(Refusal::Invalid) => {
-            state.failed_auth.count(client, now_us);
+            state.failed_auth.count(client, state.clock.monotonic_us());
             Err(denied(state, Denial::Revoked))
         }
     }

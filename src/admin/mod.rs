@@ -1,13 +1,15 @@
 //! The admin port: the key API, health, metrics; later the dashboard.
 //!
 //! `keys` carries operations out (and owns the order of their writes), `api` speaks HTTP,
-//! `access` knows who may do what, `input` reads bodies and reports every bad field at once.
+//! `access` knows who may do what, `input` reads bodies and reports every bad field at once, `serve`
+//! has the port's connections.
 
 pub mod access;
 pub mod answer;
 pub mod api;
 pub mod input;
 pub mod keys;
+pub mod serve;
 
 use std::sync::Arc;
 

@@ -23,8 +23,12 @@ pub fn apply(
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect();
-    // In order, so that UPSTREAMS comes before UPSTREAMS__0__SERVERS.
-    ours.sort();
+    // In order, so that UPSTREAMS comes before UPSTREAMS__0__SERVERS, and that before UPSTREAMS__10.
+    ours.sort_by_cached_key(|(name, _)| {
+        let parts = name.split("__");
+        let keyed = parts.map(|part| (part.parse::<usize>().ok(), part.to_owned()));
+        keyed.collect::<Vec<_>>()
+    });
     for (name, text) in ours {
         let path: Vec<String> = name[PREFIX.len()..]
             .split("__")
@@ -39,7 +43,9 @@ pub fn apply(
 }
 
 fn value(text: &str) -> Result<Value, String> {
-    let is_toml = text.starts_with(['[', '{', '"', '\''])
+    // `[::1]:8080` begins like a list.
+    let is_address = text.parse::<std::net::SocketAddr>().is_ok();
+    let is_toml = !is_address && text.starts_with(['[', '{', '"', '\''])
         || matches!(text, "true" | "false")
         || text.parse::<i64>().is_ok();
     if !is_toml {
@@ -140,6 +146,25 @@ mod tests {
         let expected = "[proxy]\nmode = \"shadow\"\nthreads = 4\nlisten = [\"127.0.0.1:0\"]\n\
             [credentials]\nhide = false\n[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/b\"\n";
         assert_eq!(table, expected.parse().unwrap());
+    }
+
+    #[test]
+    fn addresses_that_begin_like_lists_are_text() {
+        let (table, problems) = applied("", &[("SIDEKEY__ADMIN__LISTEN", "[::1]:8081")]);
+        assert_eq!(problems, []);
+        let expected = "[admin]\nlisten = \"[::1]:8081\"\n";
+        assert_eq!(table, expected.parse().unwrap());
+    }
+
+    #[test]
+    fn long_lists_grow_in_the_order_of_their_numbers() {
+        let names: Vec<String> = (0..12)
+            .map(|n| format!("SIDEKEY__SCOPES__{n}__NAME"))
+            .collect();
+        let variables: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "a:b")).collect();
+        let (table, problems) = applied("", &variables);
+        assert_eq!(problems, []);
+        assert_eq!(table["scopes"].as_array().unwrap().len(), 12);
     }
 
     #[test]

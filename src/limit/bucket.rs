@@ -155,7 +155,12 @@ impl Rate {
     /// What to tell a caller who asks for `cost` tokens and finds a refilled `state`.
     pub fn read(&self, state: State, cost: u64) -> Reading {
         let (remaining, reset_seconds) = self.left(state);
-        let wait_seconds = self.seconds_until(state, cost.saturating_mul(self.token));
+        let units = cost.saturating_mul(self.token);
+        let mut wait_seconds = self.seconds_until(state, units);
+        if units > self.capacity {
+            // No wait will do. A client that does not read why should at least not ask at once.
+            wait_seconds = wait_seconds.max(self.window_seconds);
+        }
         Reading {
             remaining,
             reset_seconds,
@@ -284,7 +289,7 @@ mod tests {
         let rate = rate(60, 60, 10);
         assert!(!rate.affords(rate.full(0), 11));
         assert!(!rate.affords(rate.full(0), u64::MAX));
-        assert_eq!(rate.read(rate.full(0), 11).wait_seconds, 0);
+        assert_eq!(rate.read(rate.full(0), 11).wait_seconds, 60);
     }
 
     #[test]

@@ -17,9 +17,10 @@ pub struct LimitFields {
     policy: Box<str>,
     /// `"default";r=` for each policy.
     heads: Box<[Box<str>]>,
-    /// `X-RateLimit-Limit: 600`, and `X-RateLimit-Remaining: ` below it, for each policy.
-    quotas: Box<[Box<str>]>,
+    /// Each policy's quota, and `X-RateLimit-Limit` with it and `X-RateLimit-Remaining: ` below.
+    quotas: Box<[(u64, Box<str>)]>,
     names: Box<[Box<str>]>,
+    bursts: Box<[u64]>,
 }
 
 /// The policy that is closest to its limit.
@@ -57,17 +58,16 @@ impl LimitFields {
             quotas: policies
                 .iter()
                 .map(|policy| {
-                    format!(
-                        "X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: ",
-                        policy.quota
-                    )
-                    .into()
+                    let quota = policy.quota;
+                    let lines = format!("X-RateLimit-Limit: {quota}\r\nX-RateLimit-Remaining: ");
+                    (quota, lines.into())
                 })
                 .collect(),
             names: policies
                 .iter()
                 .map(|policy| policy.name.as_str().into())
                 .collect(),
+            bursts: policies.iter().map(|policy| policy.burst()).collect(),
         })
     }
 
@@ -85,10 +85,17 @@ impl LimitFields {
         lines.extend_from_slice(b"\r\n");
     }
 
+    /// The quota of the policy that is closest to its limit.
+    pub fn quota(&self, closest: Closest) -> u64 {
+        self.quotas
+            .get(closest.index)
+            .map_or(0, |(quota, _)| *quota)
+    }
+
     /// Writes `X-RateLimit-Limit`, `-Remaining` and `-Reset` of one policy, at `now_seconds` since
     /// the Unix epoch.
     pub fn write_x_ratelimit(&self, closest: Closest, now_seconds: u64, lines: &mut Vec<u8>) {
-        let Some(quota) = self.quotas.get(closest.index) else {
+        let Some((_, quota)) = self.quotas.get(closest.index) else {
             return;
         };
         lines.extend_from_slice(quota.as_bytes());
@@ -96,6 +103,13 @@ impl LimitFields {
         lines.extend_from_slice(b"\r\nX-RateLimit-Reset: ");
         push_number(lines, now_seconds.saturating_add(closest.reset_seconds));
         lines.extend_from_slice(b"\r\n");
+    }
+
+    /// A policy whose bucket never holds `cost` tokens, by its name, and what it holds at most.
+    pub fn too_small(&self, cost: u64) -> Option<(&str, u64)> {
+        let mut both = self.names.iter().zip(&self.bursts);
+        both.find(|(_, burst)| **burst < cost)
+            .map(|(name, burst)| (&**name, *burst))
     }
 
     /// The names of the policies whose bucket did not hold what was asked.

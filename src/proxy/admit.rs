@@ -43,6 +43,29 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<(), Refusal> {
+        let decided = match self.find_service(session, ctx) {
+            Ok(Some(route)) => self.admit_caller(session, ctx, &route).await,
+            Ok(None) => return Ok(()),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(
+            Refusal::NoRoute
+            | Refusal::AmbiguousPath(_)
+            | Refusal::BadRequest(_)
+            | Refusal::HeadersTooLarge,
+        ) = decided
+        {
+            self.recognise(session, ctx).await;
+        }
+        decided
+    }
+
+    /// The route, if it asks who is calling; `None` where the request passes without that.
+    fn find_service(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Option<Arc<Route>>, Refusal> {
         let target = normalise_target(session);
         let is_preflight = self.find_route(session, ctx)?;
         target?;
@@ -52,28 +75,62 @@ impl Gateway {
         check_header_size(session, self.settings.max_header_bytes)?;
         if route.auth == Auth::Off || is_preflight {
             self.hide_unchecked(session, ctx);
-            return check_announced_body(session, &route);
+            return check_announced_body(session, &route).map(|()| None);
         }
+        Ok(Some(route))
+    }
+
+    async fn admit_caller(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        route: &Route,
+    ) -> Result<(), Refusal> {
         match self.look_at_credential(session, ctx)? {
             Credential::None if route.auth == Auth::Optional => {
-                self.admit_anonymous(session, ctx, &route)
+                // What is no credential here may still hold a key.
+                self.hide_unchecked(session, ctx);
+                self.admit_anonymous(session, ctx, route)
             }
-            Credential::None => Err(Refusal::NoCredential),
-            Credential::Proven(proof) => self.admit_proven(session, ctx, &route, &proof),
-            Credential::Wrong => {
-                self.check_failures(ctx)?;
-                Err(self.count_failure(ctx))
-            }
-            Credential::Unknown { presented, digest } => {
-                self.check_failures(ctx)?;
-                let proof = match self.verifier.verify(&presented, digest).await {
-                    Ok(proof) => proof,
-                    Err(verify::Refusal::Unavailable) => return Err(Refusal::Unavailable),
-                    Err(verify::Refusal::Invalid) => return Err(self.count_failure(ctx)),
-                };
-                self.admit_proven(session, ctx, &route, &proof)
+            credential => {
+                let proof = self.prove(credential, ctx).await?;
+                self.admit_proven(session, ctx, route, &proof)
             }
         }
+    }
+
+    /// Finds out whose request it is that is refused whoever sends it: who has a good key is told
+    /// what is left of its limits in every answer.
+    async fn recognise(&self, session: &Session, ctx: &mut Context) {
+        let Ok(credential) = self.look_at_credential(session, ctx) else {
+            return;
+        };
+        let Ok(proof) = self.prove(credential, ctx).await else {
+            return;
+        };
+        let view = proof.key.view_full();
+        ctx.decided_at = self.clock.now();
+        let admitted = view.admits(proof.generation, ctx.client, ctx.decided_at);
+        if admitted.is_ok() {
+            ctx.limits = Some(limit::peek_all(&view.buckets, 1, ctx.started_us));
+            ctx.key = Some(view);
+        }
+    }
+
+    /// The proof that `credential` is right.
+    async fn prove(&self, credential: Credential, ctx: &Context) -> Result<Proof, Refusal> {
+        let (presented, digest) = match credential {
+            Credential::None => return Err(Refusal::NoCredential),
+            Credential::Proven(proof) => return Ok(proof),
+            Credential::Wrong => return Err(self.refuse_key(ctx)),
+            Credential::Unknown { presented, digest } => (presented, digest),
+        };
+        self.check_failures(ctx)?;
+        let verified = self.verifier.verify(&presented, digest).await;
+        verified.map_err(|refusal| match refusal {
+            verify::Refusal::Unavailable => Refusal::Unavailable,
+            verify::Refusal::Invalid => self.count_failure(ctx),
+        })
     }
 
     /// Finds the route, and whether the request is a preflight that passes it without a key.
@@ -190,8 +247,11 @@ impl Gateway {
         let view = proof.key.view_full();
         ctx.decided_at = self.clock.now();
         let decided = decide::decide(&view, proof.generation, route, ctx.client, ctx.decided_at);
-        if let Err(Refusal::InvalidKey | Refusal::ExpiredKey | Refusal::DisabledKey) = decided {
-            return decided;
+        match decided {
+            // Revoked, or an older secret: a wrong key like any other.
+            Err(Refusal::InvalidKey) => return Err(self.refuse_key(ctx)),
+            Err(Refusal::ExpiredKey | Refusal::DisabledKey) => return decided,
+            _ => {}
         }
         let decided = decided.and_then(|()| check_announced_body(session, route));
         let now_us = ctx.started_us;
@@ -239,6 +299,14 @@ impl Gateway {
                 retry_after_seconds: decision.retry_after_seconds(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that is known to be wrong.
+    fn refuse_key(&self, ctx: &Context) -> Refusal {
+        match self.check_failures(ctx) {
+            Ok(()) => self.count_failure(ctx),
+            Err(limited) => limited,
         }
     }
 
@@ -362,11 +430,14 @@ fn check_announced_body(session: &Session, route: &Route) -> Result<(), Refusal>
 fn preflight_method(session: &Session) -> Option<Method> {
     let request = session.req_header();
     let headers = &request.headers;
+    if request.method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) {
+        return None;
+    }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers
             .get(header::CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
-    if request.method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) || has_body {
+    if has_body {
         return None;
     }
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;

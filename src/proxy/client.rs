@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 /// The field that proxies append the address of their client to.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -17,13 +18,15 @@ pub fn address(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> 
     if !is_trusted(client, trusted) {
         return client;
     }
-    let lines: Vec<&str> = headers
+    let lines: SmallVec<[&[u8]; 4]> = headers
         .get_all(X_FORWARDED_FOR)
         .iter()
-        .filter_map(|line| line.to_str().ok())
+        .map(HeaderValue::as_bytes)
         .collect();
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        // What is no address ends the chain of trust.
+    let comma = |b: &u8| *b == b',';
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(comma)) {
+        // What is no address, or no text at all, ends the chain of trust.
+        let hop = std::str::from_utf8(hop).unwrap_or_default();
         let Some(address) = parse_hop(hop.trim()) else {
             break;
         };
@@ -55,7 +58,6 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn only_trusted_proxies_are_believed() {
@@ -81,6 +83,13 @@ mod tests {
                 "198.51.100.1",
             ),
             ("10.0.0.1", vec!["nonsense, 10.0.0.2"], "10.0.0.2"),
+            // Bytes that are no text hide nothing that stands behind them.
+            (
+                "10.0.0.1",
+                vec!["203.0.113.9", "\u{e9}, 198.51.100.1"],
+                "198.51.100.1",
+            ),
+            ("10.0.0.1", vec!["203.0.113.9, \u{e9}"], "10.0.0.1"),
             ("10.0.0.1", vec!["10.0.0.3,10.0.0.2"], "10.0.0.3"),
             ("fd00::1", vec!["[2001:db8::1]:443"], "2001:db8::1"),
             ("fd00::1", vec!["198.51.100.1:5000"], "198.51.100.1"),
@@ -88,7 +97,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             for line in &lines {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line));
+                let value = HeaderValue::from_bytes(line.as_bytes()).unwrap();
+                headers.append(X_FORWARDED_FOR, value);
             }
             let found = address(Some(peer.parse().unwrap()), &headers, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {lines:?}");

@@ -30,7 +30,61 @@ use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::decide::Refusal;
+use super::respond;
+use crate::config::settings::AccessLog;
+use crate::problem;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::RouteMetrics;
+
+/// What happens to a request that can't be read, before any hook sees it: Pingora would give it an
+/// empty answer, and nobody would know.
+pub struct Unreadable {
+    pub metrics: RouteMetrics,
+    pub access_log: AccessLog,
+}
+
+/// Pingora gives up on a header of this many bytes, or of more lines than the other.
+const HEADER_BYTES_MAX: usize = (1 << 20) - 1;
+/// 256 fields, the request line, and the empty line at the end.
+const HEADER_LINES_MAX: usize = 258;
+
+impl Unreadable {
+    /// The answer in place of Pingora's `theirs`, which is given as it stands where it is not about
+    /// the header.
+    fn answer(&self, theirs: &[u8], read: &Header, client: Option<IpAddr>) -> Vec<u8> {
+        let is_too_large = read.bytes >= HEADER_BYTES_MAX || read.lines > HEADER_LINES_MAX;
+        let refusal = if is_too_large {
+            Refusal::HeadersTooLarge
+        } else {
+            Refusal::BadRequest("The request is not well-formed HTTP.")
+        };
+        let request_id = problem::new_request_id();
+        let request_id = request_id.to_str().unwrap_or_default();
+        self.metrics.count(refusal.outcome());
+        if self.access_log != AccessLog::Off {
+            tracing::info!(
+                target: "sidekey::access",
+                request_id,
+                outcome = refusal.outcome().as_str(),
+                client = client.map(|client| client.to_string()),
+                "request that can't be read"
+            );
+        }
+        if theirs.get(9..12) == Some(b"400") {
+            respond::bare(refusal, request_id)
+        } else {
+            theirs.to_vec()
+        }
+    }
+}
+
+/// What has been read of a request's header.
+#[derive(Default)]
+struct Header {
+    bytes: usize,
+    lines: usize,
+}
 
 /// Stands before the proxy: lets at most `max` connections in.
 pub struct Connections<A> {
@@ -39,6 +93,7 @@ pub struct Connections<A> {
     pub header_timeout: Duration,
     pub keepalive: Duration,
     pub metrics: Arc<Metrics>,
+    pub unreadable: Arc<Unreadable>,
 }
 
 /// Counts a connection for as long as it lives.
@@ -67,6 +122,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Connections<A> {
             stream,
             self.header_timeout,
             self.keepalive,
+            self.unreadable.clone(),
         ));
         self.app.process_new(stream, shutdown).await
     }
@@ -128,6 +184,11 @@ pub struct ClientStream {
     awaits_header: AtomicBool,
     /// A part of the awaited header has come.
     has_begun: AtomicBool,
+    /// How much of it.
+    header: Header,
+    unreadable: Arc<Unreadable>,
+    /// What is written in place of Pingora's own answer, and how much of it was written.
+    substitute: Option<(Vec<u8>, usize)>,
     header_timeout: Duration,
     /// Set where a header did not come in one piece.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -139,7 +200,12 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    fn new(inner: Stream, header_timeout: Duration, keepalive: Duration) -> Self {
+    fn new(
+        inner: Stream,
+        header_timeout: Duration,
+        keepalive: Duration,
+        unreadable: Arc<Unreadable>,
+    ) -> Self {
         ClientStream {
             peer: Peer::of(&inner),
             inner,
@@ -147,6 +213,9 @@ impl ClientStream {
             has_unflushed: false,
             awaits_header: AtomicBool::new(true),
             has_begun: AtomicBool::new(false),
+            header: Header::default(),
+            unreadable,
+            substitute: None,
             header_timeout,
             deadline: None,
             keepalive,
@@ -179,6 +248,30 @@ impl ClientStream {
         lines.text.clear();
         lines.progress = Progress::Awaited;
         write(&mut lines.text);
+    }
+
+    /// Writes an answer to a request whose header did not come to its end: ours in place of `bytes`,
+    /// Pingora's.
+    fn poll_write_unasked(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !bytes.starts_with(ANSWER_START) {
+            return Pin::new(&mut self.inner).poll_write(cx, bytes);
+        }
+        let client = self.peer.as_ref().map(|peer| peer.address);
+        let (answer, written) = self
+            .substitute
+            .get_or_insert_with(|| (self.unreadable.answer(bytes, &self.header, client), 0));
+        while *written < answer.len() {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &answer[*written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written += count;
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 
     /// Writes an answer's beginning with the lines in their place: a part of it each time, as
@@ -221,6 +314,9 @@ impl ClientStream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if *self.awaits_header.get_mut() {
+            return self.poll_write_unasked(cx, bytes);
+        }
         if self.lines.get_mut().text.is_empty() {
             Pin::new(&mut self.inner).poll_write(cx, bytes)
         } else {
@@ -276,10 +372,15 @@ impl AsyncRead for ClientStream {
             }
         } else if buffer.filled().len() > before {
             self.was_read = true;
-            let awaits_header = *self.awaits_header.get_mut();
-            if awaits_header && !*self.has_begun.get_mut() {
-                self.deadline = None;
-                *self.has_begun.get_mut() = true;
+            if *self.awaits_header.get_mut() {
+                if !*self.has_begun.get_mut() {
+                    self.deadline = None;
+                    *self.has_begun.get_mut() = true;
+                    self.header = Header::default();
+                }
+                let came = &buffer.filled()[before..];
+                self.header.bytes += came.len();
+                self.header.lines += memchr::memchr_iter(b'\n', came).count();
             }
         }
         result

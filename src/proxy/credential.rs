@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::settings::Source;
 use crate::key::Presented;
+use crate::key::format::redact;
 
 /// A credential in a request.
 pub struct Found<'a> {
@@ -63,9 +64,9 @@ pub fn holders(
     query: Option<&str>,
 ) -> SmallVec<[usize; 2]> {
     let holds = |source: &Source| match source {
-        Source::Bearer => in_scheme(headers, "Bearer").any(is_key),
+        Source::Bearer => headers.get_all(AUTHORIZATION).iter().any(holds_key),
         Source::Basic => in_scheme(headers, "Basic").any(|encoded| is_key(&basic_key(encoded))),
-        Source::Header(name) => headers.get_all(name).iter().any(|v| is_key(&text_of(v))),
+        Source::Header(name) => headers.get_all(name).iter().any(holds_key),
         Source::Query(name) => query_values(query.unwrap_or_default(), name).any(|v| is_key(&v)),
         Source::Cookie(name) => cookie_values(headers, name).any(is_key),
     };
@@ -78,6 +79,13 @@ pub fn holders(
 
 fn is_key(text: &str) -> bool {
     Presented::parse(text).is_some()
+}
+
+/// Whether a key stands anywhere in the field: behind a scheme, in quotes, before bytes that are no
+/// text.
+fn holds_key(value: &HeaderValue) -> bool {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    matches!(redact(&text), Cow::Owned(_))
 }
 
 fn only<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Ambiguous> {

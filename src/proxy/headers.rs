@@ -15,10 +15,9 @@ use crate::limit::{self, LimitFields, Reading};
 use crate::verify::KeyView;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit"),
-    X_RATELIMIT_REMAINING,
+    HeaderName::from_static("x-ratelimit-remaining"),
     HeaderName::from_static("x-ratelimit-reset"),
 ];
 /// A request id that a trusted proxy may set has at most this many characters.
@@ -166,14 +165,15 @@ pub fn write_common(
         if settings.ratelimit_fields {
             fields.write_ratelimit(readings, lines);
         }
-        if settings.x_ratelimit_fields && !(has_theirs && is_stricter(response, closest.remaining))
+        let now_seconds = u64::try_from(now.as_seconds_ceil()).unwrap_or(0);
+        if settings.x_ratelimit_fields
+            && !(has_theirs && is_stricter(response, fields.quota(closest), closest.remaining))
         {
             if has_theirs {
                 for name in &X_RATELIMIT {
                     response.remove_header(name);
                 }
             }
-            let now_seconds = u64::try_from(now.as_seconds()).unwrap_or(0);
             fields.write_x_ratelimit(closest, now_seconds, lines);
         }
     }
@@ -184,12 +184,19 @@ pub fn write_common(
     }
 }
 
-/// Whether the upstream leaves the caller no more than `remaining`, in any line of the field.
-fn is_stricter(response: &ResponseHeader, remaining: u64) -> bool {
-    let lines = response.headers.get_all(X_RATELIMIT_REMAINING).iter();
-    lines
-        .filter_map(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
-        .any(|theirs| theirs <= remaining)
+/// Whether the upstream's own `X-RateLimit-Limit` or `-Remaining` leaves the caller no more than
+/// ours would. Where it says several numbers, the least counts.
+fn is_stricter(response: &ResponseHeader, limit: u64, remaining: u64) -> bool {
+    let least = |name: &HeaderName| {
+        let lines = response.headers.get_all(name).iter();
+        let texts = lines.filter_map(|value| value.to_str().ok());
+        texts
+            .flat_map(|text| text.split(|c: char| !c.is_ascii_digit()))
+            .filter_map(|digits| digits.parse::<u64>().ok())
+            .min()
+    };
+    least(&X_RATELIMIT[0]).is_some_and(|theirs| theirs < limit)
+        || least(&X_RATELIMIT[1]).is_some_and(|theirs| theirs <= remaining)
 }
 
 #[cfg(test)]
@@ -324,7 +331,7 @@ mod tests {
             wait_seconds: 0,
             violated: false,
         };
-        let now = Timestamp::from_millis(1_000_900);
+        let now = Timestamp::from_millis(999_100);
         let id = HeaderValue::from_static("id");
         let write = |response: &mut ResponseHeader| {
             let mut lines = Vec::new();
@@ -332,20 +339,29 @@ mod tests {
             write_common(response, &settings, limits, now, &id, &mut lines);
             String::from_utf8(lines).unwrap()
         };
-        for (theirs, stays) in [("3", true), ("7", true), ("9", false), ("many", false)] {
+        for (theirs, stays) in [
+            (["10", "3", "30"], true),
+            (["10", "7", "30"], true),
+            (["10", "9", "30"], false),
+            (["600", "9", "9999999999"], false),
+            (["5", "9", "30"], true),
+            (["10", "many", "30"], false),
+            (["10", "0.5", "30"], true),
+            (["10, 10;w=1", "9", "30"], true),
+        ] {
             let mut response = ResponseHeader::build(200, None).unwrap();
-            for (name, value) in [
-                ("X-RateLimit-Remaining", theirs),
-                ("X-RateLimit-Limit", "5"),
-                ("RateLimit", "\"theirs\";r=1;t=1"),
-            ] {
+            for (name, value) in X_RATELIMIT.iter().zip(theirs) {
                 response.insert_header(name, value).unwrap();
             }
+            response
+                .insert_header("RateLimit", "\"theirs\";r=1;t=1")
+                .unwrap();
             let lines = write(&mut response);
             let has = |name| response.headers.contains_key(name);
             assert!(has("ratelimit"));
-            assert_eq!(has("x-ratelimit-remaining"), stays, "{theirs}");
-            assert_eq!(has("x-ratelimit-limit"), stays, "{theirs}");
+            for name in &X_RATELIMIT {
+                assert_eq!(response.headers.contains_key(name), stays, "{theirs:?}");
+            }
             assert_eq!(lines.contains("X-RateLimit-Remaining: 7\r\n"), !stays);
             assert!(lines.contains("RateLimit: \"p\";r=7;t=1\r\n"));
         }

@@ -416,6 +416,7 @@ impl Gateway {
         let about = Circumstances {
             route: ctx.route.as_deref(),
             limits: self.limits_of(ctx),
+            failed_auth: &self.limits.failed_auth.name,
             request_id: ctx.request_id(),
         };
         let answer: Answer = respond::answer(refusal, &self.challenges, &about);

@@ -21,6 +21,8 @@ use crate::problem::{self, Problem};
 const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// How long that may take.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer waits for a body in chunks.
+const CHUNKS_TIMEOUT: Duration = Duration::from_millis(500);
 /// When to come back after an answer that can't be given now.
 const RETRY_SECONDS: u64 = 1;
 
@@ -28,6 +30,8 @@ const RETRY_SECONDS: u64 = 1;
 pub struct Circumstances<'a> {
     pub route: Option<&'a Route>,
     pub limits: Option<(&'a LimitFields, &'a Decision)>,
+    /// The policy that failed authentications are held to.
+    pub failed_auth: &'a str,
     pub request_id: &'a str,
 }
 
@@ -110,6 +114,9 @@ pub fn answer(refusal: Refusal, challenges: &Challenges, about: &Circumstances<'
         let violated: Vec<&str> = fields.violated(&decision.readings).collect();
         problem = problem.with("violated-policies", violated);
     }
+    if let Refusal::FailedAuthLimited { .. } = refusal {
+        problem = problem.with("violated-policies", vec![about.failed_auth]);
+    }
     Answer {
         status: StatusCode::from_u16(refusal.kind().status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -143,7 +150,12 @@ fn detail(refusal: Refusal, about: &Circumstances<'_>, retry_after_seconds: Opti
                 .to_owned()
         }
         Refusal::InsufficientScope => format!("The key needs: {}.", needed_scopes(about.route)),
-        Refusal::RateLimited => format!("Wait {wait} s before the next request."),
+        Refusal::RateLimited => match never_enough(about) {
+            Some((cost, name, burst)) => format!(
+                "A request here takes {cost} tokens, and the policy {name} never holds more than {burst}. Ask the key's issuer for a higher limit."
+            ),
+            None => format!("Wait {wait} s before the next request."),
+        },
         Refusal::FailedAuthLimited { .. } => {
             format!(
                 "Too many requests from your address had a wrong key. Wait {wait} s, and check the key."
@@ -158,6 +170,13 @@ fn detail(refusal: Refusal, about: &Circumstances<'_>, retry_after_seconds: Opti
         }
         Refusal::Internal => "Report the request_id to whoever runs this service.".to_owned(),
     }
+}
+
+/// What the route takes and a policy never has: the cost, the policy's name, and its burst.
+fn never_enough<'a>(about: &Circumstances<'a>) -> Option<(u64, &'a str, u64)> {
+    let ((fields, _), route) = (about.limits?, about.route?);
+    let (name, burst) = fields.too_small(route.cost)?;
+    Some((route.cost, name, burst))
 }
 
 impl Answer {
@@ -177,10 +196,33 @@ impl Answer {
     }
 }
 
+/// A whole answer, ready for the wire, to a request that can't be read: after it the connection is
+/// closed.
+pub fn bare(refusal: Refusal, request_id: &str) -> Vec<u8> {
+    let about = Circumstances {
+        route: None,
+        limits: None,
+        failed_auth: "",
+        request_id,
+    };
+    let kind = refusal.kind();
+    let body = Problem::new(kind, detail(refusal, &about, None)).body(request_id);
+    let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!(
+        "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Request-Id: {request_id}\r\nConnection: close\r\n\r\n{body}",
+        status.as_u16(),
+        problem::MEDIA_TYPE,
+        body.len(),
+    )
+    .into_bytes()
+}
+
 /// Sends `header` and `body`. The connection stays open if what is left of the request's body is
 /// short enough to be read away.
 pub async fn send(session: &mut Session, header: ResponseHeader, body: String) -> Result<()> {
-    if !session.as_mut().is_body_done() {
+    if !session.as_mut().is_body_done() && !read_away_chunks(session).await {
         if is_drainable(session) {
             session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
@@ -200,12 +242,36 @@ pub async fn send(session: &mut Session, header: ResponseHeader, body: String) -
     Ok(())
 }
 
+/// Reads a short body in chunks away, and says whether that is done. It has to be before the answer:
+/// who looks for the end of a body in chunks may read into the next request, which Pingora then
+/// can't serve.
+async fn read_away_chunks(session: &mut Session) -> bool {
+    let headers = &session.req_header().headers;
+    if headers.contains_key(header::EXPECT) || !headers.contains_key(header::TRANSFER_ENCODING) {
+        return false;
+    }
+    let mut left = DRAIN_BYTES_MAX;
+    let all = async {
+        while let Ok(Some(chunk)) = session.as_mut().read_request_body().await {
+            match left.checked_sub(chunk.len() as u64) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // What comes later is not waited for: the answer is.
+    let _ = tokio::time::timeout(CHUNKS_TIMEOUT, all).await;
+    session.as_mut().is_body_done()
+}
+
 fn is_drainable(session: &Session) -> bool {
     let headers = &session.req_header().headers;
     // Who waits for "100 Continue" may never send the body.
-    let waits = headers.contains_key(header::EXPECT);
+    if headers.contains_key(header::EXPECT) {
+        return false;
+    }
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    !waits && length.is_some_and(|length| length <= DRAIN_BYTES_MAX)
+    length.is_some_and(|length| length <= DRAIN_BYTES_MAX)
 }

@@ -109,7 +109,10 @@ impl SqlStore {
 fn sqlite_path(url: &str) -> Option<PathBuf> {
     let rest = url.strip_prefix("sqlite://")?;
     let path = rest.split('?').next().unwrap_or(rest);
-    Some(PathBuf::from(path))
+    let path = percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .ok()?;
+    Some(PathBuf::from(path.into_owned()))
 }
 
 fn create_private_file(path: &Path) -> std::io::Result<()> {
@@ -300,8 +303,8 @@ impl KeyStore for SqlStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
-        Ok(())
+        // `SELECT 1` would not look at the database's file.
+        self.is_empty().await.map(drop)
     }
 }
 

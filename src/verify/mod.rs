@@ -267,7 +267,10 @@ impl Verifier {
             }
             was_tried = true;
             let (secret, hash) = (secret.clone(), stored.hash);
-            let run = self.pool.run(move |pause| hash.verify(&secret, pause)).await;
+            let run = self
+                .pool
+                .run(move |pause| hash.verify(&secret, pause))
+                .await;
             match run.map_err(|_| Refusal::Unavailable)? {
                 Ok(true) => return Ok(Some(stored.generation)),
                 Ok(false) => {}

@@ -19,6 +19,7 @@ mod contract;
 mod credentials;
 mod docs;
 mod durability;
+mod edges;
 mod fairness;
 mod first_steps;
 mod harness;
