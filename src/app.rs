@@ -20,7 +20,7 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::keys::{HASHING_MAX, KeyService, NewKey};
+use crate::admin::keys::{HASHING_MAX, KeyError, KeyService, NewKey};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
@@ -36,7 +36,9 @@ use crate::secrets::{EmbeddedSecrets, SecretStore};
 use crate::store::{KeyStore, SqlStore};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
-use crate::verify::{BcryptPool, LiveKeys, Parts, Proofs, Verifier, ViewBuilder};
+use crate::verify::{
+    BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
+};
 
 /// Threads for everything that is not a request.
 const CONTROL_THREADS: usize = 2;
@@ -198,6 +200,13 @@ impl App {
             .mint_keys()
             .await
             .map_err(failed("the mint key can't be read"))?;
+        // Before any key becomes live: what changes from now on will be seen.
+        let seen = store
+            .last_change()
+            .await
+            .map_err(failed("the store can't be read"))?;
+        let max_stale = settings.store.max_stale;
+        let freshness = Arc::new(Freshness::new(max_stale, clock.monotonic_us()));
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
         let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone());
@@ -213,8 +222,19 @@ impl App {
             pool: pool.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            freshness: freshness.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
+        metrics.store_up.set(1);
+        let follower = Follower {
+            store: key_store.clone(),
+            live: live.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            freshness,
+            seen,
+        };
+        tokio::spawn(follower.run(settings.store.poll_interval));
         let keys = KeyService {
             store: key_store,
             secrets,
@@ -425,6 +445,13 @@ fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {
 /// On an empty store: one admin key, written to a file that only its owner can read. The file
 /// comes before the row, so that a crash never leaves a store that nobody can enter.
 async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
+    // Instances that share a directory take turns, so that none writes over another's file.
+    let _turn = lock_directory(file).map_err(|error| {
+        AppError(format!(
+            "the directory of {} can't be made or locked: {error}; check admin.bootstrap_key_file",
+            file.display()
+        ))
+    })?;
     if !keys
         .store
         .is_empty()
@@ -460,12 +487,32 @@ async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
             file.display()
         ))
     })?;
-    let issued = keys
-        .create_minted(new, minted)
-        .await
-        .map_err(failed("the first admin key can't be stored"))?;
-    tracing::info!(key_id = %issued.record.id, file = %file.display(), "the first admin key was written to its file");
-    Ok(())
+    match keys.create_first(new, minted).await {
+        Ok(issued) => {
+            tracing::info!(key_id = %issued.record.id, file = %file.display(), "the first admin key was written to its file");
+            Ok(())
+        }
+        Err(KeyError::Conflict(_)) => {
+            tracing::info!("another instance has made the first admin key");
+            // It was never stored.
+            std::fs::remove_file(file).map_err(failed(
+                "the file of an admin key that is none can't be removed",
+            ))
+        }
+        Err(error) => Err(failed("the first admin key can't be stored")(error)),
+    }
+}
+
+/// Locks the directory of `file` against other instances until the result is dropped.
+fn lock_directory(file: &Path) -> std::io::Result<std::fs::File> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(directory)?;
+    let directory = std::fs::File::open(directory)?;
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(directory)
 }
 
 /// Writes `text` and a line break to a file of mode 0600, all or nothing.

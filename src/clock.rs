@@ -43,6 +43,12 @@ impl Timestamp {
         self.0.saturating_add(999).div_euclid(1000)
     }
 
+    /// This moment minus `duration`.
+    pub fn minus(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(self.0.saturating_sub(millis))
+    }
+
     /// This moment plus `duration`, at most [`Timestamp::MAX`].
     pub fn plus(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);

@@ -131,12 +131,37 @@ impl KeyService {
         self.create_minted(new, minted).await
     }
 
-    /// Stores a key that was minted before: its hash first, its row second.
-    pub async fn create_minted(
+    /// Stores a key that was minted before.
+    async fn create_minted(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
+        let issued = self.prepare(new, minted).await?;
+        self.store.insert(&issued.record).await?;
+        self.live.apply(issued.record.clone());
+        Ok(issued)
+    }
+
+    /// Stores the first key of all, which was minted before. [`KeyError::Conflict`] where another
+    /// instance was first.
+    pub async fn create_first(
         &self,
         new: NewKey,
         minted: MintedKey,
     ) -> Result<IssuedKey, KeyError> {
+        let issued = self.prepare(new, minted).await?;
+        let record = &issued.record;
+        if let Err(error) = self.store.insert_first(record).await {
+            if matches!(error, StoreError::Conflict) {
+                let generations = [record.generation];
+                self.secrets
+                    .remove_hashes(&record.tenant_id, record.id, &generations)
+                    .await?;
+            }
+            return Err(error.into());
+        }
+        Ok(issued)
+    }
+
+    /// Writes the hash of a new key, before the row that names it.
+    async fn prepare(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
         let now = self.clock.now();
         let hash = self.hash(&minted).await?;
         let stored = StoredHash {
@@ -168,8 +193,6 @@ impl KeyService {
             previous: None,
             revision: 1,
         };
-        self.store.insert(&record).await?;
-        self.live.apply(record.clone());
         Ok(IssuedKey {
             record,
             text: minted.text,

@@ -19,6 +19,8 @@ use crate::key::{Catalogue, Policy, Scope, hash, record};
 
 /// No duration in the file is longer than this.
 const SECONDS_MAX: u64 = 366 * 86_400;
+const POLL_MS_MIN: u64 = 10;
+const POLL_MS_MAX: u64 = 60_000;
 const THREADS_MAX: usize = 1024;
 const NAME_LEN_MAX: usize = 64;
 
@@ -643,16 +645,14 @@ impl Checker<'_> {
         use secrecy::ExposeSecret;
         let url = self.secret("store.url", &raw.url, raw.url_file.as_deref())?;
         let text = url.expose_secret();
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            self.report(
-                "store.url",
-                "PostgreSQL is not supported by this version; use sqlite://PATH",
-            );
-        } else if text.strip_prefix("sqlite://").is_none_or(str::is_empty) {
+        let is_postgres = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+        if !is_postgres && text.strip_prefix("sqlite://").is_none_or(str::is_empty) {
             // Not quoted back: it may hold a password.
             self.report(
                 "store.url",
-                "must be sqlite://PATH, such as sqlite://data/sidekey.db",
+                "must be sqlite://PATH, such as sqlite://data/sidekey.db, or postgres://USER:PASSWORD@HOST/DATABASE",
             );
         }
         self.number(
@@ -661,7 +661,17 @@ impl Checker<'_> {
             0,
             SECONDS_MAX,
         );
-        Some(StoreSettings { url })
+        self.number(
+            "store.poll_interval_ms",
+            raw.poll_interval_ms,
+            POLL_MS_MIN,
+            POLL_MS_MAX,
+        );
+        Some(StoreSettings {
+            url,
+            max_stale: Duration::from_secs(raw.max_stale_seconds),
+            poll_interval: Duration::from_millis(raw.poll_interval_ms),
+        })
     }
 
     /// What the file may say already, but this version can't do.

@@ -276,6 +276,8 @@ pub struct Store {
     pub url_file: Option<String>,
     /// How long keys are served from memory while the database is away.
     pub max_stale_seconds: u64,
+    /// How often to look for what other instances have changed.
+    pub poll_interval_ms: u64,
 }
 
 impl Default for Store {
@@ -284,6 +286,7 @@ impl Default for Store {
             url: "sqlite://data/sidekey.db".to_owned(),
             url_file: None,
             max_stale_seconds: 600,
+            poll_interval_ms: 250,
         }
     }
 }

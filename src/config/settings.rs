@@ -154,6 +154,10 @@ pub struct BcryptSettings {
 pub struct StoreSettings {
     /// May hold a password.
     pub url: SecretString,
+    /// How long keys are served from memory while the database is away.
+    pub max_stale: Duration,
+    /// How often to look for what other instances have changed.
+    pub poll_interval: Duration,
 }
 
 #[derive(Debug)]

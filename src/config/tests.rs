@@ -195,7 +195,7 @@ fn one_problem_each() {
             "limits.failed_auth.window_seconds",
         ),
         ("[secrets]\nbackend = \"vault\"\n", "secrets.backend"),
-        ("[store]\nurl = \"postgres://u:p@h/d\"\n", "store.url"),
+        ("[store]\nurl = \"mysql://u:p@h/d\"\n", "store.url"),
         ("[store]\nurl = \"file.db\"\n", "store.url"),
         ("[store]\nurl_file = \"/nonexistent\"\n", "store.url_file"),
         ("[smtp]\nhost = \"x\"\n", "smtp.host"),

@@ -244,6 +244,9 @@ impl Gateway {
         route: &Route,
         proof: &Proof,
     ) -> Result<(), Refusal> {
+        if self.verifier.is_stale(ctx.started_us) {
+            return Err(Refusal::Unavailable);
+        }
         let view = proof.key.view_full();
         ctx.decided_at = self.clock.now();
         let decided = decide::decide(&view, proof.generation, route, ctx.client, ctx.decided_at);

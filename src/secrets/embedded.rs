@@ -9,6 +9,7 @@ use crate::clock::SharedClock;
 use crate::key::format::{MINT_KEY_LEN, random_mint_key};
 use crate::key::hash::SecretHash;
 use crate::key::{Generation, KeyId, MintKey, MintKeys, TenantId};
+use crate::store::sql::within;
 
 /// The number of the first mint key.
 const FIRST_MINT_KEY: i64 = 1;
@@ -54,6 +55,43 @@ fn from_hex(text: &str) -> Option<Zeroizing<[u8; MINT_KEY_LEN]>> {
 #[async_trait]
 impl SecretStore for EmbeddedSecrets {
     async fn mint_keys(&self) -> Result<MintKeys, SecretError> {
+        within(SecretError::Unavailable, self.read_mint_keys()).await
+    }
+
+    async fn hashes(&self, tenant: &TenantId, key: KeyId) -> Result<Vec<StoredHash>, SecretError> {
+        within(SecretError::Unavailable, self.read_hashes(tenant, key)).await
+    }
+
+    async fn add_hash(
+        &self,
+        tenant: &TenantId,
+        key: KeyId,
+        hash: &StoredHash,
+    ) -> Result<(), SecretError> {
+        within(
+            SecretError::Unavailable,
+            self.insert_hash(tenant, key, hash),
+        )
+        .await
+    }
+
+    async fn remove_hashes(
+        &self,
+        tenant: &TenantId,
+        key: KeyId,
+        generations: &[Generation],
+    ) -> Result<(), SecretError> {
+        let work = self.delete_hashes(tenant, key, generations);
+        within(SecretError::Unavailable, work).await
+    }
+
+    async fn ping(&self) -> Result<(), SecretError> {
+        within(SecretError::Unavailable, self.ask()).await
+    }
+}
+
+impl EmbeddedSecrets {
+    async fn read_mint_keys(&self) -> Result<MintKeys, SecretError> {
         let fresh =
             random_mint_key().map_err(|error| SecretError::Unavailable(error.to_string()))?;
         // Only the first of all instances that start at once gets its key in.
@@ -82,7 +120,11 @@ impl SecretStore for EmbeddedSecrets {
         Ok(MintKeys::new(current, mint_keys.collect()))
     }
 
-    async fn hashes(&self, tenant: &TenantId, key: KeyId) -> Result<Vec<StoredHash>, SecretError> {
+    async fn read_hashes(
+        &self,
+        tenant: &TenantId,
+        key: KeyId,
+    ) -> Result<Vec<StoredHash>, SecretError> {
         let rows = sqlx::query(
             "SELECT generation, hash FROM key_hashes WHERE key_id = $1 AND tenant_id = $2 \
              ORDER BY generation DESC",
@@ -101,7 +143,7 @@ impl SecretStore for EmbeddedSecrets {
             .collect()
     }
 
-    async fn add_hash(
+    async fn insert_hash(
         &self,
         tenant: &TenantId,
         key: KeyId,
@@ -119,7 +161,7 @@ impl SecretStore for EmbeddedSecrets {
         Ok(())
     }
 
-    async fn remove_hashes(
+    async fn delete_hashes(
         &self,
         tenant: &TenantId,
         key: KeyId,
@@ -138,7 +180,7 @@ impl SecretStore for EmbeddedSecrets {
         Ok(())
     }
 
-    async fn ping(&self) -> Result<(), SecretError> {
+    async fn ask(&self) -> Result<(), SecretError> {
         sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
         Ok(())
     }

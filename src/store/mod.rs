@@ -15,6 +15,17 @@ pub use sql::SqlStore;
 /// The most keys in one page of a list.
 pub const PAGE_LEN_MAX: usize = 1000;
 
+/// The most changes that are read at once.
+pub const CHANGES_MAX: usize = 1000;
+
+/// One change of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Its place in the order of all changes, without gaps.
+    pub seq: i64,
+    pub key_id: KeyId,
+}
+
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -56,6 +67,10 @@ pub trait KeyStore: Send + Sync + 'static {
     /// The key of that id.
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;
 
+    /// Adds the first key of all. [`StoreError::Conflict`] where there is one, whoever comes at the
+    /// same time.
+    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError>;
+
     /// Replaces the record whose revision is the one before `record.revision`.
     /// [`StoreError::Conflict`] where it has another by now.
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError>;
@@ -68,6 +83,16 @@ pub trait KeyStore: Send + Sync + 'static {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// The first [`CHANGES_MAX`] changes of keys (not their creation) after number `seq`, oldest
+    /// first.
+    async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError>;
+
+    /// The number of the newest change; 0 before the first.
+    async fn last_change(&self) -> Result<i64, StoreError>;
+
+    /// Deletes what is known of changes before `before`. The numbers go on.
+    async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Whether there has never been a key.
     async fn is_empty(&self) -> Result<bool, StoreError>;

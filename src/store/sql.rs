@@ -1,4 +1,4 @@
-//! The SQL store: one set of queries for every engine (today SQLite).
+//! The SQL store: one set of queries for SQLite and PostgreSQL.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, AssertSqlSafe, Executor, SqlSafeStr};
+use sqlx::{AnyPool, AssertSqlSafe, Executor, Row, SqlSafeStr};
 
 use super::rows::{self, COLUMNS};
-use super::{KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
+use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
+use crate::clock::Timestamp;
 use crate::key::record::Standing;
 use crate::key::{KeyId, KeyRecord, Status};
 
@@ -20,13 +21,36 @@ use crate::key::{KeyId, KeyRecord, Status};
 const CONNECTIONS_MAX: u32 = 4;
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one operation may take as a whole: a server that hangs is one that is away.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Write-ahead logging, so that readers never wait for a writer; every commit reaches the disk
 /// before it is acknowledged.
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
 
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "keys", include_str!("migrations/0001_keys.sql"))];
+/// A server ends what takes longer, so that nobody waits for a lock for ever.
+const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
+    SET idle_in_transaction_session_timeout = 10000;";
+
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "keys", include_str!("migrations/0001_keys.sql")),
+    (2, "changes", include_str!("migrations/0002_changes.sql")),
+];
+
+/// Ends `work` with the error `late` makes when it takes too long.
+pub async fn within<T, E>(
+    late: impl FnOnce(String) -> E,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match tokio::time::timeout(OPERATION_TIMEOUT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(late(format!(
+            "no answer within {} s",
+            OPERATION_TIMEOUT.as_secs()
+        ))),
+    }
+}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -58,6 +82,11 @@ impl SqlStore {
             })?;
         }
         let options = AnyConnectOptions::from_str(url)?;
+        let settings = if url.starts_with("sqlite:") {
+            SQLITE_PRAGMAS
+        } else {
+            POSTGRES_SETTINGS
+        };
         let pool = AnyPoolOptions::new()
             // All of them are opened now and kept: opening one takes milliseconds of CPU, and the
             // moment when several are wanted is the one when many new keys arrive.
@@ -66,9 +95,9 @@ impl SqlStore {
             .idle_timeout(None)
             .max_lifetime(None)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    connection.execute(SQLITE_PRAGMAS).await?;
+                    connection.execute(settings).await?;
                     Ok(())
                 })
             })
@@ -216,30 +245,57 @@ fn escape_like(text: &str) -> String {
         .replace('_', "!_")
 }
 
-#[async_trait]
-impl KeyStore for SqlStore {
-    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        let count = COLUMNS.split(',').count();
-        let sql = format!(
-            "INSERT INTO api_keys ({COLUMNS}) VALUES ({})",
-            placeholders(count)
-        );
-        rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
-            .execute(&self.pool)
+/// Notes that `key` was changed, in the transaction that changes it. The counter's row stays locked
+/// until the commit, so numbers become visible in their order.
+async fn note_change(
+    transaction: &mut sqlx::AnyConnection,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("UPDATE change_counter SET seq = seq + 1 WHERE id = 1 RETURNING seq")
+        .fetch_one(&mut *transaction)
+        .await?;
+    sqlx::query("INSERT INTO key_changes (seq, key_id, changed_at) VALUES ($1, $2, $3)")
+        .bind(row.try_get::<i64, _>("seq")?)
+        .bind(record.id.to_string())
+        .bind(record.updated_at.as_millis())
+        .execute(&mut *transaction)
+        .await?;
+    Ok(())
+}
+
+async fn insert<'c>(
+    executor: impl Executor<'c, Database = sqlx::Any>,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
+    let count = COLUMNS.split(',').count();
+    let sql = format!(
+        "INSERT INTO api_keys ({COLUMNS}) VALUES ({})",
+        placeholders(count)
+    );
+    rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
+        .execute(executor)
+        .await?;
+    Ok(())
+}
+
+impl SqlStore {
+    async fn insert_first_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // Whoever comes at the same time waits here.
+        sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
+            .execute(&mut *transaction)
             .await?;
-        Ok(())
+        let first = sqlx::query("SELECT id FROM api_keys LIMIT 1")
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if first.is_some() {
+            return Err(StoreError::Conflict);
+        }
+        insert(&mut *transaction, record).await?;
+        Ok(transaction.commit().await?)
     }
 
-    async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.as_ref().map(rows::read).transpose()
-    }
-
-    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
+    async fn update_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
         let columns: Vec<&str> = COLUMNS.split(',').map(str::trim).collect();
         let assignments: Vec<String> = columns
             .iter()
@@ -251,19 +307,20 @@ impl KeyStore for SqlStore {
             "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected}",
             assignments.join(", ")
         );
+        let mut transaction = self.pool.begin().await?;
         let changed = rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
             .bind(record.revision - 1)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?
             .rows_affected();
-        if changed == 1 {
-            Ok(())
-        } else {
-            Err(StoreError::Conflict)
+        if changed != 1 {
+            return Err(StoreError::Conflict);
         }
+        note_change(&mut transaction, record).await?;
+        Ok(transaction.commit().await?)
     }
 
-    async fn list(
+    async fn list_rows(
         &self,
         filter: &KeyFilter,
         after: Option<Position>,
@@ -294,11 +351,81 @@ impl KeyStore for SqlStore {
         let found = query.fetch_all(&self.pool).await?;
         found.iter().map(rows::read).collect()
     }
+}
+
+/// Every operation has an end, whatever the server does.
+async fn within_limit<T>(
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    within(StoreError::Unavailable, work).await
+}
+
+#[async_trait]
+impl KeyStore for SqlStore {
+    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        within_limit(insert(&self.pool, record)).await
+    }
+
+    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        within_limit(self.insert_first_row(record)).await
+    }
+
+    async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string());
+        let row = within_limit(async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        row.as_ref().map(rows::read).transpose()
+    }
+
+    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        within_limit(self.update_row(record)).await
+    }
+
+    async fn list(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        within_limit(self.list_rows(filter, after, limit)).await
+    }
+
+    async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
+        let sql = format!(
+            "SELECT seq, key_id FROM key_changes WHERE seq > $1 ORDER BY seq LIMIT {CHANGES_MAX}"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(seq);
+        let rows = within_limit(async { Ok(query.fetch_all(&self.pool).await?) }).await?;
+        rows.iter()
+            .map(|row| {
+                let key_id: String = row.try_get("key_id")?;
+                Ok(Change {
+                    seq: row.try_get("seq")?,
+                    key_id: key_id.parse().map_err(|_| StoreError::Damaged {
+                        id: key_id.clone(),
+                        column: "key_id",
+                    })?,
+                })
+            })
+            .collect()
+    }
+
+    async fn last_change(&self) -> Result<i64, StoreError> {
+        let query = sqlx::query("SELECT seq FROM change_counter WHERE id = 1");
+        let row = within_limit(async { Ok(query.fetch_one(&self.pool).await?) }).await?;
+        Ok(row.try_get("seq")?)
+    }
+
+    async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError> {
+        let query = sqlx::query("DELETE FROM key_changes WHERE changed_at < $1");
+        let query = query.bind(before.as_millis());
+        within_limit(async { Ok(query.execute(&self.pool).await?) }).await?;
+        Ok(())
+    }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM api_keys LIMIT 1")
-            .fetch_optional(&self.pool)
-            .await?;
+        let query = sqlx::query("SELECT id FROM api_keys LIMIT 1");
+        let row = within_limit(async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
         Ok(row.is_none())
     }
 

@@ -125,6 +125,7 @@ pub struct Metrics {
     pub bcrypt_queued: IntGauge,
     pub bcrypt_seconds: Histogram,
     pub store_errors: IntCounter,
+    pub store_up: IntGauge,
     pub log_dropped: IntGauge,
 }
 
@@ -243,6 +244,11 @@ impl Metrics {
                 r,
                 "sidekey_store_errors_total",
                 "Failed calls of the database or secret store.",
+            )?,
+            store_up: gauge(
+                r,
+                "sidekey_store_up",
+                "1 while the database answers, 0 while it is away.",
             )?,
             log_dropped: gauge(
                 r,

@@ -114,6 +114,19 @@ impl LiveKeys {
         }
     }
 
+    /// Whether the key is live, or being loaded.
+    pub fn knows(&self, id: KeyId) -> bool {
+        self.shard(id).lock().contains_key(&id)
+    }
+
+    /// All keys that are live, or being loaded.
+    pub fn ids(&self) -> Vec<KeyId> {
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.lock().keys().copied().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Forgets keys that nothing remembers as proven and whose buckets are full.
     pub fn sweep(&self, now_us: u64) {
         for shard in &self.shards {

@@ -13,6 +13,7 @@
 //! Thread safety: everything is shared and lock-free on a hit. Failure: what can't be verified now
 //! is [`Refusal::Unavailable`] and is not remembered.
 
+pub mod follow;
 pub mod live;
 pub mod pool;
 pub mod proofs;
@@ -27,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+pub use follow::{Follower, Freshness};
 pub use live::{LiveKey, LiveKeys};
 pub use pool::BcryptPool;
 pub use proofs::{Digest, Proof, Proofs, Recall};
@@ -68,6 +70,7 @@ pub struct Verifier {
     flights_max: usize,
     clock: SharedClock,
     metrics: Arc<Metrics>,
+    freshness: Arc<Freshness>,
     /// Where flights run, so that a client who goes away doesn't end the check that others wait for.
     runtime: Handle,
 }
@@ -82,6 +85,7 @@ pub struct Parts {
     pub pool: Arc<BcryptPool>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
+    pub freshness: Arc<Freshness>,
     pub runtime: Handle,
 }
 
@@ -110,8 +114,14 @@ impl Verifier {
             flights: Mutex::new(HashMap::new()),
             clock: parts.clock,
             metrics: parts.metrics,
+            freshness: parts.freshness,
             runtime: parts.runtime,
         })
+    }
+
+    /// Whether live records are too old to be trusted.
+    pub fn is_stale(&self, now_us: u64) -> bool {
+        self.freshness.is_stale(now_us)
     }
 
     /// What is remembered about `presented`. No store, no HMAC, no bcrypt.

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use crate::config::settings::{BcryptSettings, VerificationSettings};
 use crate::key::format::MintedKey;
 use crate::key::hash::SecretHash;
 use crate::key::record::PreviousSecret;
 use crate::key::{Catalogue, Denial, Environment, Generation, TenantId};
 use crate::secrets::{EmbeddedSecrets, SecretError, StoredHash};
-use crate::store::{KeyFilter, Position, SqlStore, StoreError};
+use crate::store::{Change, KeyFilter, Position, SqlStore, StoreError};
 
 /// Counts reads, and can be told to fail: what no real store can be made to do at a moment's notice.
 struct Watched {
@@ -45,6 +45,21 @@ impl KeyStore for Watched {
         n: usize,
     ) -> Result<Vec<KeyRecord>, StoreError> {
         self.inner.list(f, a, n).await
+    }
+    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        self.inner.insert_first(record).await
+    }
+    async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("away".into()));
+        }
+        self.inner.changes_since(seq).await
+    }
+    async fn last_change(&self) -> Result<i64, StoreError> {
+        self.inner.last_change().await
+    }
+    async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.inner.forget_changes(before).await
     }
     async fn is_empty(&self) -> Result<bool, StoreError> {
         self.inner.is_empty().await
@@ -101,6 +116,7 @@ async fn bench(max_queue: usize) -> Bench {
         pool,
         clock,
         metrics: metrics.clone(),
+        freshness: Arc::new(Freshness::new(Duration::from_secs(600), 0)),
         runtime: Handle::current(),
     });
     Bench {
@@ -395,4 +411,55 @@ async fn a_damaged_hash_is_an_error_for_that_key_alone() {
         Refusal::Unavailable
     );
     assert!(bench.verifier.prove(text(&sound)).await.is_ok());
+}
+
+/// What another instance writes is seen, also by who was away for so long that the changes
+/// themselves are no longer kept; and what is no longer confirmed gets stale.
+#[tokio::test]
+async fn changes_of_others_are_followed() {
+    let bench = bench(8).await;
+    let (key, mut record) = bench.create(4).await;
+    let proof = bench.verifier.prove(text(&key)).await.unwrap();
+    let clock = ManualClock::at(Timestamp::from_millis(0));
+    let freshness = Arc::new(Freshness::new(Duration::from_secs(10), 0));
+    let mut follower = Follower {
+        store: bench.store.clone(),
+        live: bench.live.clone(),
+        clock: clock.clone(),
+        metrics: bench.metrics.clone(),
+        freshness: freshness.clone(),
+        seen: 0,
+    };
+    let scopes = || proof.key.view().grants.patterns.len();
+    assert_eq!(scopes(), record.scopes.len());
+    record.scopes.push("one:more".parse().unwrap());
+    record.revision += 1;
+    bench.store.update(&record).await.unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!(scopes(), record.scopes.len());
+
+    for _ in 0..2 {
+        record.scopes.pop();
+        record.revision += 1;
+        bench.store.update(&record).await.unwrap();
+    }
+    // The first of the two is forgotten, as after a long time away.
+    sqlx::query("DELETE FROM key_changes WHERE seq = 2")
+        .execute(bench.store.inner.pool())
+        .await
+        .unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!((scopes(), follower.seen), (record.scopes.len(), 3));
+
+    clock.advance(Duration::from_secs(9));
+    follower.follow().await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    assert!(!freshness.is_stale(clock.monotonic_us()));
+    bench.store.away.store(true, Ordering::SeqCst);
+    follower.follow().await.unwrap_err();
+    clock.advance(Duration::from_secs(1));
+    assert!(freshness.is_stale(clock.monotonic_us()));
+    bench.store.away.store(false, Ordering::SeqCst);
+    follower.follow().await.unwrap();
+    assert!(!freshness.is_stale(clock.monotonic_us()));
 }

@@ -28,6 +28,7 @@ mod interrupted;
 mod limits;
 mod own_answers;
 mod paths;
+mod postgres;
 mod privileges;
 mod races;
 mod real_services;

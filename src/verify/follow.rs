@@ -1,0 +1,139 @@
+//! Follows what other instances change. The database numbers every change of a key; each instance
+//! asks for what is newer than the last that it has seen, and brings the live records of those keys
+//! up to date. A change that this instance made itself is seen here once more, and changes nothing.
+//!
+//! What can't be followed gets old: after `store.max_stale_seconds` without an answer from the
+//! database, a live record is no longer trusted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::LiveKeys;
+use crate::clock::SharedClock;
+use crate::key::KeyId;
+use crate::store::{CHANGES_MAX, KeyStore, StoreError};
+use crate::telemetry::Metrics;
+
+/// Changes are kept for so long. Who was away for longer reads all its live keys again.
+const KEPT: Duration = Duration::from_secs(86_400);
+/// How often older ones are deleted.
+const TIDY_INTERVAL_US: u64 = 3_600_000_000;
+
+/// How old what is known about keys may be.
+#[derive(Debug)]
+pub struct Freshness {
+    confirmed_us: AtomicU64,
+    max_us: u64,
+}
+
+impl Freshness {
+    /// Fresh at `now_us`, and for `max` without confirmation.
+    pub fn new(max: Duration, now_us: u64) -> Self {
+        Freshness {
+            confirmed_us: AtomicU64::new(now_us),
+            max_us: u64::try_from(max.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether the database has been away for too long.
+    pub fn is_stale(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.confirmed_us.load(Ordering::Relaxed)) > self.max_us
+    }
+
+    fn confirm(&self, now_us: u64) {
+        self.confirmed_us.fetch_max(now_us, Ordering::Relaxed);
+    }
+}
+
+/// What an instance needs to follow the others.
+pub struct Follower {
+    pub store: Arc<dyn KeyStore>,
+    pub live: Arc<LiveKeys>,
+    pub clock: SharedClock,
+    pub metrics: Arc<Metrics>,
+    pub freshness: Arc<Freshness>,
+    /// The number of the last change that is known. To be read before any key becomes live.
+    pub seen: i64,
+}
+
+impl Follower {
+    /// Looks for changes every `interval`, for ever.
+    pub async fn run(mut self, interval: Duration) {
+        let mut is_away = false;
+        let mut tidied_us = self.clock.monotonic_us();
+        loop {
+            tokio::time::sleep(interval).await;
+            match self.follow().await {
+                Ok(()) if is_away => tracing::info!("the database answers again"),
+                Ok(()) => {}
+                Err(error) if is_away => tracing::debug!(%error, "the database is still away"),
+                Err(ref error) => {
+                    tracing::error!(%error, "the database can't be asked for changes of keys");
+                }
+            }
+            let now_us = self.clock.monotonic_us();
+            is_away = now_us.saturating_sub(self.freshness.confirmed_us.load(Ordering::Relaxed))
+                > 2 * u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+            self.metrics.store_up.set(i64::from(!is_away));
+            if now_us.saturating_sub(tidied_us) >= TIDY_INTERVAL_US {
+                tidied_us = now_us;
+                let before = self.clock.now().minus(KEPT);
+                if let Err(error) = self.store.forget_changes(before).await {
+                    tracing::warn!(%error, "old changes can't be deleted");
+                }
+            }
+        }
+    }
+
+    /// Brings everything up to date that has changed since the last time.
+    pub async fn follow(&mut self) -> Result<(), StoreError> {
+        let result = self.catch_up().await;
+        if result.is_err() {
+            self.metrics.store_errors.inc();
+        }
+        result
+    }
+
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        loop {
+            let asked_us = self.clock.monotonic_us();
+            let changes = self.store.changes_since(self.seen).await?;
+            let Some(last) = changes.last().map(|change| change.seq) else {
+                self.freshness.confirm(asked_us);
+                return Ok(());
+            };
+            let has_gap = changes[0].seq > self.seen + 1;
+            let keys: HashSet<KeyId> = if has_gap {
+                self.live.ids().into_iter().collect()
+            } else {
+                changes.iter().map(|change| change.key_id).collect()
+            };
+            for key in keys {
+                self.refresh(key).await?;
+            }
+            self.seen = last;
+            if changes.len() < CHANGES_MAX {
+                self.freshness.confirm(asked_us);
+                return Ok(());
+            }
+        }
+    }
+
+    async fn refresh(&self, key: KeyId) -> Result<(), StoreError> {
+        if !self.live.knows(key) {
+            return Ok(());
+        }
+        match self.store.get(key).await {
+            Ok(Some(record)) => self.live.apply(record),
+            // Rows are never deleted; one that can't be read concerns that key alone.
+            Ok(None) => {}
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "a changed key can't be read");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! A PostgreSQL server for one test, in a directory of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use secrecy::SecretString;
+use sidekey::store::SqlStore;
+use tempfile::TempDir;
+
+use super::{DEADLINE, eventually};
+
+/// The account that Debian's package makes; the server refuses to run as root.
+const ACCOUNT: &str = "postgres";
+
+pub struct Postgres {
+    directory: TempDir,
+    port: u16,
+    server: Option<Child>,
+}
+
+/// Where Debian keeps the server's programs; elsewhere they are on the path.
+fn program(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter();
+    let mut found: Vec<PathBuf> = versions
+        .flatten()
+        .flatten()
+        .map(|version| version.path().join("bin").join(name))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+/// `name`, run as somebody who may run it.
+fn command(name: &str, directory: &Path) -> Command {
+    let is_root = Command::new("id").arg("-u").output().expect("id runs");
+    let mut command = if is_root.stdout == b"0\n" {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={ACCOUNT}"))
+            .arg(format!("--regid={ACCOUNT}"))
+            .args(["--clear-groups", "--"])
+            .arg(program(name));
+        let owned = Command::new("chown")
+            .args(["-R", ACCOUNT])
+            .arg(directory)
+            .status()
+            .expect("chown runs");
+        assert!(owned.success(), "the directory becomes {ACCOUNT}'s");
+        command
+    } else {
+        Command::new(program(name))
+    };
+    command
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+impl Postgres {
+    /// A new, empty server.
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = command("initdb", directory.path())
+            .args(["--pgdata=data", "--username=postgres", "--auth=trust"])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+            .status()
+            .expect("initdb runs: run `tools/setup test` (make test does)");
+        assert!(made.success(), "initdb made a database");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let mut postgres = Postgres {
+            directory,
+            port,
+            server: None,
+        };
+        postgres.launch().await;
+        postgres
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Starts the server (again), on the same port and data.
+    pub async fn launch(&mut self) {
+        let server = command("postgres", self.directory.path())
+            .args(["-D", "data", "-p", &self.port.to_string()])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories="])
+            .spawn()
+            .expect("postgres runs");
+        self.server = Some(server);
+        let url = SecretString::from(self.url());
+        eventually("PostgreSQL answers", || async {
+            match SqlStore::open(&url).await {
+                Ok(store) => {
+                    store.close().await;
+                    true
+                }
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    /// Sends `signal` (a name such as `STOP`) to the server and all its processes.
+    pub fn signal(&self, signal: &str) {
+        let parent = self.server.as_ref().expect("running").id().to_string();
+        let children = Command::new("pgrep")
+            .args(["-P", &parent])
+            .output()
+            .expect("pgrep runs");
+        let children = String::from_utf8(children.stdout).expect("numbers");
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(&parent)
+            .args(children.split_whitespace())
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Ends the server without a warning.
+    pub fn kill(&mut self) {
+        // It takes its processes with it: they notice that it is gone.
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        let id = server.id().to_string();
+        let _ = Command::new("kill").args(["-CONT", &id]).status();
+        let _ = Command::new("kill").args(["-INT", &id]).status();
+        let start = std::time::Instant::now();
+        while start.elapsed() < DEADLINE && !matches!(server.try_wait(), Ok(Some(_))) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.kill();
+    }
+}
