@@ -24,9 +24,10 @@ use crate::admin::keys::{HASHING_MAX, KeyError, KeyService, NewKey};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
-use crate::config::settings::{LimitSettings, RouteSettings};
+use crate::config::settings::{LimitSettings, OnOutage, RouteSettings};
 use crate::key::record::ROTATION_DAYS_DEFAULT;
 use crate::key::{Catalogue, Environment};
+use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, LimitFields};
 use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::route::{Place, Route, RouteTable};
@@ -386,8 +387,24 @@ async fn build_gateway(
         settings.limits.max_addresses,
     );
     let failed_auth = failed_auth_limiter(&settings.limits);
+    let shared = settings
+        .limits
+        .redis
+        .as_ref()
+        .map(|redis| {
+            RedisLimiter::new(&redis.url, redis.timeout, clock.clone(), metrics.clone())
+                .map_err(failed("redis.url can't be used"))
+        })
+        .transpose()?;
     Ok(Gateway {
-        routes: build_routes(settings.routes, &settings.catalogue, &upstreams, &metrics),
+        routes: build_routes(
+            settings.routes,
+            &settings.catalogue,
+            &upstreams,
+            settings.limits.on_outage,
+            &metrics,
+        ),
+        shared,
         challenges: respond::Challenges::new(&settings.credentials),
         anonymous_fields: LimitFields::new(&settings.limits.anonymous),
         no_route: metrics.route(NO_ROUTE),
@@ -407,6 +424,7 @@ fn build_routes(
     routes: Vec<RouteSettings>,
     catalogue: &Catalogue,
     upstreams: &[Arc<Upstream>],
+    on_outage: OnOutage,
     metrics: &Metrics,
 ) -> RouteTable {
     RouteTable::new(routes.into_iter().filter_map(|route| {
@@ -424,6 +442,7 @@ fn build_routes(
             auth: route.auth,
             scopes: route.scopes,
             cost: route.cost,
+            on_outage: route.on_outage.unwrap_or(on_outage),
             cors_preflight: route.cors_preflight,
             max_body_bytes: route.max_body_bytes,
         };
@@ -445,19 +464,21 @@ fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {
 /// On an empty store: one admin key, written to a file that only its owner can read. The file
 /// comes before the row, so that a crash never leaves a store that nobody can enter.
 async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
+    let is_empty = async || {
+        let empty = keys.store.is_empty().await;
+        empty.map_err(failed("the store can't be read"))
+    };
+    if !is_empty().await? {
+        return Ok(());
+    }
     // Instances that share a directory take turns, so that none writes over another's file.
     let _turn = lock_directory(file).map_err(|error| {
         AppError(format!(
-            "the directory of {} can't be made or locked: {error}; check admin.bootstrap_key_file",
+            "the directory of {} can't be made or opened: {error}; check admin.bootstrap_key_file",
             file.display()
         ))
     })?;
-    if !keys
-        .store
-        .is_empty()
-        .await
-        .map_err(failed("the store can't be read"))?
-    {
+    if !is_empty().await? {
         return Ok(());
     }
     let new = NewKey {
@@ -511,7 +532,10 @@ fn lock_directory(file: &Path) -> std::io::Result<std::fs::File> {
     };
     std::fs::create_dir_all(directory)?;
     let directory = std::fs::File::open(directory)?;
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)?;
+    // Not every network file system can; then one instance should start first.
+    if let Err(error) = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive) {
+        tracing::warn!(%error, "the directory of the first admin key can't be locked");
+    }
     Ok(directory)
 }
 

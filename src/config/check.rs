@@ -19,6 +19,12 @@ use crate::key::{Catalogue, Policy, Scope, hash, record};
 
 /// No duration in the file is longer than this.
 const SECONDS_MAX: u64 = 366 * 86_400;
+const INSTANCES_MAX: u64 = 1000;
+const ON_OUTAGE: [(&str, OnOutage); 3] = [
+    ("local", OnOutage::Local),
+    ("open", OnOutage::Open),
+    ("closed", OnOutage::Closed),
+];
 const POLL_MS_MIN: u64 = 10;
 const POLL_MS_MAX: u64 = 60_000;
 const THREADS_MAX: usize = 1024;
@@ -36,7 +42,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let credentials = c.credentials(&raw.credentials);
     let upstreams = c.upstreams(&raw.upstreams);
     let catalogue = c.catalogue(&raw.scopes);
-    let limits = c.limits(&raw.limits);
+    let limits = c.limits(&raw.limits, &raw.redis);
     let routes = c.routes(&raw, &catalogue, limits.as_ref());
     let verification = c.verification(&raw.verification);
     let bcrypt = c.bcrypt(&raw.bcrypt);
@@ -366,16 +372,41 @@ impl Checker<'_> {
         }
     }
 
-    fn limits(&mut self, raw: &raw::Limits) -> Option<LimitSettings> {
+    /// `[redis]` is only looked at where it is used: a file that it names need not be there.
+    fn redis(&mut self, raw: &raw::Redis, is_used: bool) -> Option<RedisSettings> {
+        use secrecy::ExposeSecret;
+        self.number("redis.timeout_ms", raw.timeout_ms, 1, 10_000);
+        if !is_used {
+            return None;
+        }
+        let url = self.secret("redis.url", &raw.url, raw.url_file.as_deref())?;
+        let text = url.expose_secret();
+        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+            // Not quoted back: it may hold a password.
+            self.report(
+                "redis.url",
+                "must be redis://HOST:PORT, or rediss:// for TLS (Sentinel and Cluster are not supported by this version)",
+            );
+        }
+        Some(RedisSettings {
+            url,
+            timeout: Duration::from_millis(raw.timeout_ms),
+        })
+    }
+
+    fn limits(&mut self, raw: &raw::Limits, redis: &raw::Redis) -> Option<LimitSettings> {
         let found_before = self.problems.len();
         let default = self.policies("limits.default", &raw.default);
         let anonymous = self.policies("limits.anonymous", &raw.anonymous);
         self.policy("limits.failed_auth", &raw.failed_auth);
-        self.choice(
-            "limits.on_outage",
-            &raw.on_outage,
-            &[("local", ()), ("open", ()), ("closed", ())],
+        let on_outage = self.choice("limits.on_outage", &raw.on_outage, &ON_OUTAGE);
+        self.number("limits.instances", raw.instances, 1, INSTANCES_MAX);
+        let is_shared = self.choice(
+            "limits.backend",
+            &raw.backend,
+            &[("memory", false), ("redis", true)],
         );
+        let redis = self.redis(redis, is_shared == Some(true));
         self.number("limits.max_lease_ms", raw.max_lease_ms, 0, 10_000);
         self.number("limits.max_addresses", raw.max_addresses, 1, 100_000_000);
         let (mut ratelimit_fields, mut x_ratelimit_fields) = (false, false);
@@ -389,7 +420,11 @@ impl Checker<'_> {
                 ),
             }
         }
+        let on_outage = on_outage?;
         (self.problems.len() == found_before).then(|| LimitSettings {
+            redis,
+            on_outage,
+            instances: raw.instances,
             default,
             anonymous,
             failed_auth: Arc::new(raw.failed_auth.clone()),
@@ -488,6 +523,10 @@ impl Checker<'_> {
             self.report(at("scopes"), "can't be asked for where auth is \"off\"");
         }
         self.cost(&at("cost"), route.cost, auth, limits);
+        let on_outage = match &route.on_outage {
+            Some(text) => Some(self.choice(&at("on_outage"), text, &ON_OUTAGE)?),
+            None => None,
+        };
         Some(RouteSettings {
             name: route.name.clone(),
             host: host?,
@@ -497,6 +536,7 @@ impl Checker<'_> {
             auth: auth?,
             scopes: scopes?,
             cost: route.cost,
+            on_outage,
             cors_preflight: route.cors_preflight,
             max_body_bytes: route.max_body_bytes.unwrap_or(raw.proxy.max_body_bytes),
         })
@@ -658,7 +698,7 @@ impl Checker<'_> {
         self.number(
             "store.max_stale_seconds",
             raw.max_stale_seconds,
-            0,
+            1,
             SECONDS_MAX,
         );
         self.number(
@@ -667,6 +707,12 @@ impl Checker<'_> {
             POLL_MS_MIN,
             POLL_MS_MAX,
         );
+        if raw.max_stale_seconds.saturating_mul(1000) < raw.poll_interval_ms.saturating_mul(2) {
+            self.report(
+                "store.max_stale_seconds",
+                "must be at least twice store.poll_interval_ms, or keys would be refused between two looks",
+            );
+        }
         Some(StoreSettings {
             url,
             max_stale: Duration::from_secs(raw.max_stale_seconds),
@@ -676,13 +722,6 @@ impl Checker<'_> {
 
     /// What the file may say already, but this version can't do.
     fn not_yet(&mut self, raw: &Raw) {
-        if raw.limits.backend != "memory" {
-            let detail = match raw.limits.backend.as_str() {
-                "redis" => "\"redis\" is not supported by this version; use \"memory\"".to_owned(),
-                other => format!("is \"{other}\"; it must be \"memory\""),
-            };
-            self.report("limits.backend", detail);
-        }
         if raw.secrets.backend != "embedded" {
             let detail = match raw.secrets.backend.as_str() {
                 "vault" => {

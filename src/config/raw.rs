@@ -148,6 +148,8 @@ pub struct Route {
     pub scopes: OneOrMany,
     /// Tokens that one request takes.
     pub cost: u64,
+    /// In place of `limits.on_outage`.
+    pub on_outage: Option<String>,
     /// Whether CORS preflight requests pass without a key.
     pub cors_preflight: bool,
     /// In place of `proxy.max_body_bytes`.
@@ -165,6 +167,7 @@ impl Default for Route {
             auth: "required".to_owned(),
             scopes: OneOrMany::default(),
             cost: 1,
+            on_outage: None,
             cors_preflight: false,
             max_body_bytes: None,
         }
@@ -187,6 +190,9 @@ pub struct Limits {
     pub backend: String,
     /// What happens when Redis is away: `local`, `open`, `closed`.
     pub on_outage: String,
+    /// Instances that share the limits: with `local`, each holds keys to its share of them while
+    /// Redis is away.
+    pub instances: u64,
     /// How far ahead an instance takes tokens from Redis. 0: it asks on every request.
     pub max_lease_ms: u64,
     /// Rate-limit fields on answers: `ratelimit`, `x-ratelimit`.
@@ -212,6 +218,7 @@ impl Default for Limits {
         Limits {
             backend: "memory".to_owned(),
             on_outage: "local".to_owned(),
+            instances: 1,
             max_lease_ms: 50,
             headers: OneOrMany(vec!["ratelimit".to_owned(), "x-ratelimit".to_owned()]),
             default: vec![policy("default", 600, 100)],
@@ -337,6 +344,8 @@ pub struct Redis {
     pub url: String,
     /// A file that holds the URL, in place of `url`.
     pub url_file: Option<String>,
+    /// How long one decision may take.
+    pub timeout_ms: u64,
 }
 
 impl Default for Redis {
@@ -344,6 +353,7 @@ impl Default for Redis {
         Redis {
             url: "redis://127.0.0.1:6379".to_owned(),
             url_file: None,
+            timeout_ms: 50,
         }
     }
 }

@@ -120,12 +120,38 @@ pub struct RouteSettings {
     pub auth: Auth,
     pub scopes: Vec<Scope>,
     pub cost: u64,
+    /// Where it is not that of the limits.
+    pub on_outage: Option<OnOutage>,
     pub cors_preflight: bool,
     pub max_body_bytes: u64,
 }
 
+/// What happens to limits while Redis is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOutage {
+    /// Each instance holds keys to its share.
+    Local,
+    /// Nobody is limited.
+    Open,
+    /// Nobody passes.
+    Closed,
+}
+
+/// `[redis]`, where limits are shared.
+#[derive(Debug)]
+pub struct RedisSettings {
+    /// May hold a password.
+    pub url: SecretString,
+    pub timeout: Duration,
+}
+
 #[derive(Debug)]
 pub struct LimitSettings {
+    /// Where buckets are shared; in memory otherwise.
+    pub redis: Option<RedisSettings>,
+    pub on_outage: OnOutage,
+    /// Instances that share the limits.
+    pub instances: u64,
     pub default: Vec<Arc<Policy>>,
     pub anonymous: Vec<Arc<Policy>>,
     pub failed_auth: Arc<Policy>,

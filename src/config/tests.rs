@@ -184,7 +184,10 @@ fn one_problem_each() {
         ),
         ("[bcrypt]\ncost = 3\n", "bcrypt.cost"),
         ("[bcrypt]\ncost = 99\n", "bcrypt.cost"),
-        ("[limits]\nbackend = \"redis\"\n", "limits.backend"),
+        (
+            "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"redis-cluster://a\"\n",
+            "redis.url",
+        ),
         ("[limits]\nheaders = [\"x\"]\n", "limits.headers[0]"),
         (
             "[limits]\ndefault = [{ name = \"d\", quota = 1 }]\n",

@@ -50,7 +50,20 @@ pub struct Reading {
     pub violated: bool,
 }
 
+impl State {
+    /// `level` units at the tick `at`.
+    pub fn new(level: u64, at: u64) -> Self {
+        State { level, at }
+    }
+}
+
 impl Rate {
+    /// What the Lua twin needs: microseconds of a tick, units of a token, units gained a tick,
+    /// capacity.
+    pub fn units(&self) -> [u64; 4] {
+        [self.tick_us, self.token, self.refill, self.capacity]
+    }
+
     /// The rate of a sound policy (see [`Policy::problems`]).
     pub fn new(policy: &Policy) -> Self {
         Self::with_tick(policy, 1).unwrap_or_else(|| {

@@ -66,6 +66,14 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// As it is for one of `instances` that share the limits evenly, each taking for so many.
+    pub fn share_of(mut self, instances: u64) -> Self {
+        for reading in &mut self.readings {
+            reading.remaining /= instances.max(1);
+        }
+        self
+    }
+
     /// Seconds after which a refused request can pass, at least 1: the value of `Retry-After`.
     pub fn retry_after_seconds(&self) -> u64 {
         self.readings
@@ -110,6 +118,10 @@ impl Bucket {
 
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    pub fn rate(&self) -> &Rate {
+        &self.rate
     }
 
     /// Whether the bucket is full, so that forgetting it loses nothing.

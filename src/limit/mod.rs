@@ -1,11 +1,13 @@
 //! Rate limits. `bucket` is the one arithmetic (pure), `memory` applies it to buckets of this
-//! process, `address` keeps buckets for callers that have no key. The shared limiter (Redis, the
-//! same arithmetic in Lua, leases) will stand beside `memory`.
+//! process, `redis` to buckets that instances share (the same arithmetic in Lua), `address` keeps
+//! buckets for callers that have no key.
 
 pub mod address;
+pub mod breaker;
 pub mod bucket;
 pub mod fields;
 pub mod memory;
+pub mod redis;
 
 pub use address::{AddressKey, AddressLimiter};
 pub use bucket::Reading;

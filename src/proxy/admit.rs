@@ -13,10 +13,11 @@ use super::decide::{self, Refusal};
 use super::route::Route;
 use super::target::Target;
 use super::{Context, Gateway, credential, target};
-use crate::config::settings::{Auth, Mode};
+use crate::config::settings::{Auth, Mode, OnOutage};
 use crate::key::Presented;
-use crate::limit;
-use crate::verify::{self, Digest, Proof, Recall};
+use crate::limit::redis::Ask;
+use crate::limit::{self, Decision};
+use crate::verify::{self, Digest, KeyView, Proof, Recall};
 
 /// For a path whose lenient reading has another route.
 const TORN: &str = "Parameters, or spaces and dots at the end of a segment, may lead elsewhere.";
@@ -94,7 +95,7 @@ impl Gateway {
             }
             credential => {
                 let proof = self.prove(credential, ctx).await?;
-                self.admit_proven(session, ctx, route, &proof)
+                self.admit_proven(session, ctx, route, &proof).await
             }
         }
     }
@@ -105,6 +106,15 @@ impl Gateway {
         let Ok(credential) = self.look_at_credential(session, ctx) else {
             return;
         };
+        // What is no key of ours by its form is none of our business here, and counts for nothing.
+        let is_ours = match &credential {
+            Credential::None | Credential::Wrong => false,
+            Credential::Proven(_) => true,
+            Credential::Unknown { presented, .. } => Presented::parse(presented).is_some(),
+        };
+        if !is_ours {
+            return;
+        }
         let Ok(proof) = self.prove(credential, ctx).await else {
             return;
         };
@@ -112,7 +122,11 @@ impl Gateway {
         ctx.decided_at = self.clock.now();
         let admitted = view.admits(proof.generation, ctx.client, ctx.decided_at);
         if admitted.is_ok() {
-            ctx.limits = Some(limit::peek_all(&view.buckets, 1, ctx.started_us));
+            let route = ctx.route.as_ref();
+            let on_outage = route.map_or(self.limits.on_outage, |route| route.on_outage);
+            let now_us = ctx.started_us;
+            let told = self.limit(&view, 1, Ask::Peek, on_outage, now_us).await;
+            ctx.limits = told.unwrap_or_default();
             ctx.key = Some(view);
         }
     }
@@ -237,7 +251,7 @@ impl Gateway {
         }
     }
 
-    fn admit_proven(
+    async fn admit_proven(
         &self,
         session: &mut Session,
         ctx: &mut Context,
@@ -257,20 +271,60 @@ impl Gateway {
             _ => {}
         }
         let decided = decided.and_then(|()| check_announced_body(session, route));
-        let now_us = ctx.started_us;
         // Only who passes everything else pays; who is refused still sees what is left.
-        let decision = match decided {
-            Ok(()) => limit::take_all(&view.buckets, route.cost, now_us),
-            Err(_) => limit::peek_all(&view.buckets, route.cost, now_us),
-        };
-        let allowed = decision.allowed;
-        ctx.limits = Some(decision);
-        ctx.key = Some(view);
-        decided?;
-        if allowed {
-            Ok(())
+        let ask = if decided.is_ok() {
+            Ask::Take
         } else {
+            Ask::Peek
+        };
+        let now_us = ctx.started_us;
+        let limited = self.limit(&view, route.cost, ask, route.on_outage, now_us);
+        let limited = limited.await;
+        ctx.key = Some(view);
+        let limited = limited.map(|decision| {
+            ctx.limits = decision;
+            ctx.limits
+                .as_ref()
+                .is_some_and(|decision| !decision.allowed)
+        });
+        decided?;
+        if limited? {
             Err(Refusal::RateLimited)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks the buckets of a key; `None` where nothing is known of them and nobody is held to them.
+    async fn limit(
+        &self,
+        view: &KeyView,
+        cost: u64,
+        ask: Ask,
+        on_outage: OnOutage,
+        now_us: u64,
+    ) -> Result<Option<Decision>, Refusal> {
+        let in_memory = |cost| match ask {
+            Ask::Take => limit::take_all(&view.buckets, cost, now_us),
+            Ask::Peek => limit::peek_all(&view.buckets, cost, now_us),
+        };
+        let Some(shared) = &self.shared else {
+            return Ok(Some(in_memory(cost)));
+        };
+        let asked = shared.decide(&view.tenant.id, view.id, &view.buckets, cost, ask);
+        if let Ok(decision) = asked.await {
+            return Ok(Some(decision));
+        }
+        self.metrics.outage_decisions.inc();
+        match on_outage {
+            OnOutage::Local => {
+                // As if each request were made by all instances at once.
+                let instances = self.limits.instances;
+                let decision = in_memory(cost.saturating_mul(instances));
+                Ok(Some(decision.share_of(instances)))
+            }
+            OnOutage::Open => Ok(None),
+            OnOutage::Closed => Err(Refusal::Unavailable),
         }
     }
 

@@ -174,6 +174,12 @@ enum Progress {
 /// What every answer of HTTP/1 begins with.
 const ANSWER_START: &[u8] = b"HTTP/1.";
 
+/// Whether this is an interim answer, which the one with the lines follows (RFC 9110, section 15.2).
+fn is_interim(answer: &[u8]) -> bool {
+    let status = answer.get(9..12);
+    status.is_some_and(|status| status[0] == b'1' && status != b"101")
+}
+
 /// A client's connection.
 pub struct ClientStream {
     inner: Stream,
@@ -284,7 +290,7 @@ impl ClientStream {
         let lines = self.lines.get_mut();
         let inner = Pin::new(&mut self.inner);
         let status_left = match lines.progress {
-            Progress::Awaited if bytes.starts_with(ANSWER_START) => {
+            Progress::Awaited if bytes.starts_with(ANSWER_START) && !is_interim(bytes) => {
                 let end = bytes.iter().position(|b| *b == b'\n');
                 end.map_or(bytes.len(), |end| end + 1)
             }

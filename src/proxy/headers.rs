@@ -318,6 +318,9 @@ mod tests {
         };
         let fields = LimitFields::new(&[Arc::new(policy.clone())]).unwrap();
         let settings = LimitSettings {
+            redis: None,
+            on_outage: crate::config::settings::OnOutage::Local,
+            instances: 1,
             default: vec![],
             anonymous: vec![],
             failed_auth: Arc::new(policy),

@@ -38,6 +38,7 @@ use smallvec::SmallVec;
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
 use crate::key::format::redact;
+use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
 use crate::telemetry::Metrics;
@@ -60,6 +61,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
+    /// Where instances share limits.
+    pub shared: Option<RedisLimiter>,
     pub anonymous: AddressLimiter,
     pub anonymous_fields: Option<LimitFields>,
     pub failed_auth: AddressLimiter,
@@ -314,7 +317,11 @@ impl ProxyHttp for Gateway {
             };
         };
         ctx.refusal = Some(refusal);
-        if session.response_written().is_none() {
+        let is_unanswered = session.response_written().is_none_or(|response| {
+            let status = response.status;
+            status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+        });
+        if is_unanswered {
             // Pingora closes the connection after a failure, whatever is asked.
             session.set_keepalive(None);
             if self.refuse(session, ctx, refusal).await.is_err() {

@@ -19,10 +19,8 @@ use crate::problem::{self, Problem};
 /// An unread body of at most this many bytes is read and thrown away, so that the connection can
 /// be kept; a longer one closes it.
 const DRAIN_BYTES_MAX: u64 = 64 << 10;
-/// How long that may take.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an answer waits for a body in chunks.
-const CHUNKS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long an answer waits for that.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// When to come back after an answer that can't be given now.
 const RETRY_SECONDS: u64 = 1;
 
@@ -219,16 +217,11 @@ pub fn bare(refusal: Refusal, request_id: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends `header` and `body`. The connection stays open if what is left of the request's body is
-/// short enough to be read away.
+/// Sends `header` and `body`. The connection stays open if what is left of the request's body could
+/// be read away.
 pub async fn send(session: &mut Session, header: ResponseHeader, body: String) -> Result<()> {
-    if !session.as_mut().is_body_done() && !read_away_chunks(session).await {
-        if is_drainable(session) {
-            session.set_close_on_response_before_downstream_finish(false);
-            session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        } else {
-            session.set_keepalive(None);
-        }
+    if !session.as_mut().is_body_done() && !read_away(session).await {
+        session.set_keepalive(None);
     }
     let is_head = session.req_header().method == Method::HEAD;
     session
@@ -242,36 +235,36 @@ pub async fn send(session: &mut Session, header: ResponseHeader, body: String) -
     Ok(())
 }
 
-/// Reads a short body in chunks away, and says whether that is done. It has to be before the answer:
-/// who looks for the end of a body in chunks may read into the next request, which Pingora then
-/// can't serve.
-async fn read_away_chunks(session: &mut Session) -> bool {
+/// Reads a short body away, and says whether all of it came and was sound. It has to be before the
+/// answer: who looks for a body's end behind it may read into the next request, and take it for
+/// something else.
+async fn read_away(session: &mut Session) -> bool {
     let headers = &session.req_header().headers;
-    if headers.contains_key(header::EXPECT) || !headers.contains_key(header::TRANSFER_ENCODING) {
+    let is_long = headers.get(CONTENT_LENGTH).is_some_and(|length| {
+        let length = length
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok());
+        length.is_none_or(|length| length > DRAIN_BYTES_MAX)
+    });
+    // Who waits for "100 Continue" may never send the body.
+    if is_long || headers.contains_key(header::EXPECT) {
         return false;
     }
     let mut left = DRAIN_BYTES_MAX;
     let all = async {
-        while let Ok(Some(chunk)) = session.as_mut().read_request_body().await {
-            match left.checked_sub(chunk.len() as u64) {
-                Some(less) => left = less,
-                None => return,
+        loop {
+            match session.as_mut().read_request_body().await {
+                Ok(Some(chunk)) => match left.checked_sub(chunk.len() as u64) {
+                    Some(less) => left = less,
+                    None => return false,
+                },
+                Ok(None) => return true,
+                // Nobody knows where it ends.
+                Err(_) => return false,
             }
         }
     };
     // What comes later is not waited for: the answer is.
-    let _ = tokio::time::timeout(CHUNKS_TIMEOUT, all).await;
-    session.as_mut().is_body_done()
-}
-
-fn is_drainable(session: &Session) -> bool {
-    let headers = &session.req_header().headers;
-    // Who waits for "100 Continue" may never send the body.
-    if headers.contains_key(header::EXPECT) {
-        return false;
-    }
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    length.is_some_and(|length| length <= DRAIN_BYTES_MAX)
+    matches!(tokio::time::timeout(DRAIN_TIMEOUT, all).await, Ok(true))
 }

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::target::Target;
 use super::upstream::Upstream;
-use crate::config::settings::{Auth, HostPattern};
+use crate::config::settings::{Auth, HostPattern, OnOutage};
 use crate::key::{Scope, ScopeSet};
 use crate::telemetry::metrics::RouteMetrics;
 
@@ -24,6 +24,8 @@ pub struct Route {
     pub scopes: Vec<Scope>,
     pub required: ScopeSet,
     pub cost: u64,
+    /// What happens to limits while Redis is away.
+    pub on_outage: OnOutage,
     pub cors_preflight: bool,
     pub max_body_bytes: u64,
     pub metrics: RouteMetrics,
@@ -212,6 +214,7 @@ mod tests {
                 scopes: vec![],
                 required: ScopeSet::default(),
                 cost: 1,
+                on_outage: OnOutage::Local,
                 cors_preflight: false,
                 max_body_bytes: 0,
                 metrics: metrics.route(name),

@@ -126,6 +126,10 @@ pub struct Metrics {
     pub bcrypt_seconds: Histogram,
     pub store_errors: IntCounter,
     pub store_up: IntGauge,
+    pub redis_calls: IntCounter,
+    pub redis_errors: IntCounter,
+    pub redis_up: IntGauge,
+    pub outage_decisions: IntCounter,
     pub log_dropped: IntGauge,
 }
 
@@ -249,6 +253,26 @@ impl Metrics {
                 r,
                 "sidekey_store_up",
                 "1 while the database answers, 0 while it is away.",
+            )?,
+            redis_calls: counter(
+                r,
+                "sidekey_redis_calls_total",
+                "Decisions about limits that Redis was asked for.",
+            )?,
+            redis_errors: counter(
+                r,
+                "sidekey_redis_errors_total",
+                "Decisions that Redis did not give, or not in time.",
+            )?,
+            redis_up: gauge(
+                r,
+                "sidekey_redis_up",
+                "1 while Redis answers, 0 while it is away or not used.",
+            )?,
+            outage_decisions: counter(
+                r,
+                "sidekey_limit_outage_decisions_total",
+                "Decisions about limits by limits.on_outage, because Redis was away.",
             )?,
             log_dropped: gauge(
                 r,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::LiveKeys;
 use crate::clock::SharedClock;
 use crate::key::KeyId;
-use crate::store::{CHANGES_MAX, KeyStore, StoreError};
+use crate::store::{KeyStore, StoreError};
 use crate::telemetry::Metrics;
 
 /// Changes are kept for so long. Who was away for longer reads all its live keys again.
@@ -67,16 +67,13 @@ impl Follower {
             tokio::time::sleep(interval).await;
             match self.follow().await {
                 Ok(()) if is_away => tracing::info!("the database answers again"),
-                Ok(()) => {}
-                Err(error) if is_away => tracing::debug!(%error, "the database is still away"),
-                Err(ref error) => {
+                Err(error) if !is_away => {
                     tracing::error!(%error, "the database can't be asked for changes of keys");
                 }
+                Ok(()) | Err(_) => {}
             }
+            is_away = self.metrics.store_up.get() == 0;
             let now_us = self.clock.monotonic_us();
-            is_away = now_us.saturating_sub(self.freshness.confirmed_us.load(Ordering::Relaxed))
-                > 2 * u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-            self.metrics.store_up.set(i64::from(!is_away));
             if now_us.saturating_sub(tidied_us) >= TIDY_INTERVAL_US {
                 tidied_us = now_us;
                 let before = self.clock.now().minus(KEPT);
@@ -90,6 +87,7 @@ impl Follower {
     /// Brings everything up to date that has changed since the last time.
     pub async fn follow(&mut self) -> Result<(), StoreError> {
         let result = self.catch_up().await;
+        self.metrics.store_up.set(i64::from(result.is_ok()));
         if result.is_err() {
             self.metrics.store_errors.inc();
         }
@@ -99,33 +97,44 @@ impl Follower {
     async fn catch_up(&mut self) -> Result<(), StoreError> {
         loop {
             let asked_us = self.clock.monotonic_us();
-            let changes = self.store.changes_since(self.seen).await?;
-            let Some(last) = changes.last().map(|change| change.seq) else {
+            let newest = self.store.last_change().await?;
+            if newest == self.seen {
                 self.freshness.confirm(asked_us);
                 return Ok(());
-            };
-            let has_gap = changes[0].seq > self.seen + 1;
-            let keys: HashSet<KeyId> = if has_gap {
-                self.live.ids().into_iter().collect()
-            } else {
-                changes.iter().map(|change| change.key_id).collect()
-            };
-            for key in keys {
-                self.refresh(key).await?;
             }
-            self.seen = last;
-            if changes.len() < CHANGES_MAX {
-                self.freshness.confirm(asked_us);
-                return Ok(());
+            let changes = if newest > self.seen {
+                self.store.changes_since(self.seen).await?
+            } else {
+                // An older database was restored, or took over.
+                Vec::new()
+            };
+            match (changes.first(), changes.last()) {
+                (Some(first), Some(last)) if first.seq == self.seen + 1 => {
+                    let keys: HashSet<KeyId> = changes.iter().map(|change| change.key_id).collect();
+                    for key in keys {
+                        self.refresh(key, false).await?;
+                    }
+                    self.seen = last.seq;
+                }
+                // Some are no longer kept, or the numbers have begun anew.
+                _ => {
+                    tracing::warn!("changes of keys were missed; all live keys are read again");
+                    for key in self.live.ids() {
+                        self.refresh(key, newest < self.seen).await?;
+                    }
+                    self.seen = newest;
+                }
             }
         }
     }
 
-    async fn refresh(&self, key: KeyId) -> Result<(), StoreError> {
+    async fn refresh(&self, key: KeyId, is_reset: bool) -> Result<(), StoreError> {
         if !self.live.knows(key) {
             return Ok(());
         }
+        let before = self.live.revision(key);
         match self.store.get(key).await {
+            Ok(Some(record)) if is_reset => self.live.restore(record, before),
             Ok(Some(record)) => self.live.apply(record),
             // Rows are never deleted; one that can't be read concerns that key alone.
             Ok(None) => {}

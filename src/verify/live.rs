@@ -105,13 +105,36 @@ impl LiveKeys {
     }
 
     fn renew(&self, live: &LiveKey, record: &KeyRecord) {
-        let current = live.view.load();
-        if current.revision < record.revision {
-            let view = self
-                .builder
-                .build(record, Some(&current), self.clock.monotonic_us());
-            live.view.store(Arc::new(view));
+        if live.view.load().revision < record.revision {
+            self.replace(live, record);
         }
+    }
+
+    fn replace(&self, live: &LiveKey, record: &KeyRecord) {
+        let current = live.view.load();
+        let now_us = self.clock.monotonic_us();
+        let view = self.builder.build(record, Some(&current), now_us);
+        live.view.store(Arc::new(view));
+    }
+
+    /// The revision of a live key's record.
+    pub fn revision(&self, id: KeyId) -> Option<i64> {
+        let shard = self.shard(id).lock();
+        Some(shard.get(&id)?.live.as_ref()?.view.load().revision)
+    }
+
+    /// Makes a record that was just read the current one, an older one too: the database has no
+    /// other. `before` is the live revision before the reading; if it has changed since, something
+    /// newer was written.
+    pub fn restore(&self, record: KeyRecord, before: Option<i64>) {
+        let mut shard = self.shard(record.id).lock();
+        let live = shard.get_mut(&record.id).and_then(|slot| slot.live.clone());
+        if let Some(live) = live.filter(|live| Some(live.view.load().revision) == before) {
+            self.replace(&live, &record);
+            return;
+        }
+        drop(shard);
+        self.apply(record);
     }
 
     /// Whether the key is live, or being loaded.

@@ -50,12 +50,12 @@ impl KeyStore for Watched {
         self.inner.insert_first(record).await
     }
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
-        if self.away.load(Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("away".into()));
-        }
         self.inner.changes_since(seq).await
     }
     async fn last_change(&self) -> Result<i64, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("away".into()));
+        }
         self.inner.last_change().await
     }
     async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError> {
@@ -450,6 +450,28 @@ async fn changes_of_others_are_followed() {
         .unwrap();
     follower.follow().await.unwrap();
     assert_eq!((scopes(), follower.seen), (record.scopes.len(), 3));
+
+    // All of the latest changes are forgotten, and none comes after them.
+    record.scopes.push("two:more".parse().unwrap());
+    record.revision += 1;
+    bench.store.update(&record).await.unwrap();
+    let all = Timestamp::from_millis(i64::MAX / 2);
+    bench.store.forget_changes(all).await.unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!((scopes(), follower.seen), (record.scopes.len(), 4));
+
+    // An older database takes over: what it says holds.
+    record.scopes.pop();
+    sqlx::query("UPDATE api_keys SET revision = 1, scopes = '[]'")
+        .execute(bench.store.inner.pool())
+        .await
+        .unwrap();
+    sqlx::query("UPDATE change_counter SET seq = 1")
+        .execute(bench.store.inner.pool())
+        .await
+        .unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!((scopes(), follower.seen), (0, 1));
 
     clock.advance(Duration::from_secs(9));
     follower.follow().await.unwrap();

@@ -74,7 +74,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("scope-twice", &["scopes[1].name"]),
     ("scope-reserved", &["scopes[0].name"]),
     ("limits-backend", &["limits.backend"]),
-    ("limits-redis", &["limits.backend"]),
+    ("limits-redis", &["redis.url"]),
+    ("limits-instances", &["limits.instances"]),
+    ("redis-timeout", &["redis.timeout_ms"]),
+    ("route-on-outage", &["routes[0].on_outage"]),
     ("limits-on-outage", &["limits.on_outage"]),
     ("limits-lease", &["limits.max_lease_ms"]),
     ("limits-header", &["limits.headers[1]"]),
@@ -382,6 +385,7 @@ fn what_the_shipped_configuration_shows_commented_out_is_the_default() {
         "host",
         "methods",
         "max_body_bytes",
+        "on_outage",
         "url_file",
     ]
     .into();

@@ -308,3 +308,55 @@ async fn a_broken_database_is_not_ready() {
     }
     eventually("it is noticed", || async { ready().await == 503 }).await;
 }
+
+/// Where the end of a refused body can't be known, nothing that follows is taken for a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_damaged_body_no_request_is_read() {
+    let world = World::start("enforce").await;
+    let damaged = "zz\r\n";
+    let overlong = format!("5;{}\r\n", "x".repeat(20 << 10));
+    for body in [damaged, &overlong] {
+        let mut raw = Raw::connect(world.sidekey.proxy).await;
+        raw.send(request("POST", "/api", &["Transfer-Encoding: chunked"], ""))
+            .await;
+        raw.try_send(body).await;
+        let refused = raw.read_answer().await;
+        assert!(matches!(refused.status, 400 | 401), "{}", refused.status);
+        assert_eq!(refused.header("connection"), Some("close"));
+        raw.try_send(get("/api/smuggled", &[&bearer(&world.good)]))
+            .await;
+        assert_eq!(raw.read_to_end().await, b"");
+    }
+    let seen = world.upstream.seen();
+    assert!(seen.iter().all(|seen| !seen.target.contains("smuggled")));
+}
+
+/// An interim answer that comes together with the final one leaves that one its fields.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_final_answer_keeps_its_fields_behind_an_interim_one() {
+    let upstream = Wire::answering(|_| {
+        let both = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+            HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        both.as_bytes().to_vec()
+    })
+    .await;
+    let sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let key = sidekey.create_key(json!({})).await;
+    let mut raw = Raw::connect(sidekey.proxy).await;
+    for left in [99, 98, 97] {
+        raw.send(get("/", &[&bearer(&key)])).await;
+        let mut head = raw.read_head().await;
+        if head.status == 103 {
+            assert_eq!(head.header("ratelimit"), None);
+            head = raw.read_head().await;
+        }
+        assert_eq!(head.status, 200);
+        let said = head.header("ratelimit").unwrap_or_default().to_owned();
+        assert!(
+            said.starts_with(&format!("\"default\";r={left};")),
+            "{said}"
+        );
+        assert!(head.header("x-request-id").is_some());
+        assert_eq!(raw.read_exact(2).await, b"ok");
+    }
+}

@@ -34,6 +34,7 @@ mod races;
 mod real_services;
 mod routes;
 mod secrecy;
+mod shared_limits;
 mod shutdown;
 mod smuggling;
 mod streaming;

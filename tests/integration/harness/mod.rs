@@ -3,6 +3,7 @@
 pub mod api;
 pub mod postgres;
 pub mod raw;
+pub mod redis;
 pub mod run;
 pub mod service;
 pub mod sidekey;

@@ -1,0 +1,107 @@
+//! A circuit breaker: after a few failures in a row the answer is immediate, and one call at a time
+//! looks for recovery. It keeps an outage from becoming latency.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// So many failures in a row open it.
+const FAILURES_MAX: u32 = 3;
+/// How long it stays open before the next call is let through.
+const OPEN_US: u64 = 500_000;
+
+/// Closed at first.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    failures: AtomicU32,
+    open_until_us: AtomicU64,
+    is_probing: AtomicBool,
+}
+
+/// A call that was let through. One that is dropped without a word (its caller went away) says
+/// nothing about the other side.
+pub struct Permit<'a> {
+    breaker: &'a Breaker,
+    is_probe: bool,
+}
+
+impl Breaker {
+    /// Whether a call may be made at `now_us`.
+    pub fn permit(&self, now_us: u64) -> Option<Permit<'_>> {
+        let is_probe = self.is_open();
+        let is_held_back = is_probe
+            && (now_us < self.open_until_us.load(Ordering::Relaxed)
+                || self.is_probing.swap(true, Ordering::Acquire));
+        if is_held_back {
+            return None;
+        }
+        Some(Permit {
+            breaker: self,
+            is_probe,
+        })
+    }
+
+    /// Whether calls are held back.
+    pub fn is_open(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= FAILURES_MAX
+    }
+}
+
+impl Permit<'_> {
+    /// The call was answered.
+    pub fn succeeded(self) {
+        self.breaker.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// The call was not answered, or not in time.
+    pub fn failed(self, now_us: u64) {
+        let breaker = self.breaker;
+        breaker
+            .open_until_us
+            .fetch_max(now_us.saturating_add(OPEN_US), Ordering::Relaxed);
+        let count = breaker.failures.load(Ordering::Relaxed);
+        breaker
+            .failures
+            .store(count.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.is_probe {
+            self.breaker.is_probing.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_closes_after_one_success() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX - 1 {
+            breaker.permit(0).unwrap().failed(0);
+        }
+        breaker.permit(0).unwrap().succeeded();
+        for _ in 0..FAILURES_MAX {
+            breaker.permit(0).unwrap().failed(0);
+        }
+        assert!(breaker.is_open() && breaker.permit(OPEN_US - 1).is_none());
+        let probe = breaker.permit(OPEN_US).unwrap();
+        assert!(breaker.permit(OPEN_US).is_none(), "one probe at a time");
+        probe.failed(OPEN_US);
+        assert!(breaker.permit(OPEN_US).is_none());
+        breaker.permit(2 * OPEN_US).unwrap().succeeded();
+        assert!(!breaker.is_open() && breaker.permit(2 * OPEN_US).is_some());
+    }
+
+    #[test]
+    fn a_probe_whose_caller_goes_away_is_followed_by_another() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX {
+            breaker.permit(0).unwrap().failed(0);
+        }
+        drop(breaker.permit(OPEN_US));
+        assert!(breaker.permit(OPEN_US).is_some());
+    }
+}

@@ -1,0 +1,310 @@
+//! Limits that several instances share through Redis: exact to the token, and with one rule for what
+//! happens while Redis is away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use secrecy::SecretString;
+use serde_json::json;
+use sidekey::clock::SystemClock;
+use sidekey::key::{KeyId, Policy, TenantId};
+use sidekey::limit::memory::{Bucket, Buckets};
+use sidekey::limit::redis::{Ask, RedisLimiter};
+use sidekey::limit::{peek_all, take_all};
+use sidekey::telemetry::Metrics;
+
+use crate::harness::eventually;
+use crate::harness::redis::Redis;
+use crate::harness::sidekey::{Key, Sidekey, config};
+use crate::harness::upstream::Upstream;
+
+fn policy(name: &str, quota: u64, window_seconds: u64, burst: u64) -> Policy {
+    Policy {
+        name: name.to_owned(),
+        quota,
+        window_seconds,
+        burst: Some(burst),
+    }
+}
+
+fn buckets(policies: &[Policy], now_us: u64) -> Buckets {
+    let policies = policies.iter().cloned().map(Arc::new);
+    policies
+        .map(|policy| Arc::new(Bucket::new(policy, now_us)))
+        .collect()
+}
+
+/// One request of a trace: how much later, what it costs, and whether it only looks.
+type Step = (u64, u64, bool);
+
+fn traces() -> impl Strategy<Value = (Vec<Policy>, Vec<Step>)> {
+    let sound = (1u64..2000, 1u64..100_000, 1u64..500);
+    let large = Just((1_000_000_000, 366 * 86_400, 200_000));
+    let policy = prop_oneof![9 => sound, 1 => large];
+    let policies = prop::collection::vec(policy, 1..4).prop_map(|list| {
+        let named = list.into_iter().enumerate();
+        named
+            .map(|(n, (quota, window, burst))| policy_named(n, quota, window, burst))
+            .collect()
+    });
+    let later = prop_oneof![Just(0u64), 0u64..3_000_000, 0u64..100_000_000_000];
+    let step = (later, 0u64..40, prop::bool::weighted(0.1));
+    (policies, prop::collection::vec(step, 1..40))
+}
+
+fn policy_named(number: usize, quota: u64, window: u64, burst: u64) -> Policy {
+    policy(&format!("p{number}"), quota, window, burst)
+}
+
+/// The script and the pure bucket give the same answers on the same traces.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_is_the_twin_of_the_bucket() {
+    let redis = Redis::start().await;
+    let limiter = RedisLimiter::new(
+        &SecretString::from(redis.url()),
+        Duration::from_secs(5),
+        Arc::new(SystemClock::new()),
+        Arc::new(Metrics::new().unwrap()),
+    )
+    .unwrap();
+    let tenant: TenantId = "acme".parse().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let number = std::cell::Cell::new(0u64);
+        runner
+            .run(&traces(), |(policies, steps)| {
+                number.set(number.get() + 1);
+                let key: KeyId = format!("{:012}", number.get()).parse().unwrap();
+                let mut now_us = 1_800_000_000_000_000u64;
+                let memory = buckets(&policies, now_us);
+                for (later, cost, looks) in steps {
+                    now_us = now_us.saturating_add(later);
+                    let (ask, expected) = if looks {
+                        (Ask::Peek, peek_all(&memory, cost, now_us))
+                    } else {
+                        (Ask::Take, take_all(&memory, cost, now_us))
+                    };
+                    let call = limiter.decide_at(&tenant, key, &memory, cost, ask, Some(now_us));
+                    let decided = handle.block_on(call).unwrap();
+                    prop_assert_eq!(decided, expected);
+                }
+                Ok(())
+            })
+            .unwrap();
+    })
+    .await
+    .unwrap();
+    // Every bucket will be forgotten by itself.
+    let redis::Value::Array(names) = redis.ask("KEYS", &["*"]).await.unwrap() else {
+        panic!("a list");
+    };
+    assert!(!names.is_empty());
+    for name in names {
+        let redis::Value::BulkString(name) = name else {
+            panic!("a name");
+        };
+        let name = String::from_utf8(name).unwrap();
+        assert!(name.starts_with("sidekey:{acme}:"), "{name}");
+        let left = redis.ask("PTTL", &[&name]).await.unwrap();
+        assert!(
+            matches!(left, redis::Value::Int(ms) if ms > 0),
+            "{name}: {left:?}"
+        );
+    }
+}
+
+/// `count` instances with one store and one Redis, `more` in their configuration.
+async fn instances(count: usize, upstream: &Upstream, redis: &Redis, more: &str) -> Fleet {
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!("sqlite://{}/keys.db", directory.path().display());
+    let key_file = directory.path().join("admin.key").display().to_string();
+    let config = config(upstream.address, more);
+    let url = redis.url();
+    let environment = [
+        ("SIDEKEY__STORE__URL", file.as_str()),
+        ("SIDEKEY__ADMIN__BOOTSTRAP_KEY_FILE", key_file.as_str()),
+        ("SIDEKEY__LIMITS__BACKEND", "redis"),
+        ("SIDEKEY__REDIS__URL", url.as_str()),
+        // A busy machine must not look like an outage.
+        ("SIDEKEY__REDIS__TIMEOUT_MS", "1000"),
+    ];
+    let starting = (0..count).map(|_| Sidekey::start_with(&config, &environment));
+    let all = join_all(starting).await;
+    let admin = std::fs::read_to_string(&key_file).unwrap();
+    // Where the harness looks for it.
+    for sidekey in &all {
+        std::fs::create_dir_all(sidekey.directory().join("data")).unwrap();
+        std::fs::write(sidekey.directory().join("data/admin.key"), &admin).unwrap();
+    }
+    Fleet {
+        all,
+        _directory: directory,
+    }
+}
+
+struct Fleet {
+    all: Vec<Sidekey>,
+    _directory: tempfile::TempDir,
+}
+
+impl Fleet {
+    async fn key(&self, policies: serde_json::Value) -> Key {
+        let fields = json!({"rate_limits": policies});
+        self.all[0].create_key(fields).await
+    }
+
+    /// Makes the key warm everywhere, for a token each.
+    async fn warm(&self, key: &Key) {
+        for sidekey in &self.all {
+            assert_eq!(sidekey.status("/", &key.text).await, 200);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_left_and_fifty_requests_over_four_instances_is_one_pass() {
+    let (upstream, redis) = (Upstream::start().await, Redis::start().await);
+    let fleet = instances(4, &upstream, &redis, "").await;
+    for _ in 0..3 {
+        let one = json!([{"name": "one", "quota": 1, "window_seconds": 3600}]);
+        let key = fleet.key(one).await;
+        let calls = (0..50).map(|n| fleet.all[n % 4].status("/", &key.text));
+        let statuses = join_all(calls).await;
+        let passed = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(passed, 1, "{statuses:?}");
+        assert!(
+            statuses.iter().all(|s| matches!(s, 200 | 429)),
+            "{statuses:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_request_takes_nothing_and_every_instance_says_the_same() {
+    let (upstream, redis) = (Upstream::start().await, Redis::start().await);
+    let fleet = instances(2, &upstream, &redis, "").await;
+    let policies = json!([
+        {"name": "wide", "quota": 100, "window_seconds": 3600},
+        {"name": "narrow", "quota": 1, "window_seconds": 3600},
+    ]);
+    let key = fleet.key(policies).await;
+    let field = |answer: &reqwest::Response| {
+        let field = answer.headers().get("ratelimit").unwrap();
+        field.to_str().unwrap().to_owned()
+    };
+    let first = fleet.all[0].get("/", &key.text).await;
+    assert_eq!(first.status(), 200);
+    assert_eq!(field(&first), "\"wide\";r=99;t=3564, \"narrow\";r=0;t=3600");
+    for sidekey in [&fleet.all[1], &fleet.all[0], &fleet.all[1]] {
+        let refused = sidekey.get("/", &key.text).await;
+        assert_eq!(refused.status(), 429);
+        assert!(field(&refused).starts_with("\"wide\";r=99;t=3564"));
+    }
+}
+
+/// More load than the limit, for some seconds, over four instances: never a token too many, and
+/// nearly all of them. The script's cache is emptied and Redis restarted in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_instances_never_let_a_token_too_many_through() {
+    const RATE: u64 = 40;
+    const BURST: u64 = 20;
+    let (upstream, mut redis) = (Upstream::start().await, Redis::start().await);
+    let closed = "[limits]\non_outage = \"closed\"\n";
+    let fleet = instances(4, &upstream, &redis, closed).await;
+    let key = fleet
+        .key(json!([{"name": "p", "quota": RATE, "window_seconds": 1, "burst": BURST}]))
+        .await;
+    let start = Instant::now();
+    fleet.warm(&key).await;
+    let load = |sidekey: &Sidekey| {
+        let (client, url) = (sidekey.client.clone(), format!("http://{}/", sidekey.proxy));
+        let key = key.text.clone();
+        tokio::spawn(async move {
+            let (mut passed, mut odd) = (0u64, Vec::new());
+            while start.elapsed() < Duration::from_secs(5) {
+                let call = client.get(&url).bearer_auth(&key).send().await.unwrap();
+                match call.status().as_u16() {
+                    200 => passed += 1,
+                    429 => tokio::time::sleep(Duration::from_millis(2)).await,
+                    503 => tokio::time::sleep(Duration::from_millis(20)).await,
+                    other => odd.push(other),
+                }
+            }
+            (passed, odd)
+        })
+    };
+    let loads: Vec<_> = (fleet.all.iter().chain(&fleet.all)).map(load).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    redis.ask("SCRIPT", &["FLUSH"]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    redis.kill();
+    redis.launch().await;
+    let mut passed = fleet.all.len() as u64;
+    for load in loads {
+        let (count, odd) = load.await.unwrap();
+        assert_eq!(odd, [] as [u16; 0]);
+        passed += count;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let most = BURST as f64 + RATE as f64 * seconds;
+    assert!((passed as f64) <= most, "{passed} of at most {most:.1}");
+    // What nobody could take while Redis was away fills the bucket up to its burst, and no further.
+    assert!(passed >= RATE * 3, "{passed} of {most:.1}");
+}
+
+/// Killed, or hanging: each route does what it says, at once, and all is well afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_each_route_does_what_it_says() {
+    let (upstream, mut redis) = (Upstream::start().await, Redis::start().await);
+    let routes: String = ["open", "closed"]
+        .map(|way| {
+            format!(
+                "[[routes]]\nname = \"{way}\"\npath = \"/{way}\"\nupstream = \"service\"\non_outage = \"{way}\"\n"
+            )
+        })
+        .concat();
+    let more = format!("{routes}[limits]\ninstances = 4\n");
+    let fleet = instances(1, &upstream, &redis, &more).await;
+    let sidekey = &fleet.all[0];
+    for way in ["killed", "hanging"] {
+        let limits = json!([{"name": "p", "quota": 40, "window_seconds": 3600}]);
+        let key = fleet.key(limits).await;
+        assert_eq!(sidekey.status("/", &key.text).await, 200, "{way}");
+        if way == "killed" {
+            redis.kill();
+        } else {
+            redis.signal("STOP");
+        }
+        let mut local = Vec::new();
+        for _ in 0..12 {
+            local.push(sidekey.status("/", &key.text).await);
+        }
+        let passed = local.iter().filter(|status| **status == 200).count();
+        assert_eq!(passed, 10, "a quarter of 40, {way}: {local:?}");
+        for _ in 0..3 {
+            let open = sidekey.get("/open", &key.text).await;
+            assert_eq!(open.status(), 200, "{way}");
+            let closed = sidekey.get("/closed", &key.text).await;
+            assert_eq!(closed.status(), 503, "{way}");
+            assert!(closed.headers().contains_key("retry-after"), "{way}");
+        }
+        assert_eq!(sidekey.metric("sidekey_redis_up").await, 0.0, "{way}");
+        if way == "killed" {
+            redis.launch().await;
+        } else {
+            redis.signal("CONT");
+        }
+        eventually("limits are shared again", || async {
+            sidekey.status("/closed", &key.text).await == 200
+        })
+        .await;
+        assert_eq!(sidekey.metric("sidekey_redis_up").await, 1.0, "{way}");
+    }
+}
