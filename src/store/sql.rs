@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, AssertSqlSafe, Executor, Row, SqlSafeStr};
+use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 
 use super::rows::{self, COLUMNS};
 use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
@@ -21,6 +21,8 @@ use crate::key::{KeyId, KeyRecord, Status};
 const CONNECTIONS_MAX: u32 = 4;
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take to show that it is sound, before it goes back to the others.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one operation may take as a whole: a server that hangs is one that is away.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,6 +101,17 @@ impl SqlStore {
                 Box::pin(async move {
                     connection.execute(settings).await?;
                     Ok(())
+                })
+            })
+            .after_release(|connection, _| {
+                // sqlx asks too, but waits for ever: connections to a host that has vanished would
+                // be missing from the pool until the system gives them up, for many minutes.
+                Box::pin(async move {
+                    match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
+                        Ok(answer) => answer.map(|()| true),
+                        // An error, so that it is closed without another word to the host.
+                        Err(_) => Err(sqlx::Error::PoolTimedOut),
+                    }
                 })
             })
             .connect_with(options)

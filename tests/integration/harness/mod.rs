@@ -10,10 +10,25 @@ pub mod sidekey;
 pub mod upstream;
 pub mod wire;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Sends `signal` (a name such as `TERM`) to processes, which have to be there.
+pub fn send_signal(signal: &str, processes: &[u32]) {
+    assert!(try_signal(signal, processes), "{processes:?} are gone");
+}
+
+/// Sends `signal` to processes, and says whether all of them were there.
+pub fn try_signal(signal: &str, processes: &[u32]) -> bool {
+    let status = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .args(processes.iter().map(u32::to_string))
+        .status();
+    status.is_ok_and(|status| status.success())
+}
 
 /// Waits until `condition` holds; fails the test with `what` after [`DEADLINE`].
 pub async fn eventually<F, R>(what: &str, mut condition: F)

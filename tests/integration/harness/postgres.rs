@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use sidekey::store::SqlStore;
 use tempfile::TempDir;
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, send_signal, try_signal};
 
 /// The account that Debian's package makes; the server refuses to run as root.
 const ACCOUNT: &str = "postgres";
@@ -111,19 +111,15 @@ impl Postgres {
 
     /// Sends `signal` (a name such as `STOP`) to the server and all its processes.
     pub fn signal(&self, signal: &str) {
-        let parent = self.server.as_ref().expect("running").id().to_string();
+        let parent = self.server.as_ref().expect("running").id();
         let children = Command::new("pgrep")
-            .args(["-P", &parent])
+            .args(["-P", &parent.to_string()])
             .output()
             .expect("pgrep runs");
         let children = String::from_utf8(children.stdout).expect("numbers");
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(&parent)
-            .args(children.split_whitespace())
-            .status()
-            .expect("kill runs");
-        assert!(status.success());
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        let all: Vec<u32> = std::iter::once(parent).chain(children).collect();
+        send_signal(signal, &all);
     }
 
     /// Ends the server without a warning.
@@ -141,9 +137,10 @@ impl Drop for Postgres {
         let Some(server) = &mut self.server else {
             return;
         };
-        let id = server.id().to_string();
-        let _ = Command::new("kill").args(["-CONT", &id]).status();
-        let _ = Command::new("kill").args(["-INT", &id]).status();
+        // A fast shutdown; a server that was stopped has to go on for that.
+        for signal in ["CONT", "INT"] {
+            try_signal(signal, &[server.id()]);
+        }
         let start = std::time::Instant::now();
         while start.elapsed() < DEADLINE && !matches!(server.try_wait(), Ok(Some(_))) {
             std::thread::sleep(std::time::Duration::from_millis(10));

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, send_signal};
 
 pub struct Redis {
     directory: TempDir,
@@ -64,12 +64,7 @@ impl Redis {
 
     /// Sends `signal` (a name such as `STOP`) to the server.
     pub fn signal(&self, signal: &str) {
-        let id = self.server.as_ref().expect("running").id().to_string();
-        let status = Command::new("kill")
-            .args([&format!("-{signal}"), &id])
-            .status()
-            .expect("kill runs");
-        assert!(status.success());
+        send_signal(signal, &[self.server.as_ref().expect("running").id()]);
     }
 
     /// Ends the server without a warning.

@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::DEADLINE;
+use super::{DEADLINE, send_signal};
 
 /// The path of the key API.
 pub const KEYS: &str = "/api/v1/platform/api-keys";
@@ -263,11 +263,7 @@ impl Sidekey {
 
     /// Sends `signal` (a name such as `TERM`) to the process.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .args([format!("-{signal}"), self.pid().to_string()])
-            .status()
-            .expect("kill runs");
-        assert!(status.success());
+        send_signal(signal, &[self.pid()]);
     }
 
     /// Waits for the process to end by itself.
