@@ -56,7 +56,7 @@ impl Gateway {
             | Refusal::HeadersTooLarge,
         ) = decided
         {
-            self.recognise(session, ctx).await;
+            Box::pin(self.recognise(session, ctx)).await;
         }
         decided
     }
@@ -140,7 +140,9 @@ impl Gateway {
             Credential::Unknown { presented, digest } => (presented, digest),
         };
         self.check_failures(ctx)?;
-        let verified = self.verifier.verify(&presented, digest).await;
+        // Whatever can be waited for here is boxed: Pingora's hooks are copied to the heap with room
+        // for all that they may ever wait for, and a warm request waits for none of it.
+        let verified = Box::pin(self.verifier.verify(&presented, digest)).await;
         verified.map_err(|refusal| match refusal {
             verify::Refusal::Unavailable => Refusal::Unavailable,
             verify::Refusal::Invalid => self.count_failure(ctx),
@@ -312,7 +314,7 @@ impl Gateway {
             return Ok(Some(in_memory(cost)));
         };
         let asked = shared.decide(&view.tenant.id, view.id, &view.buckets, cost, ask);
-        if let Ok(decision) = asked.await {
+        if let Ok(decision) = Box::pin(asked).await {
             return Ok(Some(decision));
         }
         self.metrics.outage_decisions.inc();

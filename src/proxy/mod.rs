@@ -177,7 +177,7 @@ impl ProxyHttp for Gateway {
                 Ok(false)
             }
             Err(refusal) => {
-                self.refuse(session, ctx, refusal).await?;
+                Box::pin(self.refuse(session, ctx, refusal)).await?;
                 Ok(true)
             }
         }

@@ -84,7 +84,8 @@ impl SqlStore {
             })?;
         }
         let options = AnyConnectOptions::from_str(url)?;
-        let settings = if url.starts_with("sqlite:") {
+        let is_sqlite = url.starts_with("sqlite:");
+        let settings = if is_sqlite {
             SQLITE_PRAGMAS
         } else {
             POSTGRES_SETTINGS
@@ -97,16 +98,21 @@ impl SqlStore {
             .idle_timeout(None)
             .max_lifetime(None)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A file does not go away as a server does.
+            .test_before_acquire(!is_sqlite)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     connection.execute(settings).await?;
                     Ok(())
                 })
             })
-            .after_release(|connection, _| {
+            .after_release(move |connection, _| {
                 // sqlx asks too, but waits for ever: connections to a host that has vanished would
                 // be missing from the pool until the system gives them up, for many minutes.
                 Box::pin(async move {
+                    if is_sqlite {
+                        return Ok(true);
+                    }
                     match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
                         Ok(answer) => answer.map(|()| true),
                         // An error, so that it is closed without another word to the host.
