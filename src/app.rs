@@ -33,6 +33,7 @@ use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
+use crate::redis_link::RedisLink;
 use crate::secrets::{EmbeddedSecrets, SecretStore};
 use crate::store::{KeyStore, SqlStore};
 use crate::telemetry::Metrics;
@@ -392,8 +393,9 @@ async fn build_gateway(
         .redis
         .as_ref()
         .map(|redis| {
-            RedisLimiter::new(&redis.url, redis.timeout, clock.clone(), metrics.clone())
-                .map_err(failed("redis.url can't be used"))
+            let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
+            let (clock, metrics) = (clock.clone(), metrics.clone());
+            Ok(RedisLimiter::new(link, redis.timeout, clock, metrics))
         })
         .transpose()?;
     Ok(Gateway {

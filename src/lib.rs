@@ -20,6 +20,7 @@ pub mod key;
 pub mod limit;
 pub mod problem;
 pub mod proxy;
+pub mod redis_link;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;

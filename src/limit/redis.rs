@@ -9,27 +9,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, Script};
-use secrecy::{ExposeSecret, SecretString};
+use redis::Script;
 
 use super::breaker::Breaker;
 use super::bucket::State;
 use super::memory::{Buckets, Decision, Readings};
 use crate::clock::SharedClock;
 use crate::key::{KeyId, TenantId};
+use crate::redis_link::RedisLink;
 use crate::telemetry::Metrics;
-
-/// Calls that may wait for their answer at the same time; more are answered as an outage.
-const CALLS_MAX: usize = 10_000;
-/// How long to wait between attempts to connect again, at least and at most.
-const RECONNECT_MIN: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// A connection on which nothing is acknowledged for so long is given up.
-const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Redis did not decide: it is away, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +34,7 @@ pub enum Ask {
 
 /// Buckets in Redis.
 pub struct RedisLimiter {
-    connection: ConnectionManager,
+    link: RedisLink,
     script: Script,
     breaker: Breaker,
     timeout: Duration,
@@ -55,35 +43,22 @@ pub struct RedisLimiter {
 }
 
 impl RedisLimiter {
-    /// A limiter that connects when it is first asked, and again whenever it has to.
+    /// A limiter on `link`, that waits for an answer for at most `timeout`.
     pub fn new(
-        url: &SecretString,
+        link: RedisLink,
         timeout: Duration,
         clock: SharedClock,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, redis::RedisError> {
-        let info = url.expose_secret().into_connection_info()?;
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_user_timeout(UNACKNOWLEDGED_TIMEOUT);
-        let info = info.set_tcp_settings(tcp);
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // Ours is around the whole call, reconnecting included.
-            .set_response_timeout(None)
-            .set_min_delay(RECONNECT_MIN)
-            .set_max_delay(RECONNECT_MAX)
-            .set_concurrency_limit(CALLS_MAX);
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(info)?, config)?;
+    ) -> Self {
         metrics.redis_up.set(1);
-        Ok(RedisLimiter {
-            connection,
+        RedisLimiter {
+            link,
             script: Script::new(include_str!("bucket.lua")),
             breaker: Breaker::default(),
             timeout,
             clock,
             metrics,
-        })
+        }
     }
 
     /// Decides one request of `key` that costs `cost` tokens against all of `buckets`. Of these only
@@ -163,7 +138,7 @@ impl RedisLimiter {
                 call.arg(number);
             }
         }
-        let answer: Vec<u64> = call.invoke_async(&mut self.connection.clone()).await?;
+        let answer: Vec<u64> = self.link.run(&call).await?;
         read(buckets, cost, ask, &answer).ok_or_else(|| {
             let kind = redis::ErrorKind::UnexpectedReturnType;
             redis::RedisError::from((kind, "the script's answer can't be read"))

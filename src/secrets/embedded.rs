@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::{AnyPool, Row};
 use zeroize::Zeroizing;
 
-use super::{SecretError, SecretStore, StoredHash};
+use super::{Holder, SecretError, SecretStore, StoredHash};
 use crate::clock::SharedClock;
 use crate::key::format::{MINT_KEY_LEN, random_mint_key};
 use crate::key::hash::SecretHash;
@@ -85,6 +85,10 @@ impl SecretStore for EmbeddedSecrets {
         within(SecretError::Unavailable, work).await
     }
 
+    async fn holders(&self) -> Result<Vec<Holder>, SecretError> {
+        within(SecretError::Unavailable, self.read_holders()).await
+    }
+
     async fn ping(&self) -> Result<(), SecretError> {
         within(SecretError::Unavailable, self.ask()).await
     }
@@ -141,6 +145,21 @@ impl EmbeddedSecrets {
                 })
             })
             .collect()
+    }
+
+    async fn read_holders(&self) -> Result<Vec<Holder>, SecretError> {
+        let rows = sqlx::query("SELECT DISTINCT tenant_id, key_id FROM key_hashes")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut holders = Vec::with_capacity(rows.len());
+        for row in rows {
+            let tenant: String = row.try_get("tenant_id")?;
+            let key: String = row.try_get("key_id")?;
+            if let (Ok(tenant), Ok(key)) = (tenant.parse(), key.parse()) {
+                holders.push(Holder { tenant, key });
+            }
+        }
+        Ok(holders)
     }
 
     async fn insert_hash(
@@ -244,6 +263,11 @@ mod tests {
             hashes.iter().map(|hash| hash.generation.0).collect()
         };
         assert_eq!(generations().await, [3, 2, 1]);
+        let holder = Holder {
+            tenant: tenant.clone(),
+            key,
+        };
+        assert_eq!(secrets.holders().await.unwrap(), [holder]);
         assert!(secrets.hashes(&other, key).await.unwrap().is_empty());
         secrets
             .remove_hashes(&tenant, key, &[Generation(1)])

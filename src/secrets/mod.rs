@@ -32,6 +32,13 @@ pub struct StoredHash {
     pub hash: SecretHash,
 }
 
+/// A key that has hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Holder {
+    pub tenant: TenantId,
+    pub key: KeyId,
+}
+
 /// Where hashes live. Every write that returned is durable.
 #[async_trait]
 pub trait SecretStore: Send + Sync + 'static {
@@ -56,6 +63,9 @@ pub trait SecretStore: Send + Sync + 'static {
         key: KeyId,
         generations: &[Generation],
     ) -> Result<(), SecretError>;
+
+    /// Every key that has hashes, in no order. What lies there and is not ours is left out.
+    async fn holders(&self) -> Result<Vec<Holder>, SecretError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), SecretError>;

@@ -13,6 +13,7 @@ use sidekey::key::{KeyId, Policy, TenantId};
 use sidekey::limit::memory::{Bucket, Buckets};
 use sidekey::limit::redis::{Ask, RedisLimiter};
 use sidekey::limit::{peek_all, take_all};
+use sidekey::redis_link::RedisLink;
 use sidekey::telemetry::Metrics;
 
 use crate::harness::eventually;
@@ -63,12 +64,11 @@ fn policy_named(number: usize, quota: u64, window: u64, burst: u64) -> Policy {
 async fn the_script_is_the_twin_of_the_bucket() {
     let redis = Redis::start().await;
     let limiter = RedisLimiter::new(
-        &SecretString::from(redis.url()),
+        RedisLink::new(&SecretString::from(redis.url())).unwrap(),
         Duration::from_secs(5),
         Arc::new(SystemClock::new()),
         Arc::new(Metrics::new().unwrap()),
-    )
-    .unwrap();
+    );
     let tenant: TenantId = "acme".parse().unwrap();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 150,
