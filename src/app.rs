@@ -69,6 +69,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
     use_runtime_timers();
+    crate::tls::use_ring();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
