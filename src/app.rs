@@ -212,7 +212,8 @@ impl App {
         let freshness = Arc::new(Freshness::new(max_stale, clock.monotonic_us()));
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
-        let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone());
+        let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone())
+            .with_shared_limits(settings.limits.redis.is_some());
         let live = LiveKeys::new(views, clock.clone());
         let key_store: Arc<dyn KeyStore> = Arc::new(store.clone());
         let verifier = Verifier::new(Parts {
@@ -396,7 +397,14 @@ async fn build_gateway(
         .map(|redis| {
             let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
             let (clock, metrics) = (clock.clone(), metrics.clone());
-            Ok(RedisLimiter::new(link, redis.timeout, clock, metrics))
+            let max_lease = settings.limits.max_lease;
+            Ok(RedisLimiter::new(
+                link,
+                redis.timeout,
+                max_lease,
+                clock,
+                metrics,
+            ))
         })
         .transpose()?;
     Ok(Gateway {

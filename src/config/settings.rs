@@ -150,6 +150,8 @@ pub struct LimitSettings {
     /// Where buckets are shared; in memory otherwise.
     pub redis: Option<RedisSettings>,
     pub on_outage: OnOutage,
+    /// For how long tokens are taken from Redis in advance. Zero: never.
+    pub max_lease: Duration,
     /// Instances that share the limits.
     pub instances: u64,
     pub default: Vec<Arc<Policy>>,

@@ -27,10 +27,7 @@ impl Breaker {
     /// Whether a call may be made at `now_us`.
     pub fn permit(&self, now_us: u64) -> Option<Permit<'_>> {
         let is_probe = self.is_open();
-        let is_held_back = is_probe
-            && (now_us < self.open_until_us.load(Ordering::Relaxed)
-                || self.is_probing.swap(true, Ordering::Acquire));
-        if is_held_back {
+        if is_probe && (self.holds_back(now_us) || self.is_probing.swap(true, Ordering::Acquire)) {
             return None;
         }
         Some(Permit {
@@ -39,7 +36,14 @@ impl Breaker {
         })
     }
 
-    /// Whether calls are held back.
+    /// Whether a call at `now_us` would be held back, unless it is the next probe.
+    pub fn holds_back(&self, now_us: u64) -> bool {
+        self.is_open()
+            && (now_us < self.open_until_us.load(Ordering::Relaxed)
+                || self.is_probing.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is open.
     pub fn is_open(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= FAILURES_MAX
     }

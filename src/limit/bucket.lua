@@ -5,15 +5,20 @@
 -- KEYS     one hash a bucket; none is a full bucket
 -- ARGV[1]  tokens that the request takes
 -- ARGV[2]  '1' to take nothing
--- ARGV[3]  the time in microseconds, for tests; '' for the server's
--- ARGV[4+] for each bucket: tick in microseconds, units of a token, units gained a tick, capacity
+-- ARGV[3]  tokens that may be taken beyond that, for a lease
+-- ARGV[4]  they are at most one in so many of the tokens that are left in any bucket
+-- ARGV[5]  the time in microseconds, for tests; '' for the server's
+-- ARGV[6+] for each bucket: tick in microseconds, units of a token, units gained a tick, capacity
 --
--- Returns 1 or 0 (whether all buckets have what is asked for), then for each bucket its units and
--- the tick at which it has them: after the request if it passes, before it otherwise.
+-- Returns 1 or 0 (whether all buckets have what is asked for), how many tokens were taken beyond it,
+-- then for each bucket its units and the tick at which it has them: after the request if it passes,
+-- before it otherwise.
 
 local cost = tonumber(ARGV[1])
 local is_peek = ARGV[2] == '1'
-local now_us = tonumber(ARGV[3])
+local extra = tonumber(ARGV[3])
+local share = tonumber(ARGV[4])
+local now_us = tonumber(ARGV[5])
 if not now_us then
     local time = redis.call('TIME')
     now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -43,7 +48,7 @@ end
 local buckets = {}
 local allowed = true
 for i, key in ipairs(KEYS) do
-    local at = 3 + (i - 1) * 4
+    local at = 5 + (i - 1) * 4
     local bucket = {
         tick = tonumber(ARGV[at + 1]),
         token = tonumber(ARGV[at + 2]),
@@ -76,11 +81,20 @@ for i, key in ipairs(KEYS) do
     buckets[i] = bucket
 end
 
-local answer = { allowed and 1 or 0 }
+if allowed and not is_peek then
+    for _, bucket in ipairs(buckets) do
+        bucket.level = bucket.level - cost * bucket.token
+        extra = math.min(extra, div(div(bucket.level, bucket.token), share))
+    end
+else
+    extra = 0
+end
+
+local answer = { allowed and 1 or 0, extra }
 for i, key in ipairs(KEYS) do
     local bucket = buckets[i]
     if allowed and not is_peek then
-        bucket.level = bucket.level - cost * bucket.token
+        bucket.level = bucket.level - extra * bucket.token
         if bucket.level >= bucket.capacity then
             redis.call('DEL', key)
         else

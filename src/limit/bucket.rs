@@ -144,6 +144,17 @@ impl Rate {
         }
     }
 
+    /// `state` with `tokens` more, at most full.
+    pub fn with_tokens(&self, state: State, tokens: u64) -> State {
+        let level = state
+            .level
+            .saturating_add(tokens.saturating_mul(self.token));
+        State {
+            level: level.min(self.capacity),
+            at: state.at,
+        }
+    }
+
     /// Whether a refilled `state` is full, so that forgetting it loses nothing.
     pub fn is_full(&self, state: State) -> bool {
         state.level >= self.capacity
@@ -196,11 +207,24 @@ impl Rate {
     /// Seconds, rounded up, until the bucket holds `units`. For more than it can ever hold: until
     /// it is full.
     fn seconds_until(&self, state: State, units: u64) -> u64 {
+        self.micros_until_units(state, units)
+            .div_ceil(MICROS_PER_SECOND)
+    }
+
+    fn micros_until_units(&self, state: State, units: u64) -> u64 {
         let missing = units.min(self.capacity).saturating_sub(state.level);
         let ticks = missing.div_ceil(self.refill);
-        ticks
-            .saturating_mul(self.tick_us)
-            .div_ceil(MICROS_PER_SECOND)
+        ticks.saturating_mul(self.tick_us)
+    }
+
+    /// Microseconds until the bucket holds `tokens`. For more than it can ever hold: until it is full.
+    pub fn micros_until(&self, state: State, tokens: u64) -> u64 {
+        self.micros_until_units(state, tokens.saturating_mul(self.token))
+    }
+
+    /// Microseconds in which half of the bucket fills.
+    pub fn micros_of_half(&self) -> u64 {
+        (self.capacity / self.refill / 2).saturating_mul(self.tick_us)
     }
 }
 

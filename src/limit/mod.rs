@@ -1,11 +1,12 @@
 //! Rate limits. `bucket` is the one arithmetic (pure), `memory` applies it to buckets of this
-//! process, `redis` to buckets that instances share (the same arithmetic in Lua), `address` keeps
-//! buckets for callers that have no key.
+//! process, `redis` to buckets that instances share (the same arithmetic in Lua), from which `lease`
+//! takes in advance, `address` keeps buckets for callers that have no key.
 
 pub mod address;
 pub mod breaker;
 pub mod bucket;
 pub mod fields;
+pub mod lease;
 pub mod memory;
 pub mod redis;
 

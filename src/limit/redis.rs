@@ -3,21 +3,29 @@
 //! One script decides all buckets of a request together, by the server's clock, so that what all
 //! instances let through together never exceeds a limit. The arithmetic is that of [`super::bucket`];
 //! `bucket.lua` is its twin. Buckets of a tenant share a hash tag. Each expires when it would be full
-//! again. Failure: a call that is not answered in time is [`Away`]; after a few of them the answer
-//! is immediate ([`super::breaker`]). What happens then is the caller's decision.
+//! again. A busy key takes tokens in advance ([`super::lease`]); then a request waits for nobody.
+//!
+//! Failure: a call that is not answered in time is [`Away`]; after a few of them the answer is
+//! immediate ([`super::breaker`]). What happens then is the caller's decision.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::Script;
+use tokio::sync::Notify;
 
 use super::breaker::Breaker;
-use super::bucket::State;
-use super::memory::{Buckets, Decision, Readings};
+use super::bucket::{Rate, State};
+use super::lease::{Answer, Lease, Question, SHARE, Step};
+use super::memory::{Decision, Readings};
 use crate::clock::SharedClock;
-use crate::key::{KeyId, TenantId};
+use crate::key::{KeyId, Policy, TenantId};
 use crate::redis_link::RedisLink;
 use crate::telemetry::Metrics;
+
+/// How often a request waits for somebody else's question before it asks for itself.
+const WAITS_MAX: usize = 3;
 
 /// Redis did not decide: it is away, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,79 +40,261 @@ pub enum Ask {
     Peek,
 }
 
+/// The shared buckets of one key: where they are, and what this instance holds of them.
+#[derive(Debug)]
+pub struct SharedBuckets {
+    /// Their names in Redis, in the order of the policies.
+    names: Box<[String]>,
+    rates: Box<[Rate]>,
+    lease: Mutex<Lease>,
+    /// Tells those who wait for a question that it is over.
+    landed: Notify,
+}
+
+impl SharedBuckets {
+    /// The buckets of `key` for its policies.
+    pub fn new(tenant: &TenantId, key: KeyId, policies: &[Arc<Policy>]) -> Self {
+        let name = |policy: &Arc<Policy>| {
+            let (tenant, key) = (tenant.as_str(), key.as_str());
+            format!("sidekey:{{{tenant}}}:{key}:{}", policy.name)
+        };
+        SharedBuckets {
+            names: policies.iter().map(name).collect(),
+            rates: policies.iter().map(|policy| Rate::new(policy)).collect(),
+            lease: Mutex::default(),
+            landed: Notify::new(),
+        }
+    }
+}
+
 /// Buckets in Redis.
 pub struct RedisLimiter {
     link: RedisLink,
     script: Script,
+    give_back: Script,
     breaker: Breaker,
     timeout: Duration,
+    lease_us: u64,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 }
 
 impl RedisLimiter {
-    /// A limiter on `link`, that waits for an answer for at most `timeout`.
+    /// A limiter on `link`, that waits for an answer for at most `timeout`. Leases last for
+    /// `max_lease`; none are taken where that is zero.
     pub fn new(
         link: RedisLink,
         timeout: Duration,
+        max_lease: Duration,
         clock: SharedClock,
         metrics: Arc<Metrics>,
-    ) -> Self {
+    ) -> Arc<Self> {
         metrics.redis_up.set(1);
-        RedisLimiter {
+        Arc::new(RedisLimiter {
             link,
             script: Script::new(include_str!("bucket.lua")),
+            give_back: Script::new(include_str!("give_back.lua")),
             breaker: Breaker::default(),
             timeout,
+            lease_us: u64::try_from(max_lease.as_micros()).unwrap_or(u64::MAX),
             clock,
             metrics,
-        }
+        })
     }
 
-    /// Decides one request of `key` that costs `cost` tokens against all of `buckets`. Of these only
-    /// the policies count: what they hold is in Redis.
-    pub async fn decide(
-        &self,
-        tenant: &TenantId,
-        key: KeyId,
-        buckets: &Buckets,
+    /// Decides one request that costs `cost` tokens, if that needs no question; `Err` says what it
+    /// needs first.
+    pub fn decide_now(
+        self: &Arc<Self>,
+        buckets: &Arc<SharedBuckets>,
         cost: u64,
         ask: Ask,
-    ) -> Result<Decision, Away> {
-        if buckets.is_empty() {
+        now_us: u64,
+    ) -> Result<Decision, Step> {
+        if buckets.rates.is_empty() {
             return Ok(Decision {
                 allowed: true,
                 readings: Readings::new(),
             });
         }
+        if self.lease_us == 0 {
+            return Err(Step::Ask);
+        }
+        if ask == Ask::Peek {
+            let lease = buckets.lease.lock();
+            let known = lease.peek(&buckets.rates, cost, now_us, self.lease_us);
+            return known.ok_or(Step::Ask);
+        }
+        buckets.lease.lock().count(cost);
+        self.step(buckets, cost, now_us)
+    }
+
+    fn step(
+        self: &Arc<Self>,
+        buckets: &Arc<SharedBuckets>,
+        cost: u64,
+        now_us: u64,
+    ) -> Result<Decision, Step> {
+        let step = (buckets.lease.lock()).step(&buckets.rates, cost, now_us, self.lease_us);
+        match step {
+            Step::Decided(decision, question) => {
+                if let Some(question) = question {
+                    self.fly(buckets, question);
+                }
+                Ok(decision)
+            }
+            step => Err(step),
+        }
+    }
+
+    /// Decides a request for which [`RedisLimiter::decide_now`] has found out what it needs first.
+    pub async fn decide(
+        self: &Arc<Self>,
+        buckets: &Arc<SharedBuckets>,
+        cost: u64,
+        ask: Ask,
+        mut step: Step,
+    ) -> Result<Decision, Away> {
+        let started_us = self.clock.monotonic_us();
+        let mut waits = 0;
+        loop {
+            let landed = buckets.landed.notified();
+            let (failures, is_asking) = buckets.lease.lock().questions();
+            match step {
+                Step::Fly(question) => self.fly(buckets, question),
+                Step::Wait if waits < WAITS_MAX => waits += 1,
+                _ => return self.ask_alone(buckets, cost, ask).await,
+            }
+            if is_asking {
+                let waited_us = self.clock.monotonic_us().saturating_sub(started_us);
+                let left = (self.timeout).saturating_sub(Duration::from_micros(waited_us));
+                let is_late = tokio::time::timeout(left, landed).await.is_err();
+                if is_late || buckets.lease.lock().questions().0 != failures {
+                    return Err(Away);
+                }
+            }
+            match self.step(buckets, cost, self.clock.monotonic_us()) {
+                Ok(decision) => return Ok(decision),
+                Err(next) => step = next,
+            }
+        }
+    }
+
+    /// Asks for one request alone.
+    async fn ask_alone(
+        &self,
+        buckets: &SharedBuckets,
+        cost: u64,
+        ask: Ask,
+    ) -> Result<Decision, Away> {
+        let question = Question { cost, extra: 0 };
+        let answer = self.ask_in_time(buckets, question, ask).await?;
+        let now_us = self.clock.monotonic_us();
+        let mut lease = buckets.lease.lock();
+        Ok(match ask {
+            Ask::Take => lease.answer(&buckets.rates, cost, &answer, now_us),
+            Ask::Peek => answer.told(&buckets.rates, cost, false),
+        })
+    }
+
+    /// Asks a question for the lease, whoever goes away meanwhile.
+    fn fly(self: &Arc<Self>, buckets: &Arc<SharedBuckets>, question: Question) {
+        let now_us = self.clock.monotonic_us();
+        if self.breaker.holds_back(now_us) {
+            buckets.lease.lock().fail();
+            buckets.landed.notify_waiters();
+            return;
+        }
+        let (limiter, buckets) = (self.clone(), buckets.clone());
+        tokio::spawn(async move {
+            let answer = limiter.ask_in_time(&buckets, question, Ask::Take).await;
+            let now_us = limiter.clock.monotonic_us();
+            let is_new = {
+                let mut lease = buckets.lease.lock();
+                match &answer {
+                    Ok(answer) => {
+                        lease.land(&buckets.rates, question, answer, now_us, limiter.lease_us)
+                    }
+                    Err(Away) => {
+                        lease.fail();
+                        false
+                    }
+                }
+            };
+            buckets.landed.notify_waiters();
+            if is_new {
+                limiter.keep(&buckets).await;
+            }
+        });
+    }
+
+    /// Looks after a lease until it is no longer in use, and gives back what is left of it.
+    async fn keep(&self, buckets: &SharedBuckets) {
+        self.metrics.leases_open.inc();
+        loop {
+            tokio::time::sleep(Duration::from_micros(self.lease_us)).await;
+            let left = buckets.lease.lock().expire(self.clock.monotonic_us());
+            match left {
+                None => {}
+                Some(0) => break,
+                Some(tokens) => break self.return_tokens(buckets, tokens).await,
+            }
+        }
+        self.metrics.leases_open.dec();
+    }
+
+    /// Tokens that can't be given back are lost: nobody gets one too many.
+    async fn return_tokens(&self, buckets: &SharedBuckets, tokens: u64) {
+        let mut call = self.give_back.prepare_invoke();
+        call.arg(tokens);
+        for name in &buckets.names {
+            call.key(name);
+        }
+        let returned = self.in_time(self.link.run::<u64>(&call)).await;
+        if returned.is_ok() {
+            self.metrics.lease_tokens_returned.inc_by(tokens);
+        }
+    }
+
+    async fn ask_in_time(
+        &self,
+        buckets: &SharedBuckets,
+        question: Question,
+        ask: Ask,
+    ) -> Result<Answer, Away> {
+        self.in_time(self.ask_at(buckets, question, ask, None))
+            .await
+    }
+
+    /// One call, if the breaker lets it through, with a limit on its time.
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Result<T, Away> {
         let Some(permit) = self.breaker.permit(self.clock.monotonic_us()) else {
             return Err(Away);
         };
         self.metrics.redis_calls.inc();
-        let call = self.decide_at(tenant, key, buckets, cost, ask, None);
         let outcome = match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(decision)) => Some(decision),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "Redis did not decide");
-                None
-            }
-            Err(_) => None,
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
         };
         let was_open = self.breaker.is_open();
         match outcome {
-            Some(decision) => {
+            Ok(answer) => {
                 permit.succeeded();
                 if was_open {
                     tracing::info!("Redis answers again");
                     self.metrics.redis_up.set(1);
                 }
-                Ok(decision)
+                Ok(answer)
             }
-            None => {
+            Err(error) => {
                 self.metrics.redis_errors.inc();
                 permit.failed(self.clock.monotonic_us());
                 if !was_open && self.breaker.is_open() {
-                    tracing::error!("Redis is away; limits.on_outage decides until it answers");
+                    tracing::error!(%error, "Redis is away; limits.on_outage decides until it answers");
                     self.metrics.redis_up.set(0);
                 }
                 Err(Away)
@@ -114,56 +304,43 @@ impl RedisLimiter {
 
     /// One call of the script, without a limit on its time: at `now_us` (in tests), or by the server's
     /// clock.
-    pub async fn decide_at(
+    pub async fn ask_at(
         &self,
-        tenant: &TenantId,
-        key: KeyId,
-        buckets: &Buckets,
-        cost: u64,
+        buckets: &SharedBuckets,
+        question: Question,
         ask: Ask,
         now_us: Option<u64>,
-    ) -> Result<Decision, redis::RedisError> {
+    ) -> Result<Answer, redis::RedisError> {
         let mut call = self.script.prepare_invoke();
-        call.arg(cost)
+        call.arg(question.cost)
             .arg(if ask == Ask::Peek { "1" } else { "0" })
+            .arg(question.extra)
+            .arg(SHARE)
             .arg(now_us.map(|now| now.to_string()).unwrap_or_default());
-        for bucket in buckets.iter() {
-            let name = &bucket.policy().name;
-            call.key(format!(
-                "sidekey:{{{}}}:{}:{name}",
-                tenant.as_str(),
-                key.as_str()
-            ));
-            for number in bucket.rate().units() {
+        for (name, rate) in buckets.names.iter().zip(&buckets.rates) {
+            call.key(name);
+            for number in rate.units() {
                 call.arg(number);
             }
         }
         let answer: Vec<u64> = self.link.run(&call).await?;
-        read(buckets, cost, ask, &answer).ok_or_else(|| {
+        read(&answer, buckets.rates.len()).ok_or_else(|| {
             let kind = redis::ErrorKind::UnexpectedReturnType;
             redis::RedisError::from((kind, "the script's answer can't be read"))
         })
     }
 }
 
-fn read(buckets: &Buckets, cost: u64, ask: Ask, answer: &[u64]) -> Option<Decision> {
-    let (allowed, states) = answer.split_first()?;
-    let allowed = *allowed == 1;
-    if states.len() != 2 * buckets.len() {
+fn read(answer: &[u64], buckets: usize) -> Option<Answer> {
+    let [allowed, extra, states @ ..] = answer else {
         return None;
-    }
-    let readings = buckets.iter().zip(states.chunks_exact(2));
-    let readings = readings.map(|(bucket, state)| {
-        let state = State::new(state[0], state[1]);
-        if allowed && ask == Ask::Take {
-            bucket.rate().read_passed(state)
-        } else {
-            bucket.rate().read(state, cost)
-        }
-    });
-    Some(Decision {
-        allowed,
-        readings: readings.collect(),
+    };
+    (states.len() == 2 * buckets).then(|| Answer {
+        allowed: *allowed == 1,
+        extra: *extra,
+        states: (states.chunks_exact(2))
+            .map(|state| State::new(state[0], state[1]))
+            .collect(),
     })
 }
 

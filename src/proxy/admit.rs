@@ -310,11 +310,14 @@ impl Gateway {
             Ask::Take => limit::take_all(&view.buckets, cost, now_us),
             Ask::Peek => limit::peek_all(&view.buckets, cost, now_us),
         };
-        let Some(shared) = &self.shared else {
+        let (Some(limiter), Some(buckets)) = (&self.shared, &view.shared) else {
             return Ok(Some(in_memory(cost)));
         };
-        let asked = shared.decide(&view.tenant.id, view.id, &view.buckets, cost, ask);
-        if let Ok(decision) = Box::pin(asked).await {
+        let decided = match limiter.decide_now(buckets, cost, ask, now_us) {
+            Ok(decision) => Ok(decision),
+            Err(step) => Box::pin(limiter.decide(buckets, cost, ask, step)).await,
+        };
+        if let Ok(decision) = decided {
             return Ok(Some(decision));
         }
         self.metrics.outage_decisions.inc();

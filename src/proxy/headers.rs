@@ -321,6 +321,7 @@ mod tests {
             redis: None,
             on_outage: crate::config::settings::OnOutage::Local,
             instances: 1,
+            max_lease: std::time::Duration::ZERO,
             default: vec![],
             anonymous: vec![],
             failed_auth: Arc::new(policy),

@@ -62,7 +62,7 @@ pub struct Gateway {
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
     /// Where instances share limits.
-    pub shared: Option<RedisLimiter>,
+    pub shared: Option<Arc<RedisLimiter>>,
     pub anonymous: AddressLimiter,
     pub anonymous_fields: Option<LimitFields>,
     pub failed_auth: AddressLimiter,

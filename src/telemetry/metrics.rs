@@ -129,6 +129,8 @@ pub struct Metrics {
     pub redis_calls: IntCounter,
     pub redis_errors: IntCounter,
     pub redis_up: IntGauge,
+    pub leases_open: IntGauge,
+    pub lease_tokens_returned: IntCounter,
     pub outage_decisions: IntCounter,
     pub log_dropped: IntGauge,
 }
@@ -268,6 +270,16 @@ impl Metrics {
                 r,
                 "sidekey_redis_up",
                 "1 while Redis answers, 0 while it is away or not used.",
+            )?,
+            leases_open: gauge(
+                r,
+                "sidekey_limit_leases",
+                "Keys for which tokens of shared limits are held in advance.",
+            )?,
+            lease_tokens_returned: counter(
+                r,
+                "sidekey_limit_lease_tokens_returned_total",
+                "Tokens that were taken from shared limits in advance, and given back.",
             )?,
             outage_decisions: counter(
                 r,

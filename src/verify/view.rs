@@ -16,6 +16,7 @@ use crate::key::{
     Authority, Catalogue, Denial, Generation, KeyId, KeyRecord, Policy, ScopePattern, ScopeSet,
     TenantId,
 };
+use crate::limit::redis::SharedBuckets;
 use crate::limit::{Bucket, Buckets, LimitFields};
 
 /// The record of a live key, as far as requests need it, and what follows from it.
@@ -30,6 +31,8 @@ pub struct KeyView {
     pub plan: Arc<Plan>,
     /// In the order of the plan's policies.
     pub buckets: Buckets,
+    /// Where limits are shared by instances.
+    pub shared: Option<Arc<SharedBuckets>>,
     /// `X-Sidekey-Key-Id`
     pub id_field: HeaderValue,
     /// That of the record: a higher one is newer.
@@ -122,6 +125,7 @@ impl<K: Eq + Hash + Clone, V> Shared<K, V> {
 pub struct ViewBuilder {
     catalogue: Catalogue,
     default_plan: Arc<Plan>,
+    are_limits_shared: bool,
     tenants: Shared<TenantId, Tenant>,
     grants: Shared<Vec<ScopePattern>, Grants>,
     plans: Shared<Vec<Policy>, Plan>,
@@ -132,10 +136,17 @@ impl ViewBuilder {
         ViewBuilder {
             catalogue,
             default_plan: Arc::new(Plan::new(default_policies)),
+            are_limits_shared: false,
             tenants: Shared::new(),
             grants: Shared::new(),
             plans: Shared::new(),
         }
+    }
+
+    /// The same for limits that instances share.
+    pub fn with_shared_limits(mut self, are_shared: bool) -> Self {
+        self.are_limits_shared = are_shared;
+        self
     }
 
     /// The view of `record`, which takes over what its buckets in `old` hold.
@@ -169,6 +180,7 @@ impl ViewBuilder {
             allowed_ips: record.allowed_ips.clone().into(),
             tenant,
             grants,
+            shared: self.are_limits_shared.then(|| shared(record, &plan, old)),
             plan,
             buckets,
             id_field: field(record.id.as_str()),
@@ -182,6 +194,17 @@ impl ViewBuilder {
         self.grants.sweep();
         self.plans.sweep();
     }
+}
+
+/// The shared buckets of `plan`: the old ones, with their lease, where nothing has changed.
+fn shared(record: &KeyRecord, plan: &Plan, old: Option<&KeyView>) -> Arc<SharedBuckets> {
+    let before = old
+        .filter(|old| old.plan.policies == plan.policies)
+        .and_then(|old| old.shared.clone());
+    before.unwrap_or_else(|| {
+        let buckets = SharedBuckets::new(&record.tenant_id, record.id, &plan.policies);
+        Arc::new(buckets)
+    })
 }
 
 /// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens

@@ -10,9 +10,11 @@ use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::SystemClock;
 use sidekey::key::{KeyId, Policy, TenantId};
+use sidekey::limit::bucket::Rate;
+use sidekey::limit::lease::{Question, SHARE};
 use sidekey::limit::memory::{Bucket, Buckets};
-use sidekey::limit::redis::{Ask, RedisLimiter};
-use sidekey::limit::{peek_all, take_all};
+use sidekey::limit::redis::{Ask, RedisLimiter, SharedBuckets};
+use sidekey::limit::{Decision, peek_all, take_all};
 use sidekey::redis_link::RedisLink;
 use sidekey::telemetry::Metrics;
 
@@ -37,8 +39,9 @@ fn buckets(policies: &[Policy], now_us: u64) -> Buckets {
         .collect()
 }
 
-/// One request of a trace: how much later, what it costs, and whether it only looks.
-type Step = (u64, u64, bool);
+/// One request of a trace: how much later, what it costs, how many more tokens it would take in
+/// advance, and whether it only looks.
+type Step = (u64, u64, u64, bool);
 
 fn traces() -> impl Strategy<Value = (Vec<Policy>, Vec<Step>)> {
     let sound = (1u64..2000, 1u64..100_000, 1u64..500);
@@ -51,12 +54,27 @@ fn traces() -> impl Strategy<Value = (Vec<Policy>, Vec<Step>)> {
             .collect()
     });
     let later = prop_oneof![Just(0u64), 0u64..3_000_000, 0u64..100_000_000_000];
-    let step = (later, 0u64..40, prop::bool::weighted(0.1));
+    let extra = prop_oneof![Just(0u64), 0u64..100];
+    let step = (later, 0u64..40, extra, prop::bool::weighted(0.1));
     (policies, prop::collection::vec(step, 1..40))
 }
 
 fn policy_named(number: usize, quota: u64, window: u64, burst: u64) -> Policy {
     policy(&format!("p{number}"), quota, window, burst)
+}
+
+/// What the pure buckets say to one step, and how many tokens more are taken.
+fn expected(memory: &Buckets, (_, cost, extra, looks): Step, now_us: u64) -> (Decision, u64) {
+    if looks {
+        return (peek_all(memory, cost, now_us), 0);
+    }
+    let decision = take_all(memory, cost, now_us);
+    if !decision.allowed {
+        return (decision, 0);
+    }
+    let left = decision.readings.iter().map(|reading| reading.remaining);
+    let extra = left.map(|left| left / SHARE).min().unwrap().min(extra);
+    (take_all(memory, extra, now_us), extra)
 }
 
 /// The script and the pure bucket give the same answers on the same traces.
@@ -66,6 +84,7 @@ async fn the_script_is_the_twin_of_the_bucket() {
     let limiter = RedisLimiter::new(
         RedisLink::new(&SecretString::from(redis.url())).unwrap(),
         Duration::from_secs(5),
+        Duration::ZERO,
         Arc::new(SystemClock::new()),
         Arc::new(Metrics::new().unwrap()),
     );
@@ -84,16 +103,21 @@ async fn the_script_is_the_twin_of_the_bucket() {
                 let key: KeyId = format!("{:012}", number.get()).parse().unwrap();
                 let mut now_us = 1_800_000_000_000_000u64;
                 let memory = buckets(&policies, now_us);
-                for (later, cost, looks) in steps {
+                let policies: Vec<_> = policies.into_iter().map(Arc::new).collect();
+                let rates: Vec<Rate> = policies.iter().map(|policy| Rate::new(policy)).collect();
+                let shared = SharedBuckets::new(&tenant, key, &policies);
+                for step in steps {
+                    let (later, cost, extra, looks) = step;
                     now_us = now_us.saturating_add(later);
-                    let (ask, expected) = if looks {
-                        (Ask::Peek, peek_all(&memory, cost, now_us))
-                    } else {
-                        (Ask::Take, take_all(&memory, cost, now_us))
-                    };
-                    let call = limiter.decide_at(&tenant, key, &memory, cost, ask, Some(now_us));
-                    let decided = handle.block_on(call).unwrap();
-                    prop_assert_eq!(decided, expected);
+                    let (expected, expected_extra) = expected(&memory, step, now_us);
+                    let ask = if looks { Ask::Peek } else { Ask::Take };
+                    let question = Question { cost, extra };
+                    let call = limiter.ask_at(&shared, question, ask, Some(now_us));
+                    let answer = handle.block_on(call).unwrap();
+                    prop_assert_eq!(answer.allowed, expected.allowed);
+                    prop_assert_eq!(answer.extra, expected_extra);
+                    let told = answer.told(&rates, cost, ask == Ask::Take);
+                    prop_assert_eq!(told, expected);
                 }
                 Ok(())
             })
@@ -211,16 +235,20 @@ async fn a_denied_request_takes_nothing_and_every_instance_says_the_same() {
 
 const RATE: u64 = 40;
 const BURST: u64 = 20;
+const CLOSED: &str = "[limits]\non_outage = \"closed\"\n";
+/// Every request asks Redis.
+const UNLEASED: &str = "[limits]\non_outage = \"closed\"\nmax_lease_ms = 0\n";
 
-/// More load than the limit allows on every instance for `run_for`; `meanwhile` happens during it.
-/// What passed, and what could have at most.
+/// More load than the limit allows on every instance for `run_for`; `meanwhile` happens during it,
+/// and may end instances. What passed, and what could have at most.
 async fn overload(
-    fleet: &Fleet,
+    fleet: &mut Fleet,
+    (rate, burst): (u64, u64),
     run_for: Duration,
-    meanwhile: impl Future<Output = ()>,
+    meanwhile: impl AsyncFnOnce(&mut Fleet),
 ) -> (u64, f64) {
     let key = fleet
-        .key(json!([{"name": "p", "quota": RATE, "window_seconds": 1, "burst": BURST}]))
+        .key(json!([{"name": "p", "quota": rate, "window_seconds": 1, "burst": burst}]))
         .await;
     let start = Instant::now();
     fleet.warm(&key).await;
@@ -230,8 +258,10 @@ async fn overload(
         tokio::spawn(async move {
             let mut passed = 0;
             while start.elapsed() < run_for {
-                let call = client.get(&url).bearer_auth(&key).send().await.unwrap();
-                match call.status().as_u16() {
+                // An instance that was ended gives none.
+                let call = client.get(&url).bearer_auth(&key).send().await;
+                let Ok(answer) = call else { return passed };
+                match answer.status().as_u16() {
                     200 => passed += 1,
                     429 => tokio::time::sleep(Duration::from_millis(2)).await,
                     503 => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -241,43 +271,113 @@ async fn overload(
             passed
         })
     };
-    let loads: Vec<_> = (fleet.all.iter().chain(&fleet.all)).map(load).collect();
-    meanwhile.await;
     let mut passed = fleet.all.len() as u64;
+    let loads: Vec<_> = (fleet.all.iter().chain(&fleet.all)).map(load).collect();
+    meanwhile(fleet).await;
     for load in loads {
         passed += load.await.unwrap();
     }
-    let most = BURST as f64 + RATE as f64 * start.elapsed().as_secs_f64();
+    let most = burst as f64 + rate as f64 * start.elapsed().as_secs_f64();
     assert!((passed as f64) <= most, "{passed} of at most {most:.1}");
     (passed, most)
 }
 
-/// Never a token too many, and nearly all of them.
+/// Never a token too many, and nearly all of them: for a key that is called now and then, and for one
+/// for which instances take tokens in advance.
 #[tokio::test(flavor = "multi_thread")]
 async fn four_instances_let_through_what_one_limit_allows() {
     let (upstream, redis) = (Upstream::start().await, Redis::start().await);
-    let closed = "[limits]\non_outage = \"closed\"\n";
-    let fleet = instances(4, &upstream, &redis, closed).await;
-    let (passed, most) = overload(&fleet, Duration::from_secs(4), async {}).await;
-    assert!(passed as f64 >= 0.95 * most, "{passed} of {most:.1}");
+    for (more, limit) in [
+        (CLOSED, (RATE, BURST)),
+        (CLOSED, (800, 200)),
+        (UNLEASED, (RATE, BURST)),
+    ] {
+        let mut fleet = instances(4, &upstream, &redis, more).await;
+        let run_for = Duration::from_secs(4);
+        let (passed, most) = overload(&mut fleet, limit, run_for, async |_| {}).await;
+        assert!(passed as f64 >= 0.95 * most, "{passed} of {most:.1}");
+    }
 }
 
 /// The same while the script's cache is emptied and Redis is restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_redis_lets_no_token_too_many_through() {
     let (upstream, mut redis) = (Upstream::start().await, Redis::start().await);
-    let closed = "[limits]\non_outage = \"closed\"\n";
-    let fleet = instances(4, &upstream, &redis, closed).await;
-    let meanwhile = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        redis.ask("SCRIPT", &["FLUSH"]).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        redis.kill();
-        redis.launch().await;
+    for more in [CLOSED, UNLEASED] {
+        let mut fleet = instances(4, &upstream, &redis, more).await;
+        let meanwhile = async |_: &mut Fleet| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            redis.ask("SCRIPT", &["FLUSH"]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            redis.kill();
+            redis.launch().await;
+        };
+        let run_for = Duration::from_secs(5);
+        let (passed, most) = overload(&mut fleet, (RATE, BURST), run_for, meanwhile).await;
+        // What nobody could take meanwhile fills the bucket up to its burst, and no further.
+        assert!(passed >= RATE * 3, "{passed} of {most:.1}");
+    }
+}
+
+/// An instance that is killed while it holds tokens takes them with it: the others get what is left,
+/// and not one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_instance_held_lets_no_token_too_many_through() {
+    let (upstream, redis) = (Upstream::start().await, Redis::start().await);
+    let long = "[limits]\non_outage = \"closed\"\nmax_lease_ms = 500\n";
+    let mut fleet = instances(4, &upstream, &redis, long).await;
+    let meanwhile = async |fleet: &mut Fleet| {
+        for _ in 0..2 {
+            let victim = &fleet.all[0];
+            eventually("it holds a lease", || async {
+                victim.metric("sidekey_limit_leases").await > 0.0
+            })
+            .await;
+            fleet.all.remove(0).kill();
+        }
     };
-    let (passed, most) = overload(&fleet, Duration::from_secs(5), meanwhile).await;
-    // What nobody could take meanwhile fills the bucket up to its burst, and no further.
-    assert!(passed >= RATE * 3, "{passed} of {most:.1}");
+    let run_for = Duration::from_secs(4);
+    let (passed, most) = overload(&mut fleet, (800, 200), run_for, meanwhile).await;
+    assert!(passed as f64 >= 0.9 * most, "{passed} of {most:.1}");
+}
+
+/// How often Redis is asked for a busy key, and that what was taken in advance goes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_key_rarely_asks_redis_and_gives_back_what_it_does_not_use() {
+    let (upstream, redis) = (Upstream::start().await, Redis::start().await);
+    let limit = json!([{"name": "p", "quota": 1, "window_seconds": 3600, "burst": 100_000}]);
+    for (max_lease_ms, most_calls) in [(1000, 40), (0, 2000)] {
+        let more = format!("[limits]\nmax_lease_ms = {max_lease_ms}\n");
+        let fleet = instances(1, &upstream, &redis, &more).await;
+        let (sidekey, key) = (&fleet.all[0], fleet.key(limit.clone()).await);
+        let calls = async || sidekey.metric("sidekey_redis_calls_total").await as u64;
+        let callers = (0..10).map(|_| async {
+            for _ in 0..200 {
+                assert_eq!(sidekey.status("/", &key.text).await, 200);
+            }
+        });
+        join_all(callers).await;
+        let asked = calls().await;
+        assert!(asked <= most_calls, "{asked} calls for 2,000 requests");
+        if max_lease_ms == 0 {
+            assert_eq!(asked, 2000);
+        } else {
+            eventually("what is left has gone back", || async {
+                sidekey.metric("sidekey_limit_leases").await == 0.0
+            })
+            .await;
+        }
+        let bucket = format!("sidekey:{{acme}}:{}:p", key.id);
+        let tokens = async |field| {
+            let value = redis.ask("HGET", &[&bucket, field]).await.unwrap();
+            let redis::Value::BulkString(text) = value else {
+                panic!("{value:?}")
+            };
+            String::from_utf8(text).unwrap().parse::<u64>().unwrap()
+        };
+        let left = tokens("level").await / tokens("token").await;
+        assert_eq!(left, 98_000);
+    }
 }
 
 /// Killed, or hanging: each route does what it says, at once, and all is well afterwards.

@@ -92,6 +92,7 @@ impl Checker<'_> {
         (self.problems.len() == found_before).then(|| LimitSettings {
             redis,
             on_outage,
+            max_lease: Duration::from_millis(raw.max_lease_ms),
             instances: raw.instances,
             default,
             anonymous,
