@@ -31,28 +31,33 @@ pub struct Programs {
     pub wrk: PathBuf,
     /// Starts a process on given CPUs.
     pub taskset: PathBuf,
+    /// Shared limits.
+    pub redis: PathBuf,
 }
 
 impl Programs {
     /// Finds them all, or names every one that is missing.
     pub fn find() -> Result<Self, String> {
-        match (program("nginx"), program("wrk"), program("taskset")) {
-            (Some(nginx), Some(wrk), Some(taskset)) => Ok(Self {
-                nginx,
-                wrk,
-                taskset,
-            }),
-            (nginx, wrk, taskset) => {
-                let missing: Vec<&str> = [("nginx", nginx), ("wrk", wrk), ("taskset", taskset)]
-                    .into_iter()
-                    .filter_map(|(name, found)| found.is_none().then_some(name))
-                    .collect();
-                let missing = missing.join(", ");
-                Err(format!(
-                    "these programs are missing: {missing}; run `make setup` to install them"
-                ))
-            }
+        let mut missing = Vec::new();
+        let mut find = |name| {
+            program(name).unwrap_or_else(|| {
+                missing.push(name);
+                PathBuf::new()
+            })
+        };
+        let programs = Programs {
+            nginx: find("nginx"),
+            wrk: find("wrk"),
+            taskset: find("taskset"),
+            redis: find("redis-server"),
+        };
+        if missing.is_empty() {
+            return Ok(programs);
         }
+        let missing = missing.join(", ");
+        Err(format!(
+            "these programs are missing: {missing}; run `make setup` to install them"
+        ))
     }
 }
 

@@ -32,23 +32,31 @@ pub enum Case {
     Cold,
     /// Resident memory of many warm keys.
     Memory,
+    /// The bare proxy against Sidekey with limits in Redis, taken in advance.
+    Leased,
+    /// nginx with Lua against Sidekey with limits in Redis, asked for each request.
+    Unleased,
 }
 
 impl Case {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Noise,
         Self::Lean,
         Self::Warm,
         Self::Forged,
         Self::Cold,
         Self::Memory,
+        Self::Leased,
+        Self::Unleased,
     ];
-    const DEFAULT: [Self; 5] = [
+    const DEFAULT: [Self; 7] = [
         Self::Noise,
         Self::Warm,
         Self::Forged,
         Self::Cold,
         Self::Memory,
+        Self::Leased,
+        Self::Unleased,
     ];
 
     /// The case's name in `SIDEKEY_BENCH_CASES` and in the output.
@@ -60,6 +68,8 @@ impl Case {
             Self::Forged => "forged",
             Self::Cold => "cold",
             Self::Memory => "memory",
+            Self::Leased => "leased",
+            Self::Unleased => "unleased",
         }
     }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connection, fan_out, get_request};
 use crate::process::{Programs, Running, on_cpus};
+use crate::wrk;
 
 /// How long the gateway may take until it says that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,6 +23,8 @@ const CREATE_CONNECTIONS: usize = 16;
 /// A policy that nobody reaches: the largest that the gateway takes, in a window of a minute.
 const TOKENS: u64 = 1_000_000_000;
 const TENANTS: usize = 100;
+/// Connections of [`Sidekey::load`].
+const LOAD_CONNECTIONS: usize = 32;
 const KEYS_PATH: &str = "/api/v1/platform/api-keys";
 /// The route that needs both scopes.
 pub const PATH: &str = "/orders/17";
@@ -34,7 +37,12 @@ pub struct SidekeyOptions<'a> {
     pub bcrypt_cost: u32,
     /// The CPUs that it runs on.
     pub cpus: &'a str,
+    /// Sections and fields of `[limits]` that are not as usual; ends in that section.
+    pub limits: &'a str,
 }
+
+/// Limits in memory.
+pub const IN_MEMORY: &str = "[limits]\n";
 
 /// A running gateway.
 pub struct Sidekey {
@@ -87,27 +95,42 @@ impl Sidekey {
             CREATE_CONNECTIONS.min(count),
             count,
             "keys created",
-            |connection, number| self.create_key(connection, number),
+            |connection, number| self.create_key(connection, number, 2),
         )
     }
 
     /// Creates one such key.
     pub fn create_one_key(&self) -> Result<String, String> {
-        let mut connection =
-            Connection::open(self.admin).map_err(|error| format!("the admin port: {error}"))?;
-        self.create_key(&mut connection, 0)
+        self.create_one(2)
     }
 
-    fn create_key(&self, connection: &mut Connection, number: usize) -> Result<String, String> {
+    /// Creates a key with one bucket.
+    pub fn create_key_with_one_bucket(&self) -> Result<String, String> {
+        self.create_one(1)
+    }
+
+    fn create_one(&self, buckets: usize) -> Result<String, String> {
+        let mut connection =
+            Connection::open(self.admin).map_err(|error| format!("the admin port: {error}"))?;
+        self.create_key(&mut connection, 0, buckets)
+    }
+
+    fn create_key(
+        &self,
+        connection: &mut Connection,
+        number: usize,
+        buckets: usize,
+    ) -> Result<String, String> {
+        let policies = [
+            json!({"name": "steady", "quota": TOKENS, "window_seconds": 60}),
+            json!({"name": "burst", "quota": TOKENS, "window_seconds": 1}),
+        ];
         let body = json!({
             "name": format!("bench {number}"),
             "tenant_id": format!("tenant-{}", number % TENANTS),
             "environment": "live",
             "scopes": ["orders:read", "orders:write"],
-            "rate_limits": [
-                {"name": "steady", "quota": TOKENS, "window_seconds": 60},
-                {"name": "burst", "quota": TOKENS, "window_seconds": 1},
-            ],
+            "rate_limits": policies[..buckets],
         })
         .to_string();
         let request = format!(
@@ -146,6 +169,25 @@ impl Sidekey {
     /// How many bcrypt hashes the gateway says it has computed.
     pub fn bcrypt_runs(&self) -> Result<f64, String> {
         self.counter("sidekey_bcrypt_runs_total")
+    }
+
+    /// How many requests it has forwarded.
+    pub fn forwarded(&self) -> Result<f64, String> {
+        self.counter("sidekey_requests_total{outcome=\"forwarded\",route=\"orders\"}")
+    }
+
+    /// Keeps it busy for the length of a measurement.
+    pub fn load(&self, bench: &crate::cases::Bench, key: &str) -> Result<(), String> {
+        let (programs, run_for) = (&bench.programs, bench.settings.measure_for);
+        wrk::run(
+            programs,
+            self.proxy,
+            PATH,
+            &bearer(key),
+            LOAD_CONNECTIONS,
+            run_for,
+        )
+        .map(drop)
     }
 
     /// How many presented keys failed the keyed check.
@@ -218,6 +260,7 @@ fn config_text(folder: &Path, admin_key_file: &Path, options: &SidekeyOptions) -
         upstream,
         threads,
         bcrypt_cost,
+        limits,
         ..
     } = options;
     let store: PathBuf = folder.join("sidekey.db");
@@ -244,8 +287,7 @@ path = "/orders"
 upstream = "nginx"
 scopes = ["orders:read", "orders:write"]
 
-[limits]
-headers = ["ratelimit", "x-ratelimit"]
+{limits}headers = ["ratelimit", "x-ratelimit"]
 failed_auth = {{ name = "failed-auth", quota = {TOKENS}, window_seconds = 60, burst = {TOKENS} }}
 
 [bcrypt]

@@ -15,7 +15,7 @@ use super::{BCRYPT_COST, Bench, PROXY_THREADS};
 use crate::client::{Tally, each_once_evenly, paced, wait_until};
 use crate::report::Report;
 use crate::settings::Case;
-use crate::sidekey::{Sidekey, SidekeyOptions, request_with};
+use crate::sidekey::{IN_MEMORY, Sidekey, SidekeyOptions, request_with};
 use crate::stats::{median, percentile_us};
 
 /// A flood may make the warm callers' p99 this much longer.
@@ -75,6 +75,7 @@ fn start(bench: &Bench, folder: &Path) -> Result<Sidekey, String> {
         threads: PROXY_THREADS,
         bcrypt_cost: BCRYPT_COST,
         cpus: &bench.cpus.proxy,
+        limits: IN_MEMORY,
     };
     Sidekey::start(&bench.programs, folder, &options)
 }

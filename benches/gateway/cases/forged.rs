@@ -10,7 +10,7 @@ use super::{BCRYPT_COST, Bench, PROXY_THREADS};
 use crate::client::{Tally, closed_loop};
 use crate::report::Report;
 use crate::settings::Case;
-use crate::sidekey::{Sidekey, SidekeyOptions, request_with};
+use crate::sidekey::{IN_MEMORY, Sidekey, SidekeyOptions, request_with};
 use crate::stats::{median, percentile_us};
 
 const CONNECTIONS: usize = 32;
@@ -28,6 +28,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
         threads: PROXY_THREADS,
         bcrypt_cost: BCRYPT_COST,
         cpus: &bench.cpus.proxy,
+        limits: IN_MEMORY,
     };
     let start = || Sidekey::start(&bench.programs, folder.path(), &options);
     let key = start()?.create_one_key()?;

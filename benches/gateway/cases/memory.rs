@@ -8,7 +8,7 @@ use super::Bench;
 use crate::client::fan_out;
 use crate::report::Report;
 use crate::settings::Case;
-use crate::sidekey::{Sidekey, SidekeyOptions, request_with};
+use crate::sidekey::{IN_MEMORY, Sidekey, SidekeyOptions, request_with};
 
 /// The least that bcrypt knows. The cost of a hash does not change what a proof of it takes.
 const BCRYPT_COST: u32 = 4;
@@ -27,6 +27,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
         threads: 0,
         bcrypt_cost: BCRYPT_COST,
         cpus: &bench.cpus.all,
+        limits: IN_MEMORY,
     };
     let count = bench.settings.memory_keys;
     let keys = {

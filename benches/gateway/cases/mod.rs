@@ -14,6 +14,7 @@ pub mod cold;
 pub mod compare;
 pub mod forged;
 pub mod memory;
+pub mod shared;
 pub mod warm;
 
 /// What every case works with. The upstream serves all of them.

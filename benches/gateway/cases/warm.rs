@@ -6,7 +6,7 @@ use super::compare::{Side, compare};
 use super::{BCRYPT_COST, Bench, PROXY_THREADS};
 use crate::report::Report;
 use crate::settings::Case;
-use crate::sidekey::{Sidekey, SidekeyOptions};
+use crate::sidekey::{IN_MEMORY, Sidekey, SidekeyOptions};
 
 /// The target for CPU time per request and for the median latency.
 const RATIO_MAX: f64 = 1.10;
@@ -55,6 +55,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
         threads: PROXY_THREADS,
         bcrypt_cost: BCRYPT_COST,
         cpus: &bench.cpus.proxy,
+        limits: IN_MEMORY,
     };
     let sidekey = Sidekey::start(&bench.programs, folder.path(), &options)?;
     let key = sidekey.create_one_key()?;
