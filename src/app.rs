@@ -16,6 +16,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
+use prometheus::IntGauge;
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -74,6 +75,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
+    let max_lease = settings.limits.max_lease;
     let (app, gateway) = control.block_on(App::build(settings, log))?;
     let (stop, stopping) = watch::channel(false);
     let proxy_address = listeners
@@ -97,6 +99,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         drain(&metrics, shutdown_after).await;
+        give_back_leases(&metrics, max_lease).await;
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
         app.close().await;
         tracing::info!("stopped");
@@ -586,14 +589,28 @@ async fn wait_for_signal() -> Result<(), AppError> {
     Ok(())
 }
 
-/// Waits until no request is in flight, but no longer than `limit`.
-async fn drain(metrics: &Metrics, limit: Duration) {
+/// Waits until `gauge` is 0, and says whether it is within `limit`.
+async fn reaches_zero(gauge: &IntGauge, limit: Duration) -> bool {
     let idle = async {
-        while metrics.in_flight.get() > 0 {
+        while gauge.get() > 0 {
             tokio::time::sleep(DRAIN_INTERVAL).await;
         }
     };
-    if tokio::time::timeout(limit, idle).await.is_err() {
+    tokio::time::timeout(limit, idle).await.is_ok()
+}
+
+/// Waits until the tokens that were taken in advance are back: they go back by themselves when nobody
+/// uses them.
+async fn give_back_leases(metrics: &Metrics, max_lease: Duration) {
+    let limit = max_lease.saturating_mul(2).saturating_add(DRAIN_INTERVAL);
+    if !reaches_zero(&metrics.leases_open, limit).await {
+        tracing::warn!("tokens of shared limits that were taken in advance are lost");
+    }
+}
+
+/// Waits until no request is in flight, but no longer than `limit`.
+async fn drain(metrics: &Metrics, limit: Duration) {
+    if !reaches_zero(&metrics.in_flight, limit).await {
         tracing::warn!(
             requests = metrics.in_flight.get(),
             "requests were still in flight after proxy.shutdown_seconds, and were cut off"

@@ -162,6 +162,8 @@ impl RedisLimiter {
             let (failures, is_asking) = buckets.lease.lock().questions();
             match step {
                 Step::Fly(question) => self.fly(buckets, question),
+                // One request looks for recovery; the others don't wait for it.
+                Step::Wait if self.breaker.is_open() => return Err(Away),
                 Step::Wait if waits < WAITS_MAX => waits += 1,
                 _ => return self.ask_alone(buckets, cost, ask).await,
             }
