@@ -34,7 +34,7 @@ use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
-use crate::secrets::{EmbeddedSecrets, SecretStore};
+use crate::secrets;
 use crate::store::{KeyStore, SqlStore};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
@@ -69,6 +69,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
     use_runtime_timers();
+    crate::tls::use_ring();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
@@ -196,8 +197,9 @@ impl App {
         let store = SqlStore::open(&settings.store.url)
             .await
             .map_err(failed("the store can't be opened"))?;
-        let secrets: Arc<dyn SecretStore> =
-            Arc::new(EmbeddedSecrets::new(store.pool().clone(), clock.clone()));
+        let secrets = secrets::open(&settings.secrets, &store, clock.clone(), metrics.clone())
+            .await
+            .map_err(failed("the secret store can't be opened"))?;
         let mint_keys = secrets
             .mint_keys()
             .await
