@@ -35,7 +35,7 @@ use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
-use crate::secrets::{EmbeddedSecrets, SecretStore};
+use crate::secrets;
 use crate::store::{KeyStore, SqlStore};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
@@ -200,8 +200,9 @@ impl App {
         let store = SqlStore::open(&settings.store.url)
             .await
             .map_err(failed("the store can't be opened"))?;
-        let secrets: Arc<dyn SecretStore> =
-            Arc::new(EmbeddedSecrets::new(store.pool().clone(), clock.clone()));
+        let secrets = secrets::open(&settings.secrets, &store, clock.clone(), metrics.clone())
+            .await
+            .map_err(failed("the secret store can't be opened"))?;
         let mint_keys = secrets
             .mint_keys()
             .await

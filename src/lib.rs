@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod breaker;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,7 @@
 //! The commands: one file each. Exit codes: 0 well, 1 failed, 2 bad arguments or configuration.
 
 mod check;
+mod secrets;
 mod serve;
 
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ enum Command {
     Serve(ConfigArgument),
     /// Print every problem of a configuration file
     Check(ConfigArgument),
+    /// Work on key hashes and mint keys
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
 }
 
 #[derive(clap::Args)]
@@ -45,6 +49,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.config),
         Command::Check(arguments) => check::run(&arguments.config),
+        Command::Secrets(command) => secrets::run(&command),
     }
 }
 

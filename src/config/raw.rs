@@ -302,7 +302,7 @@ impl Default for Store {
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub struct Secrets {
-    /// `embedded` (in the store's SQLite file), or `vault`.
+    /// `embedded` (in the store's database), or `vault`.
     pub backend: String,
     pub vault: Vault,
 }
@@ -316,15 +316,37 @@ impl Default for Secrets {
     }
 }
 
-/// `[secrets.vault]`
+/// `[secrets.vault]`: a Vault, or an OpenBao.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub struct Vault {
+    /// `https://HOST:PORT`; `http://` only on this machine.
     pub address: String,
     /// A KV v2 mount.
     pub mount: String,
     /// `token`, `approle` or `kubernetes`.
     pub auth: String,
+    /// With `auth = "token"`.
+    pub token: Option<String>,
+    /// A file that holds the token, in place of `token`; read again when the token ends.
+    pub token_file: Option<String>,
+    /// With `auth = "approle"`.
+    pub role_id: String,
+    pub secret_id: Option<String>,
+    /// A file that holds the secret id, in place of `secret_id`; read again at each login.
+    pub secret_id_file: Option<String>,
+    /// The role at Vault, with `auth = "kubernetes"`.
+    pub role: String,
+    /// The service account's token, read again at each login.
+    pub jwt_file: String,
+    /// Where the method of `auth` is mounted. Absent: under its own name.
+    pub auth_mount: Option<String>,
+    /// Absent: the root namespace.
+    pub namespace: Option<String>,
+    /// Certificates (PEM) that are trusted besides the system's; read again at each login.
+    pub ca_file: Option<String>,
+    /// How long one call may take, a new login included.
+    pub timeout_ms: u64,
 }
 
 impl Default for Vault {
@@ -333,6 +355,17 @@ impl Default for Vault {
             address: "https://127.0.0.1:8200".to_owned(),
             mount: "secret".to_owned(),
             auth: "token".to_owned(),
+            token: None,
+            token_file: None,
+            role_id: String::new(),
+            secret_id: None,
+            secret_id_file: None,
+            role: String::new(),
+            jwt_file: "/var/run/secrets/kubernetes.io/serviceaccount/token".to_owned(),
+            auth_mount: None,
+            namespace: None,
+            ca_file: None,
+            timeout_ms: 2000,
         }
     }
 }

@@ -23,6 +23,7 @@ pub struct Settings {
     pub verification: VerificationSettings,
     pub bcrypt: BcryptSettings,
     pub store: StoreSettings,
+    pub secrets: SecretsSettings,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -186,6 +187,52 @@ pub struct StoreSettings {
     pub max_stale: Duration,
     /// How often to look for what other instances have changed.
     pub poll_interval: Duration,
+}
+
+/// Where hashes and mint keys live.
+#[derive(Debug, Clone)]
+pub enum SecretsSettings {
+    /// In the store's own database.
+    Embedded,
+    Vault(VaultSettings),
+}
+
+#[derive(Debug, Clone)]
+pub struct VaultSettings {
+    /// Scheme, host and port; no path.
+    pub address: String,
+    /// A KV v2 mount.
+    pub mount: String,
+    pub auth: VaultAuth,
+    /// Where the method of `auth` is mounted.
+    pub auth_mount: String,
+    pub namespace: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    /// How long one call may take as a whole.
+    pub timeout: Duration,
+}
+
+/// How Sidekey gets a token of Vault.
+#[derive(Debug, Clone)]
+pub enum VaultAuth {
+    Token(SecretSource),
+    AppRole {
+        role_id: String,
+        secret_id: SecretSource,
+    },
+    Kubernetes {
+        role: String,
+        /// The service account's token.
+        jwt: SecretSource,
+    },
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    Text(SecretString),
+    /// Read whenever it is needed, so that it can be replaced.
+    File(PathBuf),
 }
 
 #[derive(Debug)]

@@ -23,6 +23,8 @@ pub const COST_MAX: u32 = 19;
 /// bcrypt reads 72 bytes, of which the last of ours is the NUL at the end.
 const SECRET_LEN_MAX: usize = 71;
 const SALT_LEN: usize = 16;
+/// Characters of a hash in modular crypt format.
+const HASH_LEN: usize = 60;
 /// Of the 24 bytes that the cipher gives, bcrypt has always stored one less.
 const OUTPUT_LEN: usize = 23;
 /// What is encrypted: `OrpheanBeholderScryDoubt`.
@@ -82,6 +84,13 @@ impl SecretHash {
         Ok(stored.as_bytes().ct_eq(output.as_bytes()).into())
     }
 
+    /// Whether this is a bcrypt hash at all.
+    pub fn is_well_formed(&self) -> bool {
+        let parts = HashParts::from_str(&self.0);
+        let cost = parts.map(|parts| parts.get_cost());
+        self.0.len() == HASH_LEN && cost.is_ok_and(|cost| (COST_MIN..=COST_MAX).contains(&cost))
+    }
+
     /// Takes a hash from a store as it stands; [`SecretHash::verify`] finds out if it is none.
     pub fn from_stored(text: String) -> Self {
         SecretHash(text)
@@ -135,6 +144,7 @@ mod tests {
     #[test]
     fn the_right_secret_verifies_and_no_other() {
         let hash = SecretHash::create(SECRET, COST_MIN, &mut || ()).unwrap();
+        assert!(hash.is_well_formed());
         assert!(hash.verify(SECRET, &mut || ()).unwrap());
         assert!(!hash.verify(&SECRET[1..], &mut || ()).unwrap());
         assert!(!hash.verify(&SECRET.replace('G', "H"), &mut || ()).unwrap());
@@ -184,6 +194,7 @@ mod tests {
             "$2b$99$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         ] {
             let stored = SecretHash::from_stored(text.to_owned());
+            assert!(!stored.is_well_formed(), "{text}");
             assert!(
                 matches!(stored.verify(SECRET, &mut || ()), Err(HashError::Malformed)),
                 "{text}"

@@ -6,7 +6,7 @@
 //! again. A busy key takes tokens in advance ([`super::lease`]); then a request waits for nobody.
 //!
 //! Failure: a call that is not answered in time is [`Away`]; after a few of them the answer is
-//! immediate ([`super::breaker`]). What happens then is the caller's decision.
+//! immediate ([`crate::breaker`]). What happens then is the caller's decision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use redis::Script;
 use tokio::sync::Notify;
 
-use super::breaker::Breaker;
 use super::bucket::{Rate, State};
 use super::lease::{Answer, Lease, Question, SHARE, Step};
 use super::memory::{Decision, Readings};
+use crate::breaker::Breaker;
 use crate::clock::SharedClock;
 use crate::key::{KeyId, Policy, TenantId};
 use crate::redis_link::RedisLink;

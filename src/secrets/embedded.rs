@@ -4,15 +4,12 @@ use async_trait::async_trait;
 use sqlx::{AnyPool, Row};
 use zeroize::Zeroizing;
 
+use super::mint::{self, MintMaterial};
 use super::{Holder, SecretError, SecretStore, StoredHash};
 use crate::clock::SharedClock;
-use crate::key::format::{MINT_KEY_LEN, random_mint_key};
 use crate::key::hash::SecretHash;
-use crate::key::{Generation, KeyId, MintKey, MintKeys, TenantId};
+use crate::key::{Generation, KeyId, MintKeys, TenantId};
 use crate::store::sql::within;
-
-/// The number of the first mint key.
-const FIRST_MINT_KEY: i64 = 1;
 
 impl From<sqlx::Error> for SecretError {
     fn from(error: sqlx::Error) -> Self {
@@ -35,21 +32,6 @@ impl EmbeddedSecrets {
     pub fn new(pool: AnyPool, clock: SharedClock) -> Self {
         EmbeddedSecrets { pool, clock }
     }
-}
-
-fn to_hex(bytes: &[u8]) -> Zeroizing<String> {
-    Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn from_hex(text: &str) -> Option<Zeroizing<[u8; MINT_KEY_LEN]>> {
-    let mut bytes = Zeroizing::new([0u8; MINT_KEY_LEN]);
-    if text.len() != 2 * MINT_KEY_LEN || !text.is_ascii() {
-        return None;
-    }
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[async_trait]
@@ -95,33 +77,68 @@ impl SecretStore for EmbeddedSecrets {
 }
 
 impl EmbeddedSecrets {
-    async fn read_mint_keys(&self) -> Result<MintKeys, SecretError> {
-        let fresh =
-            random_mint_key().map_err(|error| SecretError::Unavailable(error.to_string()))?;
-        // Only the first of all instances that start at once gets its key in.
-        sqlx::query(
-            "INSERT INTO mint_keys (id, material, created_at) \
-             SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM mint_keys) ON CONFLICT DO NOTHING",
-        )
-        .bind(FIRST_MINT_KEY)
-        .bind(to_hex(fresh.as_slice()).to_string())
-        .bind(self.clock.now().as_millis())
-        .execute(&self.pool)
-        .await?;
+    /// The mint keys as they are stored, newest first; none where there are none.
+    pub async fn mint_material(&self) -> Result<Vec<MintMaterial>, SecretError> {
+        within(SecretError::Unavailable, self.read_material()).await
+    }
+
+    /// Puts a new mint key in front of the others; how many there are now.
+    pub async fn rotate_mint_key(&self) -> Result<usize, SecretError> {
+        let keys = mint::rotated(&self.mint_material().await?)?;
+        let insert = "INSERT INTO mint_keys (id, material, created_at) \
+            SELECT COALESCE(MAX(id), 0) + 1, $1, $2 FROM mint_keys";
+        let work = async {
+            self.insert_material(insert, keys.first()).await?;
+            Ok(keys.len())
+        };
+        within(SecretError::Unavailable, work).await
+    }
+
+    /// Removes all mint keys, once they are somewhere else.
+    pub async fn remove_mint_keys(&self) -> Result<(), SecretError> {
+        let work = async {
+            sqlx::query("DELETE FROM mint_keys")
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        };
+        within(SecretError::Unavailable, work).await
+    }
+
+    async fn insert_material(
+        &self,
+        insert: &'static str,
+        key: Option<&MintMaterial>,
+    ) -> Result<(), SecretError> {
+        let key = key.ok_or(SecretError::Damaged("no mint key"))?;
+        sqlx::query(insert)
+            .bind(key.to_hex().to_string())
+            .bind(self.clock.now().as_millis())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn read_material(&self) -> Result<Vec<MintMaterial>, SecretError> {
         let rows = sqlx::query("SELECT material FROM mint_keys ORDER BY id DESC")
             .fetch_all(&self.pool)
             .await?;
-        let mut mint_keys = Vec::new();
+        let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
-            let material = Zeroizing::new(row.try_get::<String, _>("material")?);
-            let bytes = from_hex(&material).ok_or(SecretError::Damaged("a mint key"))?;
-            mint_keys.push(MintKey::new(&bytes));
+            let text = Zeroizing::new(row.try_get::<String, _>("material")?);
+            keys.push(MintMaterial::from_hex(&text).ok_or(SecretError::Damaged("a mint key"))?);
         }
-        let mut mint_keys = mint_keys.into_iter();
-        let current = mint_keys
-            .next()
-            .ok_or(SecretError::Damaged("no mint key"))?;
-        Ok(MintKeys::new(current, mint_keys.collect()))
+        Ok(keys)
+    }
+
+    async fn read_mint_keys(&self) -> Result<MintKeys, SecretError> {
+        // Only the first of all instances that start at once gets its key in; 1 is its number.
+        let insert = "INSERT INTO mint_keys (id, material, created_at) \
+            SELECT 1, $1, $2 WHERE NOT EXISTS (SELECT 1 FROM mint_keys) ON CONFLICT DO NOTHING";
+        self.insert_material(insert, Some(&MintMaterial::random()?))
+            .await?;
+        let stored = self.read_material().await?;
+        mint::ready(&stored).ok_or(SecretError::Damaged("no mint key"))
     }
 
     async fn read_hashes(

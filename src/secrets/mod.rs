@@ -1,15 +1,25 @@
-//! Key hashes and the mint key: what a [`SecretStore`] can do, and its embedded twin.
+//! Key hashes and the mint key: what a [`SecretStore`] can do, Vault, and its embedded twin.
 //!
 //! Nothing else in the crate may keep a hash or a mint key.
 
 pub mod embedded;
+pub mod mint;
+pub mod moving;
+pub mod vault;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::clock::SharedClock;
+use crate::config::settings::SecretsSettings;
 use crate::key::hash::SecretHash;
 use crate::key::{Generation, KeyId, MintKeys, TenantId};
+use crate::store::{KeyStore, SqlStore};
+use crate::telemetry::Metrics;
 
 pub use embedded::EmbeddedSecrets;
+pub use vault::VaultSecrets;
 
 /// Why a secret store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +33,9 @@ pub enum SecretError {
     /// A value that this version can't have written.
     #[error("the secret store holds a damaged value: {0}")]
     Damaged(&'static str),
+    /// What is looked for lies somewhere else.
+    #[error("{0}")]
+    Misplaced(&'static str),
 }
 
 /// The hash of one of a key's secrets.
@@ -69,4 +82,41 @@ pub trait SecretStore: Send + Sync + 'static {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), SecretError>;
+}
+
+/// Opens the secret store that the configuration names, on an opened key store. Refuses to go on where
+/// the mint keys of the keys that are there lie in the other one: a new mint key would make each of them
+/// a forged one.
+pub async fn open(
+    settings: &SecretsSettings,
+    store: &SqlStore,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn SecretStore>, SecretError> {
+    let embedded = EmbeddedSecrets::new(store.pool().clone(), clock.clone());
+    match settings {
+        SecretsSettings::Embedded => {
+            if embedded.mint_material().await?.is_empty() && has_keys(store).await? {
+                return Err(SecretError::Misplaced(
+                    "the database has keys, but no mint key: were the hashes moved to Vault? Then set secrets.backend to \"vault\"; otherwise restore the database",
+                ));
+            }
+            Ok(Arc::new(embedded))
+        }
+        SecretsSettings::Vault(settings) => {
+            let vault = VaultSecrets::open(settings.clone(), clock, metrics).await?;
+            if vault.mint_material().await?.is_empty() && has_keys(store).await? {
+                return Err(SecretError::Misplaced(
+                    "the database has keys, but Vault has no mint key: run `sidekey secrets move`, or restore Vault's mint_keys from a backup",
+                ));
+            }
+            Ok(Arc::new(vault))
+        }
+    }
+}
+
+async fn has_keys(store: &SqlStore) -> Result<bool, SecretError> {
+    let is_empty = store.is_empty().await;
+    let is_empty = is_empty.map_err(|error| SecretError::Unavailable(error.to_string()))?;
+    Ok(!is_empty)
 }

@@ -132,6 +132,11 @@ pub struct Metrics {
     pub leases_open: IntGauge,
     pub lease_tokens_returned: IntCounter,
     pub outage_decisions: IntCounter,
+    pub vault_calls: IntCounter,
+    pub vault_errors: IntCounter,
+    pub vault_login_errors: IntCounter,
+    pub vault_up: IntGauge,
+    pub vault_token_ttl: IntGauge,
     pub log_dropped: IntGauge,
 }
 
@@ -285,6 +290,31 @@ impl Metrics {
                 r,
                 "sidekey_limit_outage_decisions_total",
                 "Decisions about limits by limits.on_outage, because Redis was away.",
+            )?,
+            vault_calls: counter(
+                r,
+                "sidekey_vault_calls_total",
+                "Calls of Vault, those included that its circuit breaker held back.",
+            )?,
+            vault_errors: counter(
+                r,
+                "sidekey_vault_errors_total",
+                "Calls of Vault that were refused, failed, held back, or not answered in time.",
+            )?,
+            vault_login_errors: counter(
+                r,
+                "sidekey_vault_login_errors_total",
+                "Logins at Vault and renewals of its token that failed.",
+            )?,
+            vault_up: gauge(
+                r,
+                "sidekey_vault_up",
+                "1 while Vault answers and is unsealed, 0 while it is away or not used.",
+            )?,
+            vault_token_ttl: gauge(
+                r,
+                "sidekey_vault_token_ttl_seconds",
+                "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used.",
             )?,
             log_dropped: gauge(
                 r,

@@ -5,6 +5,7 @@ mod limits;
 mod proxy;
 mod routes;
 mod stores;
+mod vault;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let verification = c.verification(&raw.verification);
     let bcrypt = c.bcrypt(&raw.bcrypt);
     let store = c.store(&raw.store);
+    let secrets = c.secrets(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
     let log = c.log(&raw.log);
@@ -51,6 +53,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         verification,
         bcrypt: bcrypt?,
         store: store?,
+        secrets: secrets?,
         admin: admin?,
         log: log?,
     })

@@ -1,4 +1,4 @@
-//! `[verification]`, `[bcrypt]`, `[store]` and `[secrets]`.
+//! `[verification]`, `[bcrypt]` and `[store]`.
 
 use std::time::Duration;
 
@@ -89,20 +89,6 @@ impl Checker<'_> {
 
     /// What the file may say already, but this version can't do.
     pub(super) fn not_yet(&mut self, raw: &Raw) {
-        if raw.secrets.backend != "embedded" {
-            let detail = match raw.secrets.backend.as_str() {
-                "vault" => {
-                    "\"vault\" is not supported by this version; use \"embedded\"".to_owned()
-                }
-                other => format!("is \"{other}\"; it must be \"embedded\""),
-            };
-            self.report("secrets.backend", detail);
-        }
-        self.choice(
-            "secrets.vault.auth",
-            &raw.secrets.vault.auth,
-            &[("token", ()), ("approle", ()), ("kubernetes", ())],
-        );
         for field in raw.smtp.iter().flat_map(toml::Table::keys) {
             self.report(
                 format!("smtp.{field}"),

@@ -292,6 +292,11 @@ impl Sidekey {
         }
     }
 
+    /// Another configuration from the next start on.
+    pub fn reconfigure(&mut self, config: String) {
+        self.config = config;
+    }
+
     /// The program again, in the same directory, on new ports. The old process must have ended.
     pub async fn restart(mut self) -> Self {
         self.kill();

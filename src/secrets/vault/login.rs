@@ -1,0 +1,324 @@
+//! The life of Vault's token: login, renewal at about two thirds of its time, a new login where it
+//! can't be renewed, would soon end for good, or does not hold any more.
+//!
+//! One task looks after it, and asks Vault every few seconds whether it still holds: so an outage is
+//! seen (and its end) when no request asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use vaultrs::api::AuthInfo;
+use vaultrs::auth::{approle, kubernetes};
+use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
+use vaultrs::error::ClientError;
+use vaultrs::token;
+
+use super::link::{Answer, Failure, Link, answer_of};
+use crate::config::read_secret_file;
+use crate::config::settings::{SecretSource, VaultAuth};
+
+/// How often Vault is asked whether the token holds.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long to wait after a renewal or a login that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A refused call leads to at most one new login in this time.
+const RELOGIN_PAUSE_US: u64 = 2_000_000;
+/// The least time between two looks, whatever the token's time is.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// A token that nobody can replace is warned about this often.
+const WARN_INTERVAL_US: u64 = 60_000_000;
+
+/// A token in use.
+pub(super) struct Session {
+    pub client: Arc<VaultClient>,
+    /// `None`: it never ends.
+    lease: Option<Lease>,
+}
+
+#[derive(Clone, Copy)]
+struct Lease {
+    /// What the token was given at its login.
+    full: Duration,
+    renewable: bool,
+    refresh_at_us: u64,
+    end_us: u64,
+}
+
+impl Lease {
+    /// A token that lasts for `ttl` from `now_us`, of a full time of `full`.
+    fn new(full: Duration, ttl: Duration, renewable: bool, now_us: u64) -> Self {
+        let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+        // Between 60 and 70 %, so that instances which started together don't come together.
+        let share = ttl_us / 100 * fastrand::u64(60..70);
+        Lease {
+            full,
+            renewable,
+            refresh_at_us: now_us.saturating_add(share),
+            end_us: now_us.saturating_add(ttl_us),
+        }
+    }
+}
+
+impl Link {
+    /// Logs in and makes the new token the current one.
+    pub async fn log_in(&self) -> Result<Arc<Session>, Failure> {
+        let logged_in = self.new_session().await;
+        if let Err(failure) = &logged_in {
+            self.metrics.vault_login_errors.inc();
+            tracing::error!(reason = %failure.text(), "the login at Vault failed");
+        }
+        let session = Arc::new(logged_in?);
+        self.session.store(Some(session.clone()));
+        tracing::info!("logged in at Vault");
+        Ok(session)
+    }
+
+    /// A login after a call with the token of `old` was refused. `None` where a new one would not help.
+    pub async fn login_after(&self, old: &Arc<Session>) -> Result<Option<Arc<Session>>, Failure> {
+        let mut last = self.login.lock().await;
+        if let Some(current) = self.session.load_full()
+            && !Arc::ptr_eq(&current, old)
+        {
+            // Somebody else has logged in meanwhile.
+            return Ok(Some(current));
+        }
+        let now_us = self.clock.monotonic_us();
+        let is_soon = last.is_some_and(|last| now_us < last.saturating_add(RELOGIN_PAUSE_US));
+        if is_soon || !self.can_log_in_again() {
+            return Ok(None);
+        }
+        *last = Some(now_us);
+        self.log_in().await.map(Some)
+    }
+
+    /// Whether the configuration can give another token than the one it has given.
+    fn can_log_in_again(&self) -> bool {
+        !matches!(self.settings.auth, VaultAuth::Token(SecretSource::Text(_)))
+    }
+
+    async fn new_session(&self) -> Result<Session, Failure> {
+        let mount = &self.settings.auth_mount;
+        match &self.settings.auth {
+            VaultAuth::Token(source) => self.session_of_token(&read(source)?).await,
+            VaultAuth::AppRole { role_id, secret_id } => {
+                let (client, secret_id) = (self.client("")?, read(secret_id)?);
+                let login = approle::login(&client, mount, role_id, secret_id.expose_secret());
+                self.session_of(login.await)
+            }
+            VaultAuth::Kubernetes { role, jwt } => {
+                let (client, jwt) = (self.client("")?, read(jwt)?);
+                let login = kubernetes::login(&client, mount, role, jwt.expose_secret());
+                self.session_of(login.await)
+            }
+        }
+    }
+
+    fn session_of(&self, login: Result<AuthInfo, ClientError>) -> Result<Session, Failure> {
+        let auth = login.map_err(|error| self.login_failure(&error))?;
+        let ttl = Duration::from_secs(auth.lease_duration);
+        Ok(Session {
+            client: Arc::new(self.client(&auth.client_token)?),
+            lease: self.lease(ttl, auth.renewable),
+        })
+    }
+
+    async fn session_of_token(&self, token: &SecretString) -> Result<Session, Failure> {
+        let client = Arc::new(self.client(token.expose_secret())?);
+        let found = token::lookup_self(client.as_ref()).await;
+        let found = found.map_err(|error| self.login_failure(&error))?;
+        let ttl = Duration::from_secs(found.ttl);
+        let lease = self.lease(ttl, found.renewable.unwrap_or(false));
+        Ok(Session { client, lease })
+    }
+
+    fn lease(&self, ttl: Duration, renewable: bool) -> Option<Lease> {
+        self.show_ttl(ttl);
+        let now_us = self.clock.monotonic_us();
+        (!ttl.is_zero()).then(|| Lease::new(ttl, ttl, renewable, now_us))
+    }
+
+    fn show_ttl(&self, ttl: Duration) {
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        self.metrics.vault_token_ttl.set(seconds);
+    }
+
+    /// What a failed login means. Vault's words are left out: they may quote what was sent.
+    fn login_failure(&self, error: &ClientError) -> Failure {
+        let (names, mount) = match self.settings.auth {
+            VaultAuth::Token(_) => ("secrets.vault.token or its file", "token"),
+            VaultAuth::AppRole { .. } => {
+                ("role_id and secret_id", self.settings.auth_mount.as_str())
+            }
+            VaultAuth::Kubernetes { .. } => (
+                "role, and that Vault may review the service account's token",
+                self.settings.auth_mount.as_str(),
+            ),
+        };
+        match answer_of(error) {
+            Answer::Status(code, words) if code < 429 => {
+                let hint = if words.contains("namespace") || code == 404 {
+                    " and secrets.vault.namespace"
+                } else {
+                    ""
+                };
+                Failure::Denied(format!(
+                    "Vault refuses the login ({code}) at auth/{mount}: check {names}{hint}"
+                ))
+            }
+            _ => self.failure("the login", error),
+        }
+    }
+
+    /// A client with `token`. It is a new one for each token, so certificates are read again.
+    fn client(&self, token: &str) -> Result<VaultClient, Failure> {
+        if !token.bytes().all(|b| b.is_ascii_graphic()) {
+            let text = "a token of Vault has characters that no token has; check its file";
+            return Err(Failure::Denied(text.to_owned()));
+        }
+        let settings = &self.settings;
+        let ca_certs = settings.ca_file.iter();
+        // Everything is given, so that nothing comes from the VAULT_* variables of the environment.
+        let built = VaultClientSettingsBuilder::default()
+            .address(&settings.address)
+            .ca_certs(
+                ca_certs
+                    .map(|path| path.display().to_string())
+                    .collect::<Vec<_>>(),
+            )
+            .identity(None)
+            .timeout(Some(settings.timeout))
+            .token(token)
+            .verify(true)
+            .namespace(settings.namespace.clone())
+            .build();
+        let built = built.map_err(|_| self.away("secrets.vault.address is none"))?;
+        VaultClient::new(built).map_err(|error| self.failure("its client", &error))
+    }
+
+    /// Looks after the token for as long as the process lives.
+    pub async fn keep(self: Arc<Self>) {
+        let mut warned_us = 0;
+        loop {
+            tokio::time::sleep(self.pause()).await;
+            if self.is_due() {
+                if self.refresh(&mut warned_us).await.is_err() {
+                    tokio::time::sleep(jittered(RETRY_PAUSE)).await;
+                }
+            } else {
+                // Whatever comes of it: the breaker and the gauges have seen it.
+                let _ = self.look().await;
+            }
+        }
+    }
+
+    /// Asks Vault whether the token holds.
+    pub async fn look(&self) -> Result<(), Failure> {
+        let found = self
+            .call("auth/token/lookup-self", async |client| {
+                token::lookup_self(client.as_ref()).await
+            })
+            .await?;
+        self.show_ttl(Duration::from_secs(found.ttl));
+        Ok(())
+    }
+
+    fn current_lease(&self) -> Option<Lease> {
+        self.session.load().as_ref()?.lease
+    }
+
+    /// How long until there is something to do.
+    fn pause(&self) -> Duration {
+        let until_refresh = self.current_lease().map(|lease| {
+            let us = lease
+                .refresh_at_us
+                .saturating_sub(self.clock.monotonic_us());
+            Duration::from_micros(us)
+        });
+        let pause = until_refresh
+            .unwrap_or(LOOK_INTERVAL)
+            .min(jittered(LOOK_INTERVAL));
+        pause.max(LOOK_INTERVAL_MIN)
+    }
+
+    fn is_due(&self) -> bool {
+        let now_us = self.clock.monotonic_us();
+        self.current_lease()
+            .is_some_and(|lease| now_us >= lease.refresh_at_us)
+    }
+
+    /// Renews the token, or logs in again.
+    async fn refresh(&self, warned_us: &mut u64) -> Result<(), Failure> {
+        let Some(lease) = self.current_lease() else {
+            return Ok(());
+        };
+        if lease.renewable && self.renew(lease).await? {
+            return Ok(());
+        }
+        if self.can_log_in_again() {
+            return self.guarded(self.log_in()).await.map(|_| ());
+        }
+        self.warn_of_end(lease, warned_us);
+        self.look().await
+    }
+
+    /// Renews the token. `false` where it would end soon all the same.
+    async fn renew(&self, lease: Lease) -> Result<bool, Failure> {
+        let renewed = self
+            .call("auth/token/renew-self", async |client| {
+                token::renew_self(client.as_ref(), None).await
+            })
+            .await;
+        let auth = match renewed {
+            Ok(auth) => auth,
+            Err(Failure::Away(text)) => {
+                self.metrics.vault_login_errors.inc();
+                return Err(Failure::Away(text));
+            }
+            Err(failure) => {
+                self.metrics.vault_login_errors.inc();
+                tracing::warn!(reason = %failure.text(), "the token of Vault was not renewed");
+                return Ok(false);
+            }
+        };
+        let ttl = Duration::from_secs(auth.lease_duration);
+        let Some(session) = self.session.load_full() else {
+            return Ok(false);
+        };
+        let now_us = self.clock.monotonic_us();
+        self.show_ttl(ttl);
+        self.session.store(Some(Arc::new(Session {
+            client: session.client.clone(),
+            lease: Some(Lease::new(lease.full, ttl, auth.renewable, now_us)),
+        })));
+        // Near the end of the time that it may live at most, a renewal gives less and less.
+        Ok(ttl >= lease.full / 2)
+    }
+
+    fn warn_of_end(&self, lease: Lease, warned_us: &mut u64) {
+        let now_us = self.clock.monotonic_us();
+        if *warned_us != 0 && now_us < warned_us.saturating_add(WARN_INTERVAL_US) {
+            return;
+        }
+        *warned_us = now_us.max(1);
+        let seconds = lease.end_us.saturating_sub(now_us) / 1_000_000;
+        tracing::warn!(
+            seconds_left = seconds,
+            "the token of Vault ends and can't be renewed: give a new one with secrets.vault.token_file, or a login (secrets.vault.auth = \"approle\" or \"kubernetes\"), and start Sidekey again"
+        );
+    }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+fn read(source: &SecretSource) -> Result<SecretString, Failure> {
+    match source {
+        SecretSource::Text(text) => Ok(text.clone()),
+        SecretSource::File(path) => match read_secret_file(path) {
+            Ok(text) => Ok(SecretString::from(text.trim())),
+            Err(detail) => Err(Failure::Denied(format!("{} {detail}", path.display()))),
+        },
+    }
+}
