@@ -23,6 +23,7 @@ pub struct Settings {
     pub verification: VerificationSettings,
     pub bcrypt: BcryptSettings,
     pub store: StoreSettings,
+    pub reconcile: ReconcileSettings,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -184,6 +185,16 @@ pub struct StoreSettings {
     pub max_stale: Duration,
     /// How often to look for what other instances have changed.
     pub poll_interval: Duration,
+}
+
+/// How what a crash left between the stores is found and removed.
+#[derive(Debug, Clone)]
+pub struct ReconcileSettings {
+    /// `None`: never.
+    pub interval: Option<Duration>,
+    /// How old a left-over has to be.
+    pub leftover_age: Duration,
+    pub max_removals: usize,
 }
 
 #[derive(Debug)]

@@ -64,13 +64,20 @@ pub fn parse_net(text: &str) -> Option<IpNet> {
     net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Which of a key's secrets: each regeneration has a higher one.
+/// Which of a key's secrets: each regeneration has a higher one. None is used twice, so that whoever
+/// removes one late removes no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub i64);
 
 impl Generation {
     /// The generation of a new key.
     pub const FIRST: Generation = Generation(1);
+
+    /// One that no earlier secret of the key has had: the time tells it from those of which nothing
+    /// is left.
+    pub fn new_after(self, now: Timestamp) -> Self {
+        self.next().max(Generation(now.as_millis()))
+    }
 
     /// The one after this.
     pub fn next(self) -> Self {

@@ -130,6 +130,11 @@ pub struct Metrics {
     pub redis_errors: IntCounter,
     pub redis_up: IntGauge,
     pub outage_decisions: IntCounter,
+    pub reconcile_runs: IntCounter,
+    pub reconcile_errors: IntCounter,
+    pub reconcile_leftovers: IntCounter,
+    pub reconcile_held_back: IntGauge,
+    pub reconcile_broken_keys: IntGauge,
     pub log_dropped: IntGauge,
 }
 
@@ -273,6 +278,31 @@ impl Metrics {
                 r,
                 "sidekey_limit_outage_decisions_total",
                 "Decisions about limits by limits.on_outage, because Redis was away.",
+            )?,
+            reconcile_runs: counter(
+                r,
+                "sidekey_reconcile_runs_total",
+                "Comparisons of the database with the secret store, failed ones included.",
+            )?,
+            reconcile_errors: counter(
+                r,
+                "sidekey_reconcile_errors_total",
+                "Comparisons that ended early because a store did not answer.",
+            )?,
+            reconcile_leftovers: counter(
+                r,
+                "sidekey_reconcile_leftovers_total",
+                "Hashes removed because nothing needed them.",
+            )?,
+            reconcile_held_back: gauge(
+                r,
+                "sidekey_reconcile_held_back",
+                "Keys whose left-over hashes are not removed because they are too many: rows may have been lost.",
+            )?,
+            reconcile_broken_keys: gauge(
+                r,
+                "sidekey_reconcile_broken_keys",
+                "Keys that are not revoked and can't work, because their hash is missing.",
             )?,
             log_dropped: gauge(
                 r,

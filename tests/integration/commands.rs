@@ -102,6 +102,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("store-stale", &["store.max_stale_seconds"]),
     ("secrets-backend", &["secrets.backend"]),
     ("secrets-vault", &["secrets.backend"]),
+    ("reconcile-interval", &["secrets.reconcile_interval_seconds"]),
+    ("leftover-age", &["secrets.leftover_age_seconds"]),
     ("vault-auth", &["secrets.vault.auth"]),
     ("admin-listen", &["admin.listen"]),
     ("admin-key-file", &["admin.bootstrap_key_file"]),

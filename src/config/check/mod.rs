@@ -3,6 +3,7 @@
 
 mod limits;
 mod proxy;
+mod reconcile;
 mod routes;
 mod stores;
 
@@ -38,6 +39,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let verification = c.verification(&raw.verification);
     let bcrypt = c.bcrypt(&raw.bcrypt);
     let store = c.store(&raw.store);
+    let reconcile = c.reconcile(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
     let log = c.log(&raw.log);
@@ -51,6 +53,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         verification,
         bcrypt: bcrypt?,
         store: store?,
+        reconcile,
         admin: admin?,
         log: log?,
     })
