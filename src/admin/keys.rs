@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+use super::unnamed::Unnamed;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
@@ -23,7 +24,7 @@ use crate::key::{
     Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern,
     TenantId,
 };
-use crate::secrets::{SecretError, SecretStore, StoredHash};
+use crate::secrets::{SecretError, SecretStore};
 use crate::store::{KeyFilter, KeyStore, Position, StoreError};
 use crate::verify::{BcryptPool, LiveKeys};
 
@@ -125,13 +126,6 @@ pub struct KeyService {
     pub clock: SharedClock,
 }
 
-/// A hash that was written, to be named by a row soon.
-struct Unnamed {
-    hash: StoredHash,
-    since: Timestamp,
-    since_us: u64,
-}
-
 /// New keys that may be hashed at the same time.
 pub const HASHING_MAX: usize = 1;
 
@@ -179,19 +173,11 @@ impl KeyService {
     }
 
     fn unnamed(&self, hash: SecretHash, generation: Generation) -> Unnamed {
-        Unnamed {
-            hash: StoredHash { generation, hash },
-            since: self.clock.now(),
-            since_us: self.clock.monotonic_us(),
-        }
+        Unnamed::new(hash, generation, &*self.clock)
     }
 
-    /// Whether so much time has passed that the hash may soon be taken for left over. By both clocks:
-    /// one of them stands still while the machine sleeps.
     fn is_late(&self, unnamed: &Unnamed) -> bool {
-        let limit = self.leftover_age / 2;
-        let passed_us = self.clock.monotonic_us().saturating_sub(unnamed.since_us);
-        self.clock.now() > unnamed.since.plus(limit) || Duration::from_micros(passed_us) > limit
+        unnamed.is_late(self.leftover_age, &*self.clock)
     }
 
     /// To be asked before the row is written.

@@ -357,6 +357,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_generation_is_higher_than_those_before_and_not_used_twice() {
+        let now = Timestamp::from_millis(5000);
+        assert_eq!(Generation::FIRST.new_after(now), Generation(5000));
+        // Where the clock went back, or two are made at once.
+        assert_eq!(Generation(5000).new_after(now), Generation(5001));
+    }
+
+    #[test]
     fn tenant_ids_can_stand_in_a_path() {
         for text in ["a", "acme", "Acme-1.eu_west"] {
             assert!(text.parse::<TenantId>().is_ok(), "{text}");
