@@ -34,9 +34,10 @@ use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::route::{Place, Route, RouteTable};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
+use crate::reconcile::{self, Pair, Reconciler};
 use crate::redis_link::RedisLink;
-use crate::secrets;
 use crate::store::{KeyStore, SqlStore};
+use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
@@ -197,12 +198,9 @@ impl App {
     async fn build(settings: Settings, log: LogGuard) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
-        let store = SqlStore::open(&settings.store.url)
+        let Stores { store, secrets } = Stores::open(&settings, &clock, &metrics)
             .await
-            .map_err(failed("the store can't be opened"))?;
-        let secrets = secrets::open(&settings.secrets, &store, clock.clone(), metrics.clone())
-            .await
-            .map_err(failed("the secret store can't be opened"))?;
+            .map_err(|error| AppError(error.to_string()))?;
         let mint_keys = secrets
             .mint_keys()
             .await
@@ -243,6 +241,16 @@ impl App {
             seen,
         };
         tokio::spawn(follower.run(settings.store.poll_interval));
+        let reconciler = Reconciler {
+            pair: Pair {
+                store: key_store.clone(),
+                secrets: secrets.clone(),
+                clock: clock.clone(),
+                pace: reconcile::PACE,
+            },
+            metrics: metrics.clone(),
+            settings: settings.reconcile.clone(),
+        };
         let keys = KeyService {
             store: key_store,
             secrets,
@@ -253,9 +261,12 @@ impl App {
             catalogue: settings.catalogue.clone(),
             bcrypt_cost: settings.bcrypt.cost,
             hashing: tokio::sync::Semaphore::new(HASHING_MAX),
+            leftover_age: settings.reconcile.leftover_age,
             clock: clock.clone(),
         };
         bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
+        // After the first key, so that the database is not empty.
+        tokio::spawn(reconciler.run());
         let admin = Arc::new(AdminState {
             keys,
             verifier: verifier.clone(),

@@ -3,7 +3,9 @@
 //! The order makes every crash harmless: a new hash is written before the row that names it, so a
 //! key that was acknowledged always works; a revoked row is written before its hashes go, so an
 //! acknowledged revocation always holds. What a crash can leave behind is a hash that no row
-//! names, and such a hash opens nothing.
+//! names, and such a hash opens nothing; [`crate::reconcile`] finds and removes it. It takes what was
+//! not named for a while for left over, so a row that comes late is not written; and one that comes
+//! late all the same gets its hash again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+use super::unnamed::Unnamed;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
@@ -21,7 +24,7 @@ use crate::key::{
     Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern,
     TenantId,
 };
-use crate::secrets::{SecretError, SecretStore, StoredHash};
+use crate::secrets::{SecretError, SecretStore};
 use crate::store::{KeyFilter, KeyStore, Position, StoreError};
 use crate::verify::{BcryptPool, LiveKeys};
 
@@ -118,6 +121,8 @@ pub struct KeyService {
     /// How many new keys may be hashed at the same time: the bcrypt queue is for checks, and a
     /// flood of creations must not fill it.
     pub hashing: Semaphore,
+    /// How long a hash that no row names is left alone.
+    pub leftover_age: Duration,
     pub clock: SharedClock,
 }
 
@@ -133,9 +138,11 @@ impl KeyService {
 
     /// Stores a key that was minted before.
     async fn create_minted(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
-        let issued = self.prepare(new, minted).await?;
+        let (issued, unnamed) = self.prepare(new, minted).await?;
+        self.check_in_time(&unnamed)?;
         self.store.insert(&issued.record).await?;
         self.live.apply(issued.record.clone());
+        self.keep(&issued.record, &unnamed).await?;
         Ok(issued)
     }
 
@@ -146,7 +153,8 @@ impl KeyService {
         new: NewKey,
         minted: MintedKey,
     ) -> Result<IssuedKey, KeyError> {
-        let issued = self.prepare(new, minted).await?;
+        let (issued, unnamed) = self.prepare(new, minted).await?;
+        self.check_in_time(&unnamed)?;
         let record = &issued.record;
         if let Err(error) = self.store.insert_first(record).await {
             if matches!(error, StoreError::Conflict) {
@@ -160,19 +168,57 @@ impl KeyService {
             }
             return Err(error.into());
         }
+        self.keep(record, &unnamed).await?;
         Ok(issued)
     }
 
+    fn unnamed(&self, hash: SecretHash, generation: Generation) -> Unnamed {
+        Unnamed::new(hash, generation, &*self.clock)
+    }
+
+    fn is_late(&self, unnamed: &Unnamed) -> bool {
+        unnamed.is_late(self.leftover_age, &*self.clock)
+    }
+
+    /// To be asked before the row is written.
+    fn check_in_time(&self, unnamed: &Unnamed) -> Result<(), KeyError> {
+        if self.is_late(unnamed) {
+            let detail = "writing the new secret took too long; try again";
+            return Err(KeyError::Unavailable(detail.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a row which was written late has its hash.
+    async fn keep(&self, record: &KeyRecord, unnamed: &Unnamed) -> Result<(), KeyError> {
+        if !self.is_late(unnamed) {
+            return Ok(());
+        }
+        let secrets = &self.secrets;
+        match secrets
+            .add_hash(&record.tenant_id, record.id, &unnamed.hash)
+            .await
+        {
+            Ok(()) => {
+                tracing::warn!(key_id = %record.id, "a row was written late: its hash is put back");
+                Ok(())
+            }
+            Err(SecretError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Writes the hash of a new key, before the row that names it.
-    async fn prepare(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
+    async fn prepare(
+        &self,
+        new: NewKey,
+        minted: MintedKey,
+    ) -> Result<(IssuedKey, Unnamed), KeyError> {
         let now = self.clock.now();
         let hash = self.hash(&minted).await?;
-        let stored = StoredHash {
-            generation: Generation::FIRST,
-            hash,
-        };
+        let unnamed = self.unnamed(hash, Generation::FIRST);
         self.secrets
-            .add_hash(&new.tenant_id, minted.id, &stored)
+            .add_hash(&new.tenant_id, minted.id, &unnamed.hash)
             .await?;
         let record = KeyRecord {
             id: minted.id,
@@ -196,10 +242,11 @@ impl KeyService {
             previous: None,
             revision: 1,
         };
-        Ok(IssuedKey {
+        let issued = IssuedKey {
             record,
             text: minted.text,
-        })
+        };
+        Ok((issued, unnamed))
     }
 
     /// Mints a key, with a new id or for an old one.
@@ -295,7 +342,8 @@ impl KeyService {
         }
         let minted = self.mint(authorised.environment, Some(authorised.id))?;
         let hash = self.hash(&minted).await?;
-        let generation = self.add_hash(authorised, hash).await?;
+        let unnamed = self.add_hash(authorised, hash).await?;
+        let generation = unnamed.hash.generation;
         let now = self.clock.now();
         let old = authorised.generation;
         let mut record = authorised.clone();
@@ -308,12 +356,14 @@ impl KeyService {
         record.secret_created_at = now;
         record.updated_at = now;
         record.revision += 1;
+        self.check_in_time(&unnamed)?;
         if let Err(error) = self.save(&record).await {
             if matches!(error, KeyError::Conflict(_)) {
                 self.remove_hashes(&record, &[generation]).await;
             }
             return Err(error);
         }
+        self.keep(&record, &unnamed).await?;
         let mut superseded: Vec<Generation> = authorised
             .previous
             .iter()
@@ -331,22 +381,21 @@ impl KeyService {
 
     /// Adds `hash` under a generation that is free. One may be taken by somebody who regenerates
     /// the key at the same time, or by a crash before the row was written.
-    async fn add_hash(&self, record: &KeyRecord, hash: SecretHash) -> Result<Generation, KeyError> {
-        let mut stored = StoredHash {
-            generation: record.generation.next(),
-            hash,
-        };
+    async fn add_hash(&self, record: &KeyRecord, hash: SecretHash) -> Result<Unnamed, KeyError> {
+        let generation = record.generation.new_after(self.clock.now());
+        let mut unnamed = self.unnamed(hash, generation);
         for _ in 0..CONFLICT_RETRIES_MAX {
             match self
                 .secrets
-                .add_hash(&record.tenant_id, record.id, &stored)
+                .add_hash(&record.tenant_id, record.id, &unnamed.hash)
                 .await
             {
-                Ok(()) => return Ok(stored.generation),
+                Ok(()) => return Ok(unnamed),
                 Err(SecretError::Conflict) => {
                     let taken = self.secrets.hashes(&record.tenant_id, record.id).await?;
                     let newest = taken.iter().map(|hash| hash.generation).max();
-                    stored.generation = newest.unwrap_or(stored.generation).next();
+                    let newest = newest.unwrap_or(generation);
+                    unnamed = self.unnamed(unnamed.hash.hash, newest.next());
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -10,6 +10,7 @@ pub mod api;
 pub mod input;
 pub mod keys;
 pub mod serve;
+mod unnamed;
 
 use std::sync::Arc;
 

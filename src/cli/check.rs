@@ -1,19 +1,157 @@
-//! `sidekey check`
+//! `sidekey check`: the configuration, and with `--stores` what is stored. Changes nothing.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub fn run(config: &Path) -> ExitCode {
-    match super::load(config) {
-        Ok(settings) => {
-            println!(
-                "{} is sound: {} routes to {} upstreams",
-                config.display(),
-                settings.routes.len(),
-                settings.upstreams.len()
-            );
-            ExitCode::SUCCESS
-        }
-        Err(code) => code,
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Settings;
+use crate::reconcile::{Finding, Overview, Pair, ReconcileError};
+use crate::redis_link::RedisLink;
+use crate::stores::Stores;
+use crate::telemetry::Metrics;
+
+/// What is found is looked for once more after this time: a key may have been in the making.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// How long Redis may take to answer, connecting included.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: super::ConfigArgument,
+    /// Also look whether the database and the secret store agree
+    #[arg(long)]
+    stores: bool,
+}
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let path = arguments.config.path();
+    let settings = match super::load(path) {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    print_summary(path, &settings);
+    if !arguments.stores {
+        return ExitCode::SUCCESS;
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let checked = match runtime {
+        Ok(runtime) => runtime.block_on(check_stores(&settings)),
+        Err(error) => Err(format!("no thread can be started: {error}")),
+    };
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sidekey: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_summary(path: &Path, settings: &Settings) {
+    println!(
+        "{} is sound: {} routes to {} upstreams",
+        path.display(),
+        settings.routes.len(),
+        settings.upstreams.len()
+    );
+}
+
+/// Prints what is wrong; whether all is well.
+async fn check_stores(settings: &Settings) -> Result<bool, String> {
+    let redis_answers = check_redis(settings).await;
+    let clock: SharedClock = Arc::new(SystemClock::new());
+    let metrics = Metrics::new().map_err(|error| error.to_string())?;
+    let stores = Stores::open_to_read(settings, &clock, &Arc::new(metrics))
+        .await
+        .map_err(|error| error.to_string())?;
+    let store = stores.store.clone();
+    let pair = Pair {
+        store: Arc::new(stores.store),
+        secrets: stores.secrets,
+        clock,
+        pace: Duration::ZERO,
+    };
+    let seen = look_twice(&pair).await;
+    store.close().await;
+    let seen = seen.map_err(|error| format!("the stores can't be compared: {error}"))?;
+    print_findings(&seen);
+    Ok(redis_answers && seen.is_sound())
+}
+
+/// Only what is found twice is wrong.
+async fn look_twice(pair: &Pair) -> Result<Overview, ReconcileError> {
+    let seen = pair.look().await?;
+    if seen.is_sound() {
+        return Ok(seen);
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    pair.look_again(seen).await
+}
+
+fn print_findings(seen: &Overview) {
+    for finding in &seen.findings {
+        match finding {
+            Finding::Leftovers {
+                holder,
+                generations,
+            } => {
+                for (generation, reason) in generations {
+                    println!(
+                        "left-over hash: key {} of tenant {}, generation {}: {}",
+                        holder.key,
+                        holder.tenant,
+                        generation.0,
+                        reason.as_str()
+                    );
+                }
+            }
+            Finding::LacksHash { holder, generation } => println!(
+                "key without a hash: key {} of tenant {}, generation {}: it can't work; regenerate or revoke it",
+                holder.key, holder.tenant, generation.0
+            ),
+            Finding::Unreadable { key } => {
+                println!("damaged: what is stored of key {key} can't be read");
+            }
+        }
+    }
+    if seen.omitted > 0 {
+        println!("and {} more", seen.omitted);
+    }
+    let (rows, holders) = (seen.rows, seen.holders);
+    if seen.is_sound() {
+        println!("the stores agree: {rows} keys, {holders} of them with hashes");
+    } else {
+        println!(
+            "the stores do not agree: of {rows} keys in the database and {holders} in the secret store, \
+             {} have left-over hashes and {} can't work; a running Sidekey removes left-over hashes by itself",
+            seen.with_leftovers, seen.lacking
+        );
+    }
+}
+
+/// Whether Redis answers, where it is used.
+async fn check_redis(settings: &Settings) -> bool {
+    let Some(redis) = &settings.limits.redis else {
+        return true;
+    };
+    let ask = async {
+        let link = RedisLink::new(&redis.url)?;
+        link.query::<String>(&redis::cmd("PING")).await
+    };
+    let problem = match tokio::time::timeout(REDIS_TIMEOUT, ask).await {
+        Ok(Ok(_)) => {
+            println!("Redis answers");
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", REDIS_TIMEOUT.as_secs()),
+    };
+    eprintln!("sidekey: Redis can't be reached: {problem}; check redis.url");
+    false
 }

@@ -29,8 +29,8 @@ struct Arguments {
 enum Command {
     /// Run the gateway
     Serve(ConfigArgument),
-    /// Print every problem of a configuration file
-    Check(ConfigArgument),
+    /// Print every problem of a configuration file, and of what is stored
+    Check(check::Arguments),
     /// Work on key hashes and mint keys
     #[command(subcommand)]
     Secrets(secrets::Secrets),
@@ -43,12 +43,18 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
+impl ConfigArgument {
+    fn path(&self) -> &std::path::Path {
+        &self.config
+    }
+}
+
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
     // Clap answers --help and bad arguments itself, with 0 and 2.
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.config),
-        Command::Check(arguments) => check::run(&arguments.config),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Secrets(command) => secrets::run(&command),
     }
 }

@@ -304,6 +304,14 @@ impl Default for Store {
 pub struct Secrets {
     /// `embedded` (in the store's database), or `vault`.
     pub backend: String,
+    /// How often to look for hashes that a crash left behind, which nothing needs, and to remove them;
+    /// 0: never.
+    pub reconcile_interval_seconds: u64,
+    /// How long such a hash is left alone: the key that it belongs to may be in the making.
+    pub leftover_age_seconds: u64,
+    /// Where more keys than this, and more than a tenth of all, have such hashes, nothing is removed:
+    /// rows may have been lost.
+    pub reconcile_max_removals: usize,
     pub vault: Vault,
 }
 
@@ -311,6 +319,9 @@ impl Default for Secrets {
     fn default() -> Self {
         Secrets {
             backend: "embedded".to_owned(),
+            reconcile_interval_seconds: 3600,
+            leftover_age_seconds: 60,
+            reconcile_max_removals: 100,
             vault: Vault::default(),
         }
     }

@@ -24,6 +24,7 @@ pub struct Settings {
     pub bcrypt: BcryptSettings,
     pub store: StoreSettings,
     pub secrets: SecretsSettings,
+    pub reconcile: ReconcileSettings,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -233,6 +234,16 @@ pub enum SecretSource {
     Text(SecretString),
     /// Read whenever it is needed, so that it can be replaced.
     File(PathBuf),
+}
+
+/// How what a crash left between the stores is found and removed.
+#[derive(Debug, Clone)]
+pub struct ReconcileSettings {
+    /// `None`: never.
+    pub interval: Option<Duration>,
+    /// How old a left-over has to be.
+    pub leftover_age: Duration,
+    pub max_removals: usize,
 }
 
 #[derive(Debug)]

@@ -64,13 +64,20 @@ pub fn parse_net(text: &str) -> Option<IpNet> {
     net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Which of a key's secrets: each regeneration has a higher one.
+/// Which of a key's secrets: each regeneration has a higher one. None is used twice, so that whoever
+/// removes one late removes no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub i64);
 
 impl Generation {
     /// The generation of a new key.
     pub const FIRST: Generation = Generation(1);
+
+    /// One that no earlier secret of the key has had: the time tells it from those of which nothing
+    /// is left.
+    pub fn new_after(self, now: Timestamp) -> Self {
+        self.next().max(Generation(now.as_millis()))
+    }
 
     /// The one after this.
     pub fn next(self) -> Self {
@@ -347,6 +354,14 @@ pub(crate) mod tests {
                 .check(Generation(2), Timestamp::from_millis(5000)),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_generation_is_higher_than_those_before_and_not_used_twice() {
+        let now = Timestamp::from_millis(5000);
+        assert_eq!(Generation::FIRST.new_after(now), Generation(5000));
+        // Where the clock went back, or two are made at once.
+        assert_eq!(Generation(5000).new_after(now), Generation(5001));
     }
 
     #[test]

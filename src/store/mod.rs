@@ -2,6 +2,7 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+pub mod claims;
 mod rows;
 pub mod sql;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
+pub use claims::{Claim, ClaimPage};
 pub use sql::SqlStore;
 
 /// The most keys in one page of a list.
@@ -83,6 +85,10 @@ pub trait KeyStore: Send + Sync + 'static {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// What the first [`claims::CLAIMS_MAX`] rows after the id `after` say about hashes, in the order of
+    /// ids. A row that can't be read does not hide the others.
+    async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError>;
 
     /// The first [`CHANGES_MAX`] changes of keys (not their creation) after number `seq`, oldest
     /// first.

@@ -11,6 +11,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 
+use super::claims::{self, ClaimPage};
 use super::rows::{self, COLUMNS};
 use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
 use crate::clock::Timestamp;
@@ -34,6 +35,11 @@ const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FU
 /// A server ends what takes longer, so that nobody waits for a lock for ever.
 const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
     SET idle_in_transaction_session_timeout = 10000;";
+
+/// For who only reads.
+const SQLITE_READER_PRAGMAS: &str = "PRAGMA query_only = ON; PRAGMA busy_timeout = 3000;";
+const POSTGRES_READER_SETTINGS: &str =
+    "SET default_transaction_read_only = on; SET statement_timeout = 5000;";
 
 const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
@@ -140,6 +146,38 @@ impl SqlStore {
             .map_err(|error| {
                 StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
             })?;
+        Ok(SqlStore { pool })
+    }
+
+    /// Connects to `url` to see what is there: makes no file, leaves the schema as it is and can't
+    /// write.
+    pub async fn open_to_read(url: &SecretString) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let url = url.expose_secret();
+        let mut options = AnyConnectOptions::from_str(url)?;
+        let mut settings = POSTGRES_READER_SETTINGS;
+        if let Some(path) = sqlite_path(url) {
+            if !path.is_file() {
+                let detail = format!("there is no file {}", path.display());
+                return Err(StoreError::Unavailable(detail));
+            }
+            options
+                .database_url
+                .query_pairs_mut()
+                .append_pair("mode", "ro");
+            settings = SQLITE_READER_PRAGMAS;
+        }
+        let pool = AnyPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    connection.execute(settings).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await?;
         Ok(SqlStore { pool })
     }
 
@@ -407,6 +445,10 @@ impl KeyStore for SqlStore {
         limit: usize,
     ) -> Result<Vec<KeyRecord>, StoreError> {
         within_limit(self.list_rows(filter, after, limit)).await
+    }
+
+    async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
+        within_limit(claims::read_page(&self.pool, after)).await
     }
 
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {

@@ -137,6 +137,11 @@ pub struct Metrics {
     pub vault_login_errors: IntCounter,
     pub vault_up: IntGauge,
     pub vault_token_ttl: IntGauge,
+    pub reconcile_runs: IntCounter,
+    pub reconcile_errors: IntCounter,
+    pub reconcile_leftovers: IntCounter,
+    pub reconcile_held_back: IntGauge,
+    pub reconcile_broken_keys: IntGauge,
     pub log_dropped: IntGauge,
 }
 
@@ -315,6 +320,31 @@ impl Metrics {
                 r,
                 "sidekey_vault_token_ttl_seconds",
                 "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used.",
+            )?,
+            reconcile_runs: counter(
+                r,
+                "sidekey_reconcile_runs_total",
+                "Comparisons of the database with the secret store, failed ones included.",
+            )?,
+            reconcile_errors: counter(
+                r,
+                "sidekey_reconcile_errors_total",
+                "Comparisons that ended early because a store did not answer.",
+            )?,
+            reconcile_leftovers: counter(
+                r,
+                "sidekey_reconcile_leftovers_total",
+                "Hashes removed because nothing needed them.",
+            )?,
+            reconcile_held_back: gauge(
+                r,
+                "sidekey_reconcile_held_back",
+                "Keys whose left-over hashes are not removed because they are too many: rows may have been lost.",
+            )?,
+            reconcile_broken_keys: gauge(
+                r,
+                "sidekey_reconcile_broken_keys",
+                "Keys that are not revoked and can't work, because their hash is missing.",
             )?,
             log_dropped: gauge(
                 r,

@@ -14,7 +14,7 @@ use crate::key::hash::SecretHash;
 use crate::key::record::PreviousSecret;
 use crate::key::{Catalogue, Denial, Environment, Generation, TenantId};
 use crate::secrets::{EmbeddedSecrets, SecretError, StoredHash};
-use crate::store::{Change, KeyFilter, Position, SqlStore, StoreError};
+use crate::store::{Change, ClaimPage, KeyFilter, Position, SqlStore, StoreError};
 
 /// Counts reads, and can be told to fail: what no real store can be made to do at a moment's notice.
 struct Watched {
@@ -45,6 +45,9 @@ impl KeyStore for Watched {
         n: usize,
     ) -> Result<Vec<KeyRecord>, StoreError> {
         self.inner.list(f, a, n).await
+    }
+    async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
+        self.inner.claims(after).await
     }
     async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
         self.inner.insert_first(record).await

@@ -111,6 +111,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("vault-namespace", &["secrets.vault.namespace"]),
     ("vault-ca", &["secrets.vault.ca_file"]),
     ("vault-timeout", &["secrets.vault.timeout_ms"]),
+    ("reconcile-interval", &["secrets.reconcile_interval_seconds"]),
+    ("leftover-age", &["secrets.leftover_age_seconds"]),
     ("vault-auth", &["secrets.vault.auth"]),
     ("admin-listen", &["admin.listen"]),
     ("admin-key-file", &["admin.bootstrap_key_file"]),

@@ -20,7 +20,7 @@ const ACKNOWLEDGED_MIN: usize = 8;
 
 /// What has to hold for one key's text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Must {
+pub enum Must {
     Work,
     BeRefused,
     /// An operation on it was under way when the process was killed.
@@ -28,7 +28,7 @@ enum Must {
 }
 
 #[derive(Debug, Clone)]
-struct Fact {
+pub struct Fact {
     id: String,
     text: String,
     must: Must,
@@ -37,12 +37,12 @@ struct Fact {
 
 /// Everything that was acknowledged, and how much of it in this round.
 #[derive(Default)]
-struct Ledger {
-    facts: Vec<Fact>,
+pub struct Ledger {
+    pub facts: Vec<Fact>,
     acknowledged: usize,
 }
 
-type SharedLedger = Arc<Mutex<Ledger>>;
+pub type SharedLedger = Arc<Mutex<Ledger>>;
 
 /// A task that works on keys until the process is gone.
 struct Worker {
@@ -148,7 +148,7 @@ impl Worker {
     }
 }
 
-async fn check(sidekey: &Sidekey, facts: &[Fact], round: usize) {
+pub async fn check(sidekey: &Sidekey, facts: &[Fact], round: usize) {
     for fact in facts {
         let status = sidekey.status("/", &fact.text).await;
         let holds = match fact.must {
@@ -170,6 +170,38 @@ async fn check_records(sidekey: &Sidekey, facts: &[Fact]) {
     }
 }
 
+/// Lets tasks work on keys until some operations are acknowledged, kills the program at a moment
+/// that nobody chose, and starts it again.
+pub async fn work_until_killed(
+    mut sidekey: Sidekey,
+    admin_key: &str,
+    ledger: &SharedLedger,
+) -> Sidekey {
+    ledger.lock().expect("the ledger").acknowledged = 0;
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let worker = Worker {
+                client: sidekey.client.clone(),
+                admin: sidekey.admin,
+                admin_key: admin_key.to_owned(),
+                ledger: ledger.clone(),
+            };
+            tokio::spawn(worker.run(task))
+        })
+        .collect();
+    eventually("some operations are acknowledged", async || {
+        ledger.lock().expect("the ledger").acknowledged >= ACKNOWLEDGED_MIN
+    })
+    .await;
+    // Any moment will do: the tasks are in the middle of something all the time.
+    tokio::time::sleep(Duration::from_micros(fastrand::u64(0..20_000))).await;
+    sidekey.kill();
+    for task in tasks {
+        task.await.expect("the task saw no wrong answer");
+    }
+    sidekey.restart().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill_9() {
     let upstream = Upstream::start().await;
@@ -179,33 +211,8 @@ async fn what_was_acknowledged_survives_kill_9() {
     let admin_key = sidekey.admin_key();
     let ledger: SharedLedger = Arc::default();
     for round in 0..ROUNDS {
-        let before = {
-            let mut ledger = ledger.lock().expect("the ledger");
-            ledger.acknowledged = 0;
-            ledger.facts.len()
-        };
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|task| {
-                let worker = Worker {
-                    client: sidekey.client.clone(),
-                    admin: sidekey.admin,
-                    admin_key: admin_key.clone(),
-                    ledger: ledger.clone(),
-                };
-                tokio::spawn(worker.run(task))
-            })
-            .collect();
-        eventually("some operations are acknowledged", async || {
-            ledger.lock().expect("the ledger").acknowledged >= ACKNOWLEDGED_MIN
-        })
-        .await;
-        // Any moment will do: the tasks are in the middle of something all the time.
-        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..20_000))).await;
-        sidekey.kill();
-        for task in tasks {
-            task.await.expect("the task saw no wrong answer");
-        }
-        sidekey = sidekey.restart().await;
+        let before = ledger.lock().expect("the ledger").facts.len();
+        sidekey = work_until_killed(sidekey, &admin_key, &ledger).await;
         let facts = ledger.lock().expect("the ledger").facts.clone();
         assert!(facts.len() > before);
         check(&sidekey, &facts[before..], round).await;

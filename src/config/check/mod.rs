@@ -3,6 +3,7 @@
 
 mod limits;
 mod proxy;
+mod reconcile;
 mod routes;
 mod stores;
 mod vault;
@@ -40,6 +41,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let bcrypt = c.bcrypt(&raw.bcrypt);
     let store = c.store(&raw.store);
     let secrets = c.secrets(&raw.secrets);
+    let reconcile = c.reconcile(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
     let log = c.log(&raw.log);
@@ -54,6 +56,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         bcrypt: bcrypt?,
         store: store?,
         secrets: secrets?,
+        reconcile,
         admin: admin?,
         log: log?,
     })

@@ -75,7 +75,8 @@ impl Sidekey {
         Self::launch(directory, config.to_owned(), environment, Arc::default()).await
     }
 
-    async fn launch(
+    /// Starts in a directory that is there already, and adds to `output`.
+    pub async fn launch(
         directory: Arc<TempDir>,
         config: String,
         environment: Vec<(String, String)>,
@@ -326,7 +327,7 @@ pub fn program() -> PathBuf {
 }
 
 /// `sidekey serve` in `directory`.
-fn command(directory: &Path, config: &str, environment: &[(String, String)]) -> Command {
+pub fn command(directory: &Path, config: &str, environment: &[(String, String)]) -> Command {
     let file = directory.join("sidekey.toml");
     std::fs::write(&file, config).expect("the configuration is written");
     let mut command = Command::new(program());
