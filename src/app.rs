@@ -35,9 +35,11 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
 use crate::secrets::{EmbeddedSecrets, SecretStore};
-use crate::store::{KeyStore, SqlStore};
+use crate::store::settle::keep_settled;
+use crate::store::{Guard, Guarded, KeyStore, SqlStore};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry::metrics::Dependency;
 use crate::verify::{
     BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
 };
@@ -69,6 +71,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
     use_runtime_timers();
+    crate::tls::use_ring();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
@@ -196,8 +199,9 @@ impl App {
         let store = SqlStore::open(&settings.store.url)
             .await
             .map_err(failed("the store can't be opened"))?;
-        let secrets: Arc<dyn SecretStore> =
-            Arc::new(EmbeddedSecrets::new(store.pool().clone(), clock.clone()));
+        let guard = Guard::new(clock.clone(), metrics.breaker_open(Dependency::Database));
+        let embedded = EmbeddedSecrets::new(store.pool().clone(), clock.clone());
+        let secrets: Arc<dyn SecretStore> = Arc::new(Guarded::new(embedded, guard.clone()));
         let mint_keys = secrets
             .mint_keys()
             .await
@@ -213,7 +217,7 @@ impl App {
             .map_err(failed("the bcrypt threads can't be started"))?;
         let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone());
         let live = LiveKeys::new(views, clock.clone());
-        let key_store: Arc<dyn KeyStore> = Arc::new(store.clone());
+        let key_store: Arc<dyn KeyStore> = Arc::new(Guarded::new(store.clone(), guard));
         let verifier = Verifier::new(Parts {
             proofs: Proofs::new(&settings.verification)
                 .map_err(failed("no key can be verified"))?,
@@ -237,6 +241,7 @@ impl App {
             seen,
         };
         tokio::spawn(follower.run(settings.store.poll_interval));
+        tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
         let keys = KeyService {
             store: key_store,
             secrets,

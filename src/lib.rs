@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod breaker;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -24,4 +25,5 @@ pub mod redis_link;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;

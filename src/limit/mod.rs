@@ -3,7 +3,6 @@
 //! buckets for callers that have no key.
 
 pub mod address;
-pub mod breaker;
 pub mod bucket;
 pub mod fields;
 pub mod memory;

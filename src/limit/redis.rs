@@ -4,16 +4,16 @@
 //! instances let through together never exceeds a limit. The arithmetic is that of [`super::bucket`];
 //! `bucket.lua` is its twin. Buckets of a tenant share a hash tag. Each expires when it would be full
 //! again. Failure: a call that is not answered in time is [`Away`]; after a few of them the answer
-//! is immediate ([`super::breaker`]). What happens then is the caller's decision.
+//! is immediate ([`crate::breaker`]). What happens then is the caller's decision.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Script;
 
-use super::breaker::Breaker;
 use super::bucket::State;
 use super::memory::{Buckets, Decision, Readings};
+use crate::breaker::Breaker;
 use crate::clock::SharedClock;
 use crate::key::{KeyId, TenantId};
 use crate::redis_link::RedisLink;
