@@ -7,7 +7,9 @@ use sqlx::{AnyPool, AssertSqlSafe};
 use sidekey::clock::Timestamp;
 
 /// When all keys stand as they were filled in: after those that expire, and before all others.
-pub const NOW: Timestamp = Timestamp::from_millis(5_000_000_000_000);
+pub fn now() -> Timestamp {
+    Timestamp::from_millis(5_000_000_000_000)
+}
 /// The times of creation are so many milliseconds apart.
 pub const STEP_MS: i64 = 1_000;
 
@@ -56,13 +58,18 @@ pub async fn fill(url: &SecretString, count: u64) -> Result<AnyPool, sqlx::Error
     let options = AnyPoolOptions::new().max_connections(1);
     let pool = options.connect(url.expose_secret()).await?;
     let (before, after) = if is_sqlite {
-        ("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000", None)
+        (
+            "PRAGMA synchronous = OFF; PRAGMA cache_size = -200000",
+            None,
+        )
     } else {
         // What the server does by itself after a while.
         ("SET work_mem = '256MB'", Some("VACUUM ANALYZE"))
     };
     for statement in [before.to_owned(), keys(count), GRAMS.to_owned()] {
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&pool).await?;
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&pool)
+            .await?;
     }
     if let Some(statement) = after {
         sqlx::raw_sql(statement).execute(&pool).await?;

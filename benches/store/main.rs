@@ -6,7 +6,11 @@
 //! met. `SIDEKEY_BENCH_KEYS` sets how many keys there are (1,000,000).
 
 // A bench measures real time; it serves nobody.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::expect_used)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used
+)]
 
 mod fill;
 #[allow(dead_code, unused_imports)]
@@ -20,7 +24,7 @@ use sidekey::clock::Timestamp;
 use sidekey::key::{Environment, Status};
 use sidekey::store::{KeyFilter, KeyStore, PAGE_LEN_MAX, Position, SqlStore};
 
-use fill::{NOW, STEP_MS, fill};
+use fill::{STEP_MS, fill, now};
 use harness::postgres::Postgres;
 
 const KEYS: u64 = 1_000_000;
@@ -39,7 +43,9 @@ async fn main() {
         return;
     }
     let keys = std::env::var("SIDEKEY_BENCH_KEYS");
-    let keys = keys.map_or(KEYS, |text| text.parse().expect("SIDEKEY_BENCH_KEYS is a number"));
+    let keys = keys.map_or(KEYS, |text| {
+        text.parse().expect("SIDEKEY_BENCH_KEYS is a number")
+    });
     let directory = tempfile::tempdir().expect("a directory");
     let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
     measure("SQLite", sqlite, keys).await;
@@ -54,8 +60,14 @@ async fn measure(engine: &str, url: String, keys: u64) {
     let start = Instant::now();
     let pool = fill(&url, keys).await.expect("keys");
     pool.close().await;
-    println!("\n== {engine}: {keys} keys ({} s to fill) ==", start.elapsed().as_secs());
-    println!("{:<44} {:>6} {:>7} {:>8} {:>8} {:>8}", "filter", "pages", "keys", "median", "p99", "max");
+    println!(
+        "\n== {engine}: {keys} keys ({} s to fill) ==",
+        start.elapsed().as_secs()
+    );
+    println!(
+        "{:<44} {:>6} {:>7} {:>8} {:>8} {:>8}",
+        "filter", "pages", "keys", "median", "p99", "max"
+    );
     let mut worst: f64 = 0.0;
     for (name, filter, limit) in cases() {
         let figures = read(&store, &filter, limit, keys).await;
@@ -64,8 +76,14 @@ async fn measure(engine: &str, url: String, keys: u64) {
             worst = worst.max(figures.p99());
         }
     }
-    let verdict = if worst <= PAGE_MS_MAX { "met" } else { "MISSED" };
-    println!("worst 99th percentile of a page of {PAGE_LEN}: {worst:.1} ms; target {PAGE_MS_MAX} ms: {verdict}");
+    let verdict = if worst <= PAGE_MS_MAX {
+        "met"
+    } else {
+        "MISSED"
+    };
+    println!(
+        "worst 99th percentile of a page of {PAGE_LEN}: {worst:.1} ms; target {PAGE_MS_MAX} ms: {verdict}"
+    );
     store.close().await;
 }
 
@@ -76,7 +94,7 @@ fn cases() -> Vec<(String, KeyFilter, usize)> {
         ..KeyFilter::default()
     };
     let status = |filter: KeyFilter, status| KeyFilter {
-        status: Some((status, NOW)),
+        status: Some((status, now())),
         ..filter
     };
     let text = |filter: KeyFilter, text: &str| KeyFilter {
@@ -87,7 +105,14 @@ fn cases() -> Vec<(String, KeyFilter, usize)> {
         ("none".to_owned(), all.clone(), PAGE_LEN),
         ("none, pages of 100".to_owned(), all.clone(), 100),
         ("none, pages of 1000".to_owned(), all.clone(), PAGE_LEN_MAX),
-        ("test (one key)".to_owned(), KeyFilter { environment: Some(Environment::Test), ..all.clone() }, PAGE_LEN),
+        (
+            "test (one key)".to_owned(),
+            KeyFilter {
+                environment: Some(Environment::Test),
+                ..all.clone()
+            },
+            PAGE_LEN,
+        ),
     ];
     for name in ["big", "old", "t17", "nobody"] {
         cases.push((format!("tenant {name}"), tenant(name), PAGE_LEN));
@@ -96,7 +121,11 @@ fn cases() -> Vec<(String, KeyFilter, usize)> {
         let word = wanted.as_str();
         cases.push((word.to_owned(), status(all.clone(), wanted), PAGE_LEN));
         for name in ["big", "old"] {
-            cases.push((format!("tenant {name}, {word}"), status(tenant(name), wanted), PAGE_LEN));
+            cases.push((
+                format!("tenant {name}, {word}"),
+                status(tenant(name), wanted),
+                PAGE_LEN,
+            ));
         }
     }
     for (what, words) in [
@@ -109,9 +138,21 @@ fn cases() -> Vec<(String, KeyFilter, usize)> {
         ("none, but all its parts are frequent", "314159265358"),
         ("short", "9 "),
     ] {
-        cases.push((format!("\"{words}\" ({what})"), text(all.clone(), words), PAGE_LEN));
-        cases.push((format!("\"{words}\", tenant big, expired"), text(status(tenant("big"), Status::Expired), words), PAGE_LEN));
-        cases.push((format!("\"{words}\", tenant t17"), text(tenant("t17"), words), PAGE_LEN));
+        cases.push((
+            format!("\"{words}\" ({what})"),
+            text(all.clone(), words),
+            PAGE_LEN,
+        ));
+        cases.push((
+            format!("\"{words}\", tenant big, expired"),
+            text(status(tenant("big"), Status::Expired), words),
+            PAGE_LEN,
+        ));
+        cases.push((
+            format!("\"{words}\", tenant t17"),
+            text(tenant("t17"), words),
+            PAGE_LEN,
+        ));
     }
     cases
 }
@@ -136,13 +177,19 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (pages, keys) = (self.times.len(), self.keys);
         let (median, p99, max) = (self.at(0.5), self.p99(), self.at(1.0));
-        write!(f, "{pages:>6} {keys:>7} {median:>8.2} {p99:>8.2} {max:>8.2}")
+        write!(
+            f,
+            "{pages:>6} {keys:>7} {median:>8.2} {p99:>8.2} {max:>8.2}"
+        )
     }
 }
 
 /// Reads on from every depth, until there are no more pages or enough were read.
 async fn read(store: &SqlStore, filter: &KeyFilter, limit: usize, keys: u64) -> Figures {
-    let mut figures = Figures { times: Vec::new(), keys: 0 };
+    let mut figures = Figures {
+        times: Vec::new(),
+        keys: 0,
+    };
     for depth in DEPTHS {
         let newest = i64::try_from(keys - keys * depth / 1000).expect("a number");
         let mut after = (depth > 0).then(|| Position {

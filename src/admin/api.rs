@@ -345,7 +345,11 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
 }
 
 fn write_cursor(position: Position) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}:{}", position.created_at.as_millis(), position.id))
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}:{}",
+        position.created_at.as_millis(),
+        position.id
+    ))
 }
 
 fn read_cursor(text: &str) -> Option<Position> {

@@ -23,7 +23,9 @@ fn columns() -> Vec<&'static str> {
 
 /// Whether the key's time was over when it was written.
 fn lapsed(record: &KeyRecord) -> &'static str {
-    let is_over = record.expires_at.is_some_and(|end| end <= record.updated_at);
+    let is_over = record
+        .expires_at
+        .is_some_and(|end| end <= record.updated_at);
     if is_over { "yes" } else { "no" }
 }
 
@@ -79,7 +81,9 @@ pub async fn replace_grams(
             "DELETE FROM key_grams WHERE created_at = $1 AND id = $2 AND gram IN ({})",
             placeholders(3, gone.len())
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(created_at).bind(id.to_owned());
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .bind(created_at)
+            .bind(id.to_owned());
         for gram in gone {
             query = query.bind(gram.clone());
         }
@@ -87,12 +91,16 @@ pub async fn replace_grams(
     }
     let come: Vec<&String> = new.difference(&old).collect();
     if !come.is_empty() {
-        let values: Vec<String> = (3..3 + come.len()).map(|n| format!("(${n}, $1, $2)")).collect();
+        let values: Vec<String> = (3..3 + come.len())
+            .map(|n| format!("(${n}, $1, $2)"))
+            .collect();
         let sql = format!(
             "INSERT INTO key_grams (gram, created_at, id) VALUES {} ON CONFLICT DO NOTHING",
             values.join(", ")
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(created_at).bind(id.to_owned());
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .bind(created_at)
+            .bind(id.to_owned());
         for gram in come {
             query = query.bind(gram.clone());
         }

@@ -189,3 +189,41 @@ impl<S: SecretStore> SecretStore for Guarded<S> {
         self.guard.run(self.inner.ping()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn only_who_follows_looks_for_recovery() {
+        let clock = ManualClock::at(Timestamp::from_millis(1_000));
+        let is_open = IntGauge::new("open", "is it?").unwrap();
+        let guard = Guard::new(clock.clone(), is_open.clone());
+        let answer = || async { Ok::<(), StoreError>(()) };
+        let away = || async { Err::<(), _>(StoreError::Unavailable("away".to_owned())) };
+        for _ in 0..10 {
+            let conflict = guard
+                .run(async { Err::<(), _>(StoreError::Conflict) })
+                .await;
+            assert!(matches!(conflict, Err(StoreError::Conflict)));
+        }
+        assert_eq!(is_open.get(), 0, "a conflict is an answer");
+        while is_open.get() == 0 {
+            guard.run(away()).await.unwrap_err();
+        }
+        guard.run(answer()).await.unwrap_err();
+        guard.probe(answer()).await.unwrap_err();
+        clock.advance(Duration::from_secs(1));
+        guard.run(answer()).await.unwrap_err();
+        let secrets = guard.run(async { Ok::<(), SecretError>(()) }).await;
+        assert!(matches!(secrets, Err(SecretError::Unavailable(_))));
+        guard.probe(away()).await.unwrap_err();
+        guard.probe(answer()).await.unwrap_err();
+        clock.advance(Duration::from_secs(1));
+        guard.probe(answer()).await.unwrap();
+        assert_eq!(is_open.get(), 0);
+        guard.run(answer()).await.unwrap();
+    }
+}

@@ -33,7 +33,10 @@ pub fn grams(folded: &str) -> BTreeSet<String> {
         .split(SEPARATOR)
         .flat_map(|part| {
             let characters: Vec<char> = part.chars().collect();
-            let grams: Vec<String> = characters.windows(GRAM_LEN).map(String::from_iter).collect();
+            let grams: Vec<String> = characters
+                .windows(GRAM_LEN)
+                .map(String::from_iter)
+                .collect();
             grams
         })
         .collect()

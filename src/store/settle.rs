@@ -81,7 +81,9 @@ impl SqlStore {
             unsettled.push(Unsettled {
                 created_at: row.try_get("created_at")?,
                 revision: row.try_get("revision")?,
-                old: row.try_get::<Option<String>, _>("search")?.unwrap_or_default(),
+                old: row
+                    .try_get::<Option<String>, _>("search")?
+                    .unwrap_or_default(),
                 new: search::searched_text(&name, &id),
                 id,
             });

@@ -39,7 +39,8 @@ const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeo
 
 /// Where the engines' schemas differ: the words for `{generated}` (SQLite adds no other column to a
 /// table, PostgreSQL has no other) and for `{clustered}` (a table that is its own index).
-const SQLITE_WORDS: [(&str, &str); 2] = [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
+const SQLITE_WORDS: [(&str, &str); 2] =
+    [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
 const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
 
 const MIGRATIONS: [(i64, &str, &str); 3] = [
@@ -66,11 +67,20 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Conflict,
-            sqlx::Error::Tls(cause) => StoreError::Unavailable(format!(
-                "no TLS connection: {cause}; check sslmode and sslrootcert in store.url"
+            _ if is_about_tls(&error) => StoreError::Unavailable(format!(
+                "{error}; check sslmode and sslrootcert in store.url"
             )),
             _ => StoreError::Unavailable(error.to_string()),
         }
+    }
+}
+
+fn is_about_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        // What a handshake finds out arrives as an error of the connection.
+        sqlx::Error::Io(cause) => cause.to_string().contains("certificate"),
+        _ => false,
     }
 }
 
@@ -151,7 +161,11 @@ impl SqlStore {
 }
 
 async fn migrate(pool: &AnyPool, is_sqlite: bool) -> Result<(), MigrateError> {
-    let words = if is_sqlite { SQLITE_WORDS } else { POSTGRES_WORDS };
+    let words = if is_sqlite {
+        SQLITE_WORDS
+    } else {
+        POSTGRES_WORDS
+    };
     let migrations = MIGRATIONS.into_iter().map(|(version, name, sql)| {
         let mut sql = sql.to_owned();
         for (place, word) in words {

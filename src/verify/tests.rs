@@ -38,12 +38,7 @@ impl KeyStore for Watched {
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
         self.inner.update(record).await
     }
-    async fn page(
-        &self,
-        f: &KeyFilter,
-        a: Option<Position>,
-        n: usize,
-    ) -> Result<Page, StoreError> {
+    async fn page(&self, f: &KeyFilter, a: Option<Position>, n: usize) -> Result<Page, StoreError> {
         self.inner.page(f, a, n).await
     }
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
