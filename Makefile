@@ -30,6 +30,7 @@ bench: ## Run the benchmarks and print their ratios
 	@tools/setup bench
 	cargo bench --locked --bench micro
 	cargo bench --locked --bench gateway
+	cargo bench --locked --bench store
 
 lint: ## Check formatting, and lints as errors
 	@tools/setup lint

@@ -36,7 +36,8 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::reconcile::{self, Pair, Reconciler};
 use crate::redis_link::RedisLink;
-use crate::store::{KeyStore, SqlStore};
+use crate::store::SqlStore;
+use crate::store::settle::keep_settled;
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
@@ -198,7 +199,11 @@ impl App {
     async fn build(settings: Settings, log: LogGuard) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
-        let Stores { store, secrets } = Stores::open(&settings, &clock, &metrics)
+        let Stores {
+            sql: store,
+            keys: key_store,
+            secrets,
+        } = Stores::open(&settings, &clock, &metrics)
             .await
             .map_err(|error| AppError(error.to_string()))?;
         let mint_keys = secrets
@@ -206,7 +211,7 @@ impl App {
             .await
             .map_err(failed("the mint key can't be read"))?;
         // Before any key becomes live: what changes from now on will be seen.
-        let seen = store
+        let seen = key_store
             .last_change()
             .await
             .map_err(failed("the store can't be read"))?;
@@ -217,7 +222,6 @@ impl App {
         let views = ViewBuilder::new(settings.catalogue.clone(), settings.limits.default.clone())
             .with_shared_limits(settings.limits.redis.is_some());
         let live = LiveKeys::new(views, clock.clone());
-        let key_store: Arc<dyn KeyStore> = Arc::new(store.clone());
         let verifier = Verifier::new(Parts {
             proofs: Proofs::new(&settings.verification)
                 .map_err(failed("no key can be verified"))?,
@@ -241,6 +245,7 @@ impl App {
             seen,
         };
         tokio::spawn(follower.run(settings.store.poll_interval));
+        tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
                 store: key_store.clone(),

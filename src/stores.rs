@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::secrets::{self, SecretError, SecretStore};
-use crate::store::{SqlStore, StoreError};
+use crate::store::{Guard, Guarded, KeyStore, SqlStore, StoreError};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Dependency;
 
 /// Why a store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +18,11 @@ pub enum OpenError {
     Secrets(#[from] SecretError),
 }
 
-/// Where rows are, and where hashes are.
+/// Where rows are, and where hashes are, each behind a circuit breaker.
 pub struct Stores {
-    pub store: SqlStore,
+    /// The database itself, to be closed in the end.
+    pub sql: SqlStore,
+    pub keys: Arc<dyn KeyStore>,
     pub secrets: Arc<dyn SecretStore>,
 }
 
@@ -30,8 +33,8 @@ impl Stores {
         clock: &SharedClock,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let store = SqlStore::open(&settings.store.url).await?;
-        Self::on(store, settings, clock, metrics).await
+        let sql = SqlStore::open(&settings.store.url).await?;
+        Self::on(sql, settings, clock, metrics).await
     }
 
     /// Opens both as they are, to read only.
@@ -40,18 +43,20 @@ impl Stores {
         clock: &SharedClock,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let store = SqlStore::open_to_read(&settings.store.url).await?;
-        Self::on(store, settings, clock, metrics).await
+        let sql = SqlStore::open_to_read(&settings.store.url).await?;
+        Self::on(sql, settings, clock, metrics).await
     }
 
     async fn on(
-        store: SqlStore,
+        sql: SqlStore,
         settings: &Settings,
         clock: &SharedClock,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
+        let guard = Guard::new(clock.clone(), metrics.breaker_open(Dependency::Database));
+        let keys = Arc::new(Guarded::new(sql.clone(), guard.clone()));
         let (clock, metrics) = (clock.clone(), metrics.clone());
-        let secrets = secrets::open(&settings.secrets, &store, clock, metrics).await?;
-        Ok(Stores { store, secrets })
+        let secrets = secrets::open(&settings.secrets, &sql, guard, clock, metrics).await?;
+        Ok(Stores { sql, keys, secrets })
     }
 }

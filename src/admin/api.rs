@@ -344,8 +344,12 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
     }
 }
 
-fn write_cursor(record: &KeyRecord) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}:{}", record.created_at.as_millis(), record.id))
+fn write_cursor(position: Position) -> String {
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}:{}",
+        position.created_at.as_millis(),
+        position.id
+    ))
 }
 
 fn read_cursor(text: &str) -> Option<Position> {
@@ -380,18 +384,14 @@ async fn list(
         }
         query.filter.tenant_id = Some(actor.tenant_id.clone());
     }
-    let mut page = state
+    let page = state.keys.page(&query.filter, query.after, query.limit);
+    let page = page.await?;
+    let next_cursor = page.next.map(write_cursor);
+    let data: Vec<Value> = page
         .keys
-        .list(&query.filter, query.after, query.limit + 1)
-        .await?;
-    let has_more = page.len() > query.limit;
-    page.truncate(query.limit);
-    let next_cursor = if has_more {
-        page.last().map(write_cursor)
-    } else {
-        None
-    };
-    let data: Vec<Value> = page.iter().map(|record| key_json(record, now)).collect();
+        .iter()
+        .map(|record| key_json(record, now))
+        .collect();
     Ok(private(
         StatusCode::OK,
         json!({"data": data, "next_cursor": next_cursor}),

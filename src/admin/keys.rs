@@ -25,7 +25,7 @@ use crate::key::{
     TenantId,
 };
 use crate::secrets::{SecretError, SecretStore};
-use crate::store::{KeyFilter, KeyStore, Position, StoreError};
+use crate::store::{KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::verify::{BcryptPool, LiveKeys};
 
 /// How often an operation is tried again when somebody else changed the key meanwhile.
@@ -278,14 +278,14 @@ impl KeyService {
         self.store.get(id).await?.ok_or(KeyError::NotFound)
     }
 
-    /// At most `limit` keys after `after`, newest first.
-    pub async fn list(
+    /// A page of at most `limit` keys after `after`, newest first.
+    pub async fn page(
         &self,
         filter: &KeyFilter,
         after: Option<Position>,
         limit: usize,
-    ) -> Result<Vec<KeyRecord>, KeyError> {
-        Ok(self.store.list(filter, after, limit).await?)
+    ) -> Result<Page, KeyError> {
+        Ok(self.store.page(filter, after, limit).await?)
     }
 
     /// Changes a key that is not revoked, and that still has the scopes of `authorised`.

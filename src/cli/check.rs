@@ -70,15 +70,14 @@ async fn check_stores(settings: &Settings) -> Result<bool, String> {
     let stores = Stores::open_to_read(settings, &clock, &Arc::new(metrics))
         .await
         .map_err(|error| error.to_string())?;
-    let store = stores.store.clone();
     let pair = Pair {
-        store: Arc::new(stores.store),
+        store: stores.keys,
         secrets: stores.secrets,
         clock,
         pace: Duration::ZERO,
     };
     let seen = look_twice(&pair).await;
-    store.close().await;
+    stores.sql.close().await;
     let seen = seen.map_err(|error| format!("the stores can't be compared: {error}"))?;
     print_findings(&seen);
     Ok(redis_answers && seen.is_sound())

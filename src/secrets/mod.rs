@@ -15,7 +15,7 @@ use crate::clock::SharedClock;
 use crate::config::settings::SecretsSettings;
 use crate::key::hash::SecretHash;
 use crate::key::{Generation, KeyId, MintKeys, TenantId};
-use crate::store::{KeyStore, SqlStore};
+use crate::store::{Guard, Guarded, KeyStore, SqlStore};
 use crate::telemetry::Metrics;
 
 pub use embedded::EmbeddedSecrets;
@@ -90,6 +90,7 @@ pub trait SecretStore: Send + Sync + 'static {
 pub async fn open(
     settings: &SecretsSettings,
     store: &SqlStore,
+    guard: Arc<Guard>,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<dyn SecretStore>, SecretError> {
@@ -101,7 +102,7 @@ pub async fn open(
                     "the database has keys, but no mint key: were the hashes moved to Vault? Then set secrets.backend to \"vault\"; otherwise restore the database",
                 ));
             }
-            Ok(Arc::new(embedded))
+            Ok(Arc::new(Guarded::new(embedded, guard)))
         }
         SecretsSettings::Vault(settings) => {
             let vault = VaultSecrets::open(settings.clone(), clock, metrics).await?;

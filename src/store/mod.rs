@@ -2,8 +2,13 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+mod change;
 pub mod claims;
+pub mod guarded;
+pub mod list;
 mod rows;
+pub mod search;
+pub mod settle;
 pub mod sql;
 
 use async_trait::async_trait;
@@ -12,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
 pub use claims::{Claim, ClaimPage};
+pub use guarded::{Guard, Guarded};
 pub use sql::SqlStore;
 
 /// The most keys in one page of a list.
@@ -49,6 +55,25 @@ pub struct Position {
     pub id: KeyId,
 }
 
+impl Position {
+    /// Where `record` stands.
+    pub fn of(record: &KeyRecord) -> Self {
+        Position {
+            created_at: record.created_at,
+            id: record.id,
+        }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub keys: Vec<KeyRecord>,
+    /// Where the next page starts; `None` after the last. A page of a search may be shorter than it
+    /// might be, or empty, and another may follow all the same.
+    pub next: Option<Position>,
+}
+
 /// Which keys a list has. Everything that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct KeyFilter {
@@ -77,14 +102,38 @@ pub trait KeyStore: Send + Sync + 'static {
     /// [`StoreError::Conflict`] where it has another by now.
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError>;
 
-    /// At most `limit` keys after `after`, newest first. One more than [`PAGE_LEN_MAX`] may be asked
-    /// for, to see whether there is another page.
+    /// A page of at most `limit` keys (no more than [`PAGE_LEN_MAX`]) after `after`, newest first.
+    /// What it costs has a bound, whatever is in the store.
+    async fn page(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// The first `limit` keys after `after`, newest first, from as many pages as it takes.
     async fn list(
         &self,
         filter: &KeyFilter,
         after: Option<Position>,
         limit: usize,
-    ) -> Result<Vec<KeyRecord>, StoreError>;
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut keys = Vec::new();
+        let mut next = after;
+        while keys.len() < limit {
+            let page = self.page(filter, next, limit - keys.len()).await?;
+            keys.extend(page.keys);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Brings what lists are read from up to date, a bounded part of it, and says whether there may
+    /// be more to do: rows of older versions, and keys whose time was over before `now`.
+    async fn settle(&self, now: Timestamp) -> Result<bool, StoreError>;
 
     /// What the first [`claims::CLAIMS_MAX`] rows after the id `after` say about hashes, in the order of
     /// ids. A row that can't be read does not hide the others.

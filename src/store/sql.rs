@@ -8,15 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 
 use super::claims::{self, ClaimPage};
 use super::rows::{self, COLUMNS};
-use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, PAGE_LEN_MAX, Position, StoreError};
+use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::clock::Timestamp;
-use crate::key::record::Standing;
-use crate::key::{KeyId, KeyRecord, Status};
+use crate::key::{KeyId, KeyRecord};
 
 /// Connections to the database.
 const CONNECTIONS_MAX: u32 = 4;
@@ -41,9 +40,19 @@ const SQLITE_READER_PRAGMAS: &str = "PRAGMA query_only = ON; PRAGMA busy_timeout
 const POSTGRES_READER_SETTINGS: &str =
     "SET default_transaction_read_only = on; SET statement_timeout = 5000;";
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+/// How long an instance waits for the schema: another one may be bringing it up to date.
+const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeout = 600000;";
+
+/// Where the engines' schemas differ: the words for `{generated}` (SQLite adds no other column to a
+/// table, PostgreSQL has no other) and for `{clustered}` (a table that is its own index).
+const SQLITE_WORDS: [(&str, &str); 2] =
+    [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
+const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
+
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
+    (4, "lists", include_str!("migrations/0004_lists.sql")),
 ];
 
 /// Ends `work` with the error `late` makes when it takes too long.
@@ -64,8 +73,20 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Conflict,
+            _ if is_about_tls(&error) => StoreError::Unavailable(format!(
+                "{error}; check sslmode and sslrootcert in store.url"
+            )),
             _ => StoreError::Unavailable(error.to_string()),
         }
+    }
+}
+
+fn is_about_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        // What a handshake finds out arrives as an error of the connection.
+        sqlx::Error::Io(cause) => cause.to_string().contains("certificate"),
+        _ => false,
     }
 }
 
@@ -128,24 +149,9 @@ impl SqlStore {
             })
             .connect_with(options)
             .await?;
-        let migrations = MIGRATIONS
-            .into_iter()
-            .map(|(version, name, sql)| {
-                Migration::new(
-                    version,
-                    name.into(),
-                    MigrationType::Simple,
-                    sql.into_sql_str(),
-                    false,
-                )
-            })
-            .collect();
-        Migrator::with_migrations(migrations)
-            .run(&pool)
-            .await
-            .map_err(|error| {
-                StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
-            })?;
+        migrate(&pool, is_sqlite).await.map_err(|error| {
+            StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
+        })?;
         Ok(SqlStore { pool })
     }
 
@@ -192,6 +198,32 @@ impl SqlStore {
     }
 }
 
+async fn migrate(pool: &AnyPool, is_sqlite: bool) -> Result<(), MigrateError> {
+    let words = if is_sqlite {
+        SQLITE_WORDS
+    } else {
+        POSTGRES_WORDS
+    };
+    let migrations = MIGRATIONS.into_iter().map(|(version, name, sql)| {
+        let mut sql = sql.to_owned();
+        for (place, word) in words {
+            sql = sql.replace(place, word);
+        }
+        let sql = AssertSqlSafe(sql).into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    let mut connection = pool.acquire().await?;
+    if !is_sqlite {
+        connection.execute(MIGRATION_SETTINGS).await?;
+    }
+    let result = migrator.run(&mut *connection).await;
+    if !is_sqlite {
+        connection.execute(POSTGRES_SETTINGS).await?;
+    }
+    result
+}
+
 fn sqlite_path(url: &str) -> Option<PathBuf> {
     let rest = url.strip_prefix("sqlite://")?;
     let path = rest.split('?').next().unwrap_or(rest);
@@ -221,195 +253,6 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `$1, $2, ...`
-fn placeholders(count: usize) -> String {
-    (1..=count)
-        .map(|n| format!("${n}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// A value of a condition.
-enum Bind {
-    Text(String),
-    Integer(i64),
-}
-
-/// The conditions of a list, with numbered placeholders.
-#[derive(Default)]
-struct Conditions {
-    sql: Vec<String>,
-    binds: Vec<Bind>,
-}
-
-impl Conditions {
-    fn bind(&mut self, value: Bind) -> String {
-        self.binds.push(value);
-        format!("${}", self.binds.len())
-    }
-
-    fn filter(&mut self, filter: &KeyFilter) {
-        if let Some(tenant) = &filter.tenant_id {
-            let tenant = self.bind(Bind::Text(tenant.to_string()));
-            self.sql.push(format!("tenant_id = {tenant}"));
-        }
-        if let Some(environment) = filter.environment {
-            let environment = self.bind(Bind::Text(environment.as_str().to_owned()));
-            self.sql.push(format!("environment = {environment}"));
-        }
-        if let Some((status, now)) = filter.status {
-            let standing = match status {
-                Status::Active | Status::Expired => Standing::Active,
-                Status::Disabled => Standing::Disabled,
-                Status::Revoked => Standing::Revoked,
-            };
-            let standing = self.bind(Bind::Text(standing.as_str().to_owned()));
-            self.sql.push(format!("standing = {standing}"));
-            let now = now.as_millis();
-            match status {
-                Status::Active => {
-                    let now = self.bind(Bind::Integer(now));
-                    self.sql
-                        .push(format!("(expires_at IS NULL OR expires_at > {now})"));
-                }
-                Status::Expired => {
-                    let now = self.bind(Bind::Integer(now));
-                    self.sql.push(format!("expires_at <= {now}"));
-                }
-                Status::Disabled | Status::Revoked => {}
-            }
-        }
-        if let Some(text) = &filter.text {
-            let pattern = self.bind(Bind::Text(format!("%{}%", escape_like(text))));
-            // The engine folds both sides: what it takes for letters differs between engines, and
-            // from what Rust does.
-            self.sql.push(format!(
-                "(LOWER(name) LIKE LOWER({pattern}) ESCAPE '!' OR LOWER(id) LIKE LOWER({pattern}) ESCAPE '!')"
-            ));
-        }
-    }
-
-    fn after(&mut self, position: Position) {
-        let time = self.bind(Bind::Integer(position.created_at.as_millis()));
-        let id = self.bind(Bind::Text(position.id.to_string()));
-        self.sql.push(format!("(created_at, id) < ({time}, {id})"));
-    }
-}
-
-fn escape_like(text: &str) -> String {
-    text.replace('!', "!!")
-        .replace('%', "!%")
-        .replace('_', "!_")
-}
-
-/// Notes that `key` was changed, in the transaction that changes it. The counter's row stays locked
-/// until the commit, so numbers become visible in their order.
-async fn note_change(
-    transaction: &mut sqlx::AnyConnection,
-    record: &KeyRecord,
-) -> Result<(), StoreError> {
-    let row = sqlx::query("UPDATE change_counter SET seq = seq + 1 WHERE id = 1 RETURNING seq")
-        .fetch_one(&mut *transaction)
-        .await?;
-    sqlx::query("INSERT INTO key_changes (seq, key_id, changed_at) VALUES ($1, $2, $3)")
-        .bind(row.try_get::<i64, _>("seq")?)
-        .bind(record.id.to_string())
-        .bind(record.updated_at.as_millis())
-        .execute(&mut *transaction)
-        .await?;
-    Ok(())
-}
-
-async fn insert<'c>(
-    executor: impl Executor<'c, Database = sqlx::Any>,
-    record: &KeyRecord,
-) -> Result<(), StoreError> {
-    let count = COLUMNS.split(',').count();
-    let sql = format!(
-        "INSERT INTO api_keys ({COLUMNS}) VALUES ({})",
-        placeholders(count)
-    );
-    rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
-        .execute(executor)
-        .await?;
-    Ok(())
-}
-
-impl SqlStore {
-    async fn insert_first_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        // Whoever comes at the same time waits here.
-        sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
-            .execute(&mut *transaction)
-            .await?;
-        let first = sqlx::query("SELECT id FROM api_keys LIMIT 1")
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if first.is_some() {
-            return Err(StoreError::Conflict);
-        }
-        insert(&mut *transaction, record).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    async fn update_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        let columns: Vec<&str> = COLUMNS.split(',').map(str::trim).collect();
-        let assignments: Vec<String> = columns
-            .iter()
-            .enumerate()
-            .map(|(i, column)| format!("{column} = ${}", i + 1))
-            .collect();
-        let expected = columns.len() + 1;
-        let sql = format!(
-            "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected}",
-            assignments.join(", ")
-        );
-        let mut transaction = self.pool.begin().await?;
-        let changed = rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
-            .bind(record.revision - 1)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        if changed != 1 {
-            return Err(StoreError::Conflict);
-        }
-        note_change(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    async fn list_rows(
-        &self,
-        filter: &KeyFilter,
-        after: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<KeyRecord>, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.filter(filter);
-        if let Some(position) = after {
-            conditions.after(position);
-        }
-        let limit = i64::try_from(limit.min(PAGE_LEN_MAX + 1)).unwrap_or(1);
-        let limit = conditions.bind(Bind::Integer(limit));
-        let condition = if conditions.sql.is_empty() {
-            String::new()
-        } else {
-            format!("WHERE {}", conditions.sql.join(" AND "))
-        };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM api_keys {condition} ORDER BY created_at DESC, id DESC LIMIT {limit}"
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for bind in conditions.binds {
-            query = match bind {
-                Bind::Text(text) => query.bind(text),
-                Bind::Integer(number) => query.bind(number),
-            };
-        }
-        let found = query.fetch_all(&self.pool).await?;
-        found.iter().map(rows::read).collect()
-    }
-}
-
 /// Every operation has an end, whatever the server does.
 async fn within_limit<T>(
     work: impl Future<Output = Result<T, StoreError>>,
@@ -420,7 +263,7 @@ async fn within_limit<T>(
 #[async_trait]
 impl KeyStore for SqlStore {
     async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        within_limit(insert(&self.pool, record)).await
+        within_limit(self.insert_row(record)).await
     }
 
     async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
@@ -438,13 +281,17 @@ impl KeyStore for SqlStore {
         within_limit(self.update_row(record)).await
     }
 
-    async fn list(
+    async fn page(
         &self,
         filter: &KeyFilter,
         after: Option<Position>,
         limit: usize,
-    ) -> Result<Vec<KeyRecord>, StoreError> {
-        within_limit(self.list_rows(filter, after, limit)).await
+    ) -> Result<Page, StoreError> {
+        within_limit(self.read_page(filter, after, limit)).await
+    }
+
+    async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
+        within_limit(self.settle_rows(now)).await
     }
 
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
@@ -500,8 +347,8 @@ impl KeyStore for SqlStore {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::key::record::{PreviousSecret, tests::record};
-    use crate::key::{Environment, Generation, Policy};
+    use crate::key::record::{PreviousSecret, Standing, tests::record};
+    use crate::key::{Environment, Generation, Policy, Status};
 
     async fn store(directory: &tempfile::TempDir) -> SqlStore {
         let url = format!("sqlite://{}/deep/er/keys.db", directory.path().display());

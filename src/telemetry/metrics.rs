@@ -3,8 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// How one request through the proxy ended. The label `outcome`, and the word in the access log.
@@ -85,6 +85,25 @@ impl Outcome {
     }
 }
 
+/// What a circuit breaker stands in front of. The label `dependency`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    Database,
+    Redis,
+    Vault,
+}
+
+impl Dependency {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dependency::Database => "database",
+            Dependency::Redis => "redis",
+            Dependency::Vault => "vault",
+        }
+    }
+}
+
 /// The counters of one route, found once when the configuration is loaded.
 #[derive(Debug)]
 pub struct RouteMetrics {
@@ -126,6 +145,7 @@ pub struct Metrics {
     pub bcrypt_seconds: Histogram,
     pub store_errors: IntCounter,
     pub store_up: IntGauge,
+    breaker_open: IntGaugeVec,
     pub redis_calls: IntCounter,
     pub redis_errors: IntCounter,
     pub redis_up: IntGauge,
@@ -266,6 +286,16 @@ impl Metrics {
                 "sidekey_store_up",
                 "1 while the database answers, 0 while it is away.",
             )?,
+            breaker_open: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "sidekey_breaker_open",
+                        "1 while calls of a dependency are refused at once because the last ones failed.",
+                    ),
+                    &["dependency"],
+                )?,
+            )?,
             redis_calls: counter(
                 r,
                 "sidekey_redis_calls_total",
@@ -355,7 +385,7 @@ impl Metrics {
         };
         let build = register(
             r,
-            prometheus::IntGaugeVec::new(
+            IntGaugeVec::new(
                 Opts::new(
                     "sidekey_build_info",
                     "Always 1; the label names the version.",
@@ -383,6 +413,11 @@ impl Metrics {
             shadow_refusals: each(&self.shadow_refusals),
             duration: self.duration.with_label_values(&[name]),
         }
+    }
+
+    /// The gauge of the circuit breaker in front of `dependency`.
+    pub fn breaker_open(&self, dependency: Dependency) -> IntGauge {
+        self.breaker_open.with_label_values(&[dependency.as_str()])
     }
 
     /// All values in the Prometheus text format.

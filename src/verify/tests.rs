@@ -14,7 +14,7 @@ use crate::key::hash::SecretHash;
 use crate::key::record::PreviousSecret;
 use crate::key::{Catalogue, Denial, Environment, Generation, TenantId};
 use crate::secrets::{EmbeddedSecrets, SecretError, StoredHash};
-use crate::store::{Change, ClaimPage, KeyFilter, Position, SqlStore, StoreError};
+use crate::store::{Change, ClaimPage, KeyFilter, Page, Position, SqlStore, StoreError};
 
 /// Counts reads, and can be told to fail: what no real store can be made to do at a moment's notice.
 struct Watched {
@@ -38,13 +38,11 @@ impl KeyStore for Watched {
     async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
         self.inner.update(record).await
     }
-    async fn list(
-        &self,
-        f: &KeyFilter,
-        a: Option<Position>,
-        n: usize,
-    ) -> Result<Vec<KeyRecord>, StoreError> {
-        self.inner.list(f, a, n).await
+    async fn page(&self, f: &KeyFilter, a: Option<Position>, n: usize) -> Result<Page, StoreError> {
+        self.inner.page(f, a, n).await
+    }
+    async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.settle(now).await
     }
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
         self.inner.claims(after).await

@@ -16,7 +16,7 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
 use crate::harness::{DEADLINE, eventually};
 
-fn record(number: i64) -> KeyRecord {
+pub fn record(number: i64) -> KeyRecord {
     let id: KeyId = format!("{number:012}").parse().unwrap();
     KeyRecord {
         id,

@@ -16,6 +16,7 @@ const ACCOUNT: &str = "postgres";
 pub struct Postgres {
     directory: TempDir,
     port: u16,
+    settings: Vec<String>,
     server: Option<Child>,
 }
 
@@ -63,7 +64,11 @@ fn command(name: &str, directory: &Path) -> Command {
 impl Postgres {
     /// A new, empty server.
     pub async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(tempfile::tempdir().expect("a directory"), &[]).await
+    }
+
+    /// A new, empty server in `directory`, with settings (such as `ssl=on`) of its own.
+    pub async fn start_in(directory: TempDir, settings: &[&str]) -> Self {
         let made = command("initdb", directory.path())
             .args(["--pgdata=data", "--username=postgres", "--auth=trust"])
             .args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
@@ -76,10 +81,16 @@ impl Postgres {
         let mut postgres = Postgres {
             directory,
             port,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             server: None,
         };
         postgres.launch().await;
         postgres
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The URL of its database.
@@ -93,6 +104,7 @@ impl Postgres {
             .args(["-D", "data", "-p", &self.port.to_string()])
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .spawn()
             .expect("postgres runs");
         self.server = Some(server);

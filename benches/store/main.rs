@@ -1,0 +1,212 @@
+//! How long a page of a list takes among very many keys, on both engines, at any depth and with the
+//! filters that are hard: those that few keys or none pass, or only the oldest.
+//!
+//! Target: at most 10 ms a page of 50. `cargo bench --bench store` fills a database of each engine and
+//! prints median, 99th percentile and maximum of each case. It exits 0 whether or not the target is
+//! met. `SIDEKEY_BENCH_KEYS` sets how many keys there are (1,000,000).
+
+// A bench measures real time; it serves nobody.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used
+)]
+
+mod fill;
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/integration/harness/mod.rs"]
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use sidekey::clock::Timestamp;
+use sidekey::key::{Environment, Status};
+use sidekey::store::{KeyFilter, KeyStore, PAGE_LEN_MAX, Position, SqlStore};
+
+use fill::{STEP_MS, fill, now};
+use harness::postgres::Postgres;
+
+const KEYS: u64 = 1_000_000;
+const PAGE_LEN: usize = 50;
+const PAGE_MS_MAX: f64 = 10.0;
+/// Where reading starts: at the newest key, and behind so many thousandths of all.
+const DEPTHS: [u64; 6] = [0, 1, 100, 500, 900, 999];
+/// Pages that are read from each depth on.
+const PAGES: usize = 50;
+
+#[tokio::main]
+async fn main() {
+    if !std::env::args().any(|argument| argument == "--bench") {
+        // `cargo test --all-targets` runs benches too, without this flag.
+        println!("nothing measured: run `cargo bench --bench store`");
+        return;
+    }
+    let keys = std::env::var("SIDEKEY_BENCH_KEYS");
+    let keys = keys.map_or(KEYS, |text| {
+        text.parse().expect("SIDEKEY_BENCH_KEYS is a number")
+    });
+    let directory = tempfile::tempdir().expect("a directory");
+    let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
+    measure("SQLite", sqlite, keys).await;
+    drop(directory);
+    let postgres = Postgres::start().await;
+    measure("PostgreSQL", postgres.url(), keys).await;
+}
+
+async fn measure(engine: &str, url: String, keys: u64) {
+    let url = SecretString::from(url);
+    let store = SqlStore::open(&url).await.expect("a store");
+    let start = Instant::now();
+    let pool = fill(&url, keys).await.expect("keys");
+    pool.close().await;
+    println!(
+        "\n== {engine}: {keys} keys ({} s to fill) ==",
+        start.elapsed().as_secs()
+    );
+    println!(
+        "{:<44} {:>6} {:>7} {:>8} {:>8} {:>8}",
+        "filter", "pages", "keys", "median", "p99", "max"
+    );
+    let mut worst: f64 = 0.0;
+    for (name, filter, limit) in cases() {
+        let figures = read(&store, &filter, limit, keys).await;
+        println!("{name:<44} {figures}");
+        if limit == PAGE_LEN {
+            worst = worst.max(figures.p99());
+        }
+    }
+    let verdict = if worst <= PAGE_MS_MAX {
+        "met"
+    } else {
+        "MISSED"
+    };
+    println!(
+        "worst 99th percentile of a page of {PAGE_LEN}: {worst:.1} ms; target {PAGE_MS_MAX} ms: {verdict}"
+    );
+    store.close().await;
+}
+
+fn cases() -> Vec<(String, KeyFilter, usize)> {
+    let all = KeyFilter::default();
+    let tenant = |tenant: &str| KeyFilter {
+        tenant_id: Some(tenant.parse().expect("a tenant")),
+        ..KeyFilter::default()
+    };
+    let status = |filter: KeyFilter, status| KeyFilter {
+        status: Some((status, now())),
+        ..filter
+    };
+    let text = |filter: KeyFilter, text: &str| KeyFilter {
+        text: Some(text.to_owned()),
+        ..filter
+    };
+    let mut cases = vec![
+        ("none".to_owned(), all.clone(), PAGE_LEN),
+        ("none, pages of 100".to_owned(), all.clone(), 100),
+        ("none, pages of 1000".to_owned(), all.clone(), PAGE_LEN_MAX),
+        (
+            "test (one key)".to_owned(),
+            KeyFilter {
+                environment: Some(Environment::Test),
+                ..all.clone()
+            },
+            PAGE_LEN,
+        ),
+    ];
+    for name in ["big", "old", "t17", "nobody"] {
+        cases.push((format!("tenant {name}"), tenant(name), PAGE_LEN));
+    }
+    for wanted in Status::ALL {
+        let word = wanted.as_str();
+        cases.push((word.to_owned(), status(all.clone(), wanted), PAGE_LEN));
+        for name in ["big", "old"] {
+            cases.push((
+                format!("tenant {name}, {word}"),
+                status(tenant(name), wanted),
+                PAGE_LEN,
+            ));
+        }
+    }
+    for (what, words) in [
+        ("all have it", "service"),
+        ("a quarter has it", "PARTNER"),
+        ("one, the oldest", "needle"),
+        ("one", "service 123456"),
+        ("few", "99999"),
+        ("none, unknown characters", "zzz"),
+        ("none, but all its parts are frequent", "314159265358"),
+        ("short", "9 "),
+    ] {
+        cases.push((
+            format!("\"{words}\" ({what})"),
+            text(all.clone(), words),
+            PAGE_LEN,
+        ));
+        cases.push((
+            format!("\"{words}\", tenant big, expired"),
+            text(status(tenant("big"), Status::Expired), words),
+            PAGE_LEN,
+        ));
+        cases.push((
+            format!("\"{words}\", tenant t17"),
+            text(tenant("t17"), words),
+            PAGE_LEN,
+        ));
+    }
+    cases
+}
+
+struct Figures {
+    times: Vec<Duration>,
+    keys: usize,
+}
+
+impl Figures {
+    fn at(&self, share: f64) -> f64 {
+        let last = self.times.len() - 1;
+        self.times[(last as f64 * share).ceil() as usize].as_secs_f64() * 1000.0
+    }
+
+    fn p99(&self) -> f64 {
+        self.at(0.99)
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (pages, keys) = (self.times.len(), self.keys);
+        let (median, p99, max) = (self.at(0.5), self.p99(), self.at(1.0));
+        write!(
+            f,
+            "{pages:>6} {keys:>7} {median:>8.2} {p99:>8.2} {max:>8.2}"
+        )
+    }
+}
+
+/// Reads on from every depth, until there are no more pages or enough were read.
+async fn read(store: &SqlStore, filter: &KeyFilter, limit: usize, keys: u64) -> Figures {
+    let mut figures = Figures {
+        times: Vec::new(),
+        keys: 0,
+    };
+    for depth in DEPTHS {
+        let newest = i64::try_from(keys - keys * depth / 1000).expect("a number");
+        let mut after = (depth > 0).then(|| Position {
+            created_at: Timestamp::from_millis(newest * STEP_MS),
+            id: "zzzzzzzzzzzz".parse().expect("an id"),
+        });
+        for _ in 0..PAGES {
+            let start = Instant::now();
+            let page = store.page(filter, after, limit).await.expect("a page");
+            figures.times.push(start.elapsed());
+            figures.keys += page.keys.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    figures.times.sort_unstable();
+    figures
+}

@@ -1,0 +1,172 @@
+//! Writes of records. Whatever lists are read from changes in the same transaction.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+
+use super::rows::{self, COLUMNS};
+use super::sql::SqlStore;
+use super::{StoreError, search};
+use crate::key::KeyRecord;
+
+/// Columns that a record has none of. They follow [`COLUMNS`] in statements.
+const LIST_COLUMNS: [&str; 2] = ["search_revision", "lapsed"];
+
+/// `$first, ...`
+fn placeholders(first: usize, count: usize) -> String {
+    let all: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
+    all.join(", ")
+}
+
+fn columns() -> Vec<&'static str> {
+    let columns = COLUMNS.split(',').map(str::trim);
+    columns.chain(LIST_COLUMNS).collect()
+}
+
+/// Whether the key's time was over when it was written.
+fn lapsed(record: &KeyRecord) -> &'static str {
+    let is_over = record
+        .expires_at
+        .is_some_and(|end| end <= record.updated_at);
+    if is_over { "yes" } else { "no" }
+}
+
+/// Notes that `key` was changed, in the transaction that changes it. The counter's row stays locked
+/// until the commit, so numbers become visible in their order.
+async fn note_change(
+    transaction: &mut AnyConnection,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("UPDATE change_counter SET seq = seq + 1 WHERE id = 1 RETURNING seq")
+        .fetch_one(&mut *transaction)
+        .await?;
+    sqlx::query("INSERT INTO key_changes (seq, key_id, changed_at) VALUES ($1, $2, $3)")
+        .bind(row.try_get::<i64, _>("seq")?)
+        .bind(record.id.to_string())
+        .bind(record.updated_at.as_millis())
+        .execute(&mut *transaction)
+        .await?;
+    Ok(())
+}
+
+async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(), StoreError> {
+    let columns = columns();
+    let text = columns.len() + 1;
+    let sql = format!(
+        "INSERT INTO api_keys ({}, search) VALUES ({})",
+        columns.join(", "),
+        placeholders(1, text)
+    );
+    let searched = search::searched(record);
+    rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
+        .bind(record.revision)
+        .bind(lapsed(record))
+        .bind(searched.clone())
+        .execute(&mut *transaction)
+        .await?;
+    let created_at = record.created_at.as_millis();
+    replace_grams(transaction, record.id.as_str(), created_at, "", &searched).await
+}
+
+/// Makes the grams of a key those of `new`, where they were those of `old`.
+pub async fn replace_grams(
+    transaction: &mut AnyConnection,
+    id: &str,
+    created_at: i64,
+    old: &str,
+    new: &str,
+) -> Result<(), StoreError> {
+    let (old, new) = (search::grams(old), search::grams(new));
+    let gone: Vec<&String> = old.difference(&new).collect();
+    if !gone.is_empty() {
+        let sql = format!(
+            "DELETE FROM key_grams WHERE created_at = $1 AND id = $2 AND gram IN ({})",
+            placeholders(3, gone.len())
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .bind(created_at)
+            .bind(id.to_owned());
+        for gram in gone {
+            query = query.bind(gram.clone());
+        }
+        query.execute(&mut *transaction).await?;
+    }
+    let come: Vec<&String> = new.difference(&old).collect();
+    if !come.is_empty() {
+        let values: Vec<String> = (3..3 + come.len())
+            .map(|n| format!("(${n}, $1, $2)"))
+            .collect();
+        let sql = format!(
+            "INSERT INTO key_grams (gram, created_at, id) VALUES {} ON CONFLICT DO NOTHING",
+            values.join(", ")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .bind(created_at)
+            .bind(id.to_owned());
+        for gram in come {
+            query = query.bind(gram.clone());
+        }
+        query.execute(&mut *transaction).await?;
+    }
+    Ok(())
+}
+
+impl SqlStore {
+    pub(super) async fn insert_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        insert(&mut transaction, record).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn insert_first_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let mut transaction = self.pool().begin().await?;
+        // Whoever comes at the same time waits here.
+        sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
+            .execute(&mut *transaction)
+            .await?;
+        let first = sqlx::query("SELECT id FROM api_keys LIMIT 1")
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if first.is_some() {
+            return Err(StoreError::Conflict);
+        }
+        insert(&mut transaction, record).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn update_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let columns = columns();
+        let assignments: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| format!("{column} = ${}", i + 1))
+            .collect();
+        let expected = columns.len() + 1;
+        // The first statement writes: one that only read could find the database locked afterwards.
+        let sql = format!(
+            "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected} RETURNING search",
+            assignments.join(", ")
+        );
+        let mut transaction = self.pool().begin().await?;
+        let changed = rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
+            .bind(record.revision)
+            .bind(lapsed(record))
+            .bind(record.revision - 1)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let Some(changed) = changed else {
+            return Err(StoreError::Conflict);
+        };
+        let old: Option<String> = changed.try_get("search")?;
+        let new = search::searched(record);
+        if old.as_ref() != Some(&new) {
+            let (old, created_at) = (old.unwrap_or_default(), record.created_at.as_millis());
+            replace_grams(&mut transaction, record.id.as_str(), created_at, &old, &new).await?;
+            sqlx::query("UPDATE api_keys SET search = $1 WHERE id = $2")
+                .bind(new)
+                .bind(record.id.to_string())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        note_change(&mut transaction, record).await?;
+        Ok(transaction.commit().await?)
+    }
+}

@@ -1,0 +1,480 @@
+//! Pages of lists, each read by indexes from where it starts: what a page costs depends on its length
+//! and not on how many keys there are, how deep it is, or how few keys the filter leaves.
+//!
+//! A list is merged from [`Source`]s. Each is a range of one index which has the list's order, so that
+//! its beginning is its newest part. Which index is never the planner's choice: bounds and order name
+//! all columns of one, also the first, whose value is fixed. Left with the choice, a planner that takes
+//! a rare combination for a frequent one reads the whole table to fill a page.
+//!
+//! A search has a source for each gram of its text. The one that reaches furthest back within
+//! [`EXAMINED_MAX`] entries is read, and each key in it is looked at. Where no source ends within so
+//! many entries, the page may come back short, with a position from which to go on.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+
+use super::rows::{self, COLUMNS};
+use super::sql::SqlStore;
+use super::{KeyFilter, PAGE_LEN_MAX, Page, Position, StoreError, search};
+use crate::clock::Timestamp;
+use crate::key::record::Standing;
+use crate::key::{Environment, Status};
+
+/// Entries that one page of a search looks at, at most.
+pub const EXAMINED_MAX: usize = 500;
+/// Grams of a search text that are asked for, at most.
+const GRAMS_ASKED_MAX: usize = 5;
+/// Keys that may be added between two statements of a page without one being passed over.
+const ADDED_MAX: usize = 100;
+/// Keys whose time is over and that nobody has marked yet: so many of them are found.
+const LATE_MAX: usize = 1000;
+
+/// A value in a statement.
+#[derive(Debug, Clone)]
+pub enum Bind {
+    Text(String),
+    Integer(i64),
+}
+
+/// A statement with numbered placeholders.
+#[derive(Debug, Default)]
+pub struct Statement {
+    pub sql: String,
+    pub binds: Vec<Bind>,
+}
+
+impl Statement {
+    fn bind(&mut self, value: impl Into<Bind>) -> String {
+        self.binds.push(value.into());
+        format!("${}", self.binds.len())
+    }
+
+    async fn fetch_all(
+        self,
+        connection: &mut AnyConnection,
+    ) -> Result<Vec<sqlx::any::AnyRow>, sqlx::Error> {
+        let mut query = sqlx::query(AssertSqlSafe(self.sql));
+        for bind in self.binds {
+            query = match bind {
+                Bind::Text(text) => query.bind(text),
+                Bind::Integer(number) => query.bind(number),
+            };
+        }
+        query.fetch_all(connection).await
+    }
+}
+
+impl From<String> for Bind {
+    fn from(text: String) -> Self {
+        Bind::Text(text)
+    }
+}
+
+impl From<&str> for Bind {
+    fn from(text: &str) -> Self {
+        Bind::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Bind {
+    fn from(number: i64) -> Self {
+        Bind::Integer(number)
+    }
+}
+
+impl From<Timestamp> for Bind {
+    fn from(moment: Timestamp) -> Self {
+        Bind::Integer(moment.as_millis())
+    }
+}
+
+/// Which part of a list a statement is about: after `after`, and not beyond `until`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    after: Option<Position>,
+    until: Option<Position>,
+}
+
+/// Keys that one index has together, newest first.
+#[derive(Debug)]
+enum Source {
+    /// The entries of a table under one value of the index (column, created_at, id), or all of the
+    /// index (created_at, id).
+    Range {
+        table: &'static str,
+        value: Option<(&'static str, String)>,
+        /// What has to hold besides.
+        rest: Option<(&'static str, Timestamp)>,
+    },
+    /// Keys whose time was over at this moment, but that are not marked yet.
+    Late { filter: KeyFilter, now: Timestamp },
+}
+
+impl Source {
+    /// Its newest `count` entries in `span`.
+    fn select(&self, statement: &mut Statement, span: Span, count: usize) -> String {
+        match self {
+            Source::Range { table, value, rest } => {
+                select_range(statement, table, value.as_ref(), *rest, span, count)
+            }
+            Source::Late { filter, now } => select_late(statement, filter, *now, span, count),
+        }
+    }
+}
+
+fn select_range(
+    statement: &mut Statement,
+    table: &str,
+    value: Option<&(&'static str, String)>,
+    rest: Option<(&'static str, Timestamp)>,
+    span: Span,
+    count: usize,
+) -> String {
+    let mut conditions = Vec::new();
+    let mut columns = vec!["created_at", "id"];
+    let first = value.map(|(column, value)| {
+        columns.insert(0, column);
+        let value = statement.bind(value.as_str());
+        // Always there, as the end of the range: that of several columns would not be seen as one.
+        conditions.push(format!("{column} >= {value}"));
+        if span.after.is_none() {
+            conditions.push(format!("{column} <= {value}"));
+        }
+        value
+    });
+    for (comparison, position) in [("<", span.after), (">=", span.until)] {
+        if let Some(position) = position {
+            let at = statement.bind(position.created_at);
+            let id = statement.bind(position.id.to_string());
+            let values: Vec<&str> = first.iter().chain([&at, &id]).map(String::as_str).collect();
+            let (columns, values) = (columns.join(", "), values.join(", "));
+            conditions.push(format!("({columns}) {comparison} ({values})"));
+        }
+    }
+    if let Some((condition, moment)) = rest {
+        let moment = statement.bind(moment);
+        conditions.push(condition.replace('?', &moment));
+    }
+    format!(
+        "SELECT created_at AS found_at, id AS found_id FROM {table}{} ORDER BY {} DESC LIMIT {count}",
+        where_all(&conditions),
+        columns.join(" DESC, ")
+    )
+}
+
+fn select_late(
+    statement: &mut Statement,
+    filter: &KeyFilter,
+    now: Timestamp,
+    span: Span,
+    count: usize,
+) -> String {
+    let now = statement.bind(now);
+    let mut conditions = equalities(statement, filter);
+    let active = statement.bind(Standing::Active.as_str());
+    conditions.push(format!("standing = {active}"));
+    for (comparison, position) in [("<", span.after), (">=", span.until)] {
+        if let Some(position) = position {
+            let at = statement.bind(position.created_at);
+            let id = statement.bind(position.id.to_string());
+            conditions.push(format!("(created_at, id) {comparison} ({at}, {id})"));
+        }
+    }
+    let condition = where_all(&conditions);
+    format!(
+        "SELECT created_at AS found_at, id AS found_id FROM (\
+           SELECT created_at, id, standing, tenant_id, environment FROM api_keys \
+           WHERE (lapsed, expires_at) <= ('no', {now}) \
+           ORDER BY lapsed DESC, expires_at DESC LIMIT {LATE_MAX}) AS late{condition} \
+         ORDER BY created_at DESC, id DESC LIMIT {count}"
+    )
+}
+
+fn where_all(conditions: &[String]) -> String {
+    if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", conditions.join(" AND "))
+    }
+}
+
+/// The conditions on tenant and environment.
+fn equalities(statement: &mut Statement, filter: &KeyFilter) -> Vec<String> {
+    let mut conditions = Vec::new();
+    if let Some(tenant) = &filter.tenant_id {
+        let tenant = statement.bind(tenant.to_string());
+        conditions.push(format!("tenant_id = {tenant}"));
+    }
+    if let Some(environment) = filter.environment {
+        let environment = statement.bind(environment.as_str());
+        conditions.push(format!("environment = {environment}"));
+    }
+    conditions
+}
+
+/// Everything that `filter` asks for, as conditions on a key. Its text is `folded`.
+fn conditions(statement: &mut Statement, filter: &KeyFilter, folded: &str) -> Vec<String> {
+    let mut conditions = equalities(statement, filter);
+    if let Some((status, now)) = filter.status {
+        let standing = statement.bind(standing_of(status).as_str());
+        conditions.push(format!("standing = {standing}"));
+        let now = |statement: &mut Statement| statement.bind(now);
+        match status {
+            Status::Active => conditions.push(NOT_OVER.replace('?', &now(statement))),
+            Status::Expired => conditions.push(OVER.replace('?', &now(statement))),
+            Status::Disabled | Status::Revoked => {}
+        }
+    }
+    let pattern = statement.bind(search::pattern(folded));
+    // Rows that nobody has brought up to date yet have no folded text: the engine folds them.
+    conditions.push(format!(
+        "(search LIKE {pattern} ESCAPE '!' OR (search IS NULL AND \
+         (LOWER(name) LIKE {pattern} ESCAPE '!' OR LOWER(id) LIKE {pattern} ESCAPE '!')))"
+    ));
+    conditions
+}
+
+const OVER: &str = "expires_at <= ?";
+const NOT_OVER: &str = "(expires_at IS NULL OR expires_at > ?)";
+
+fn standing_of(status: Status) -> Standing {
+    match status {
+        Status::Active | Status::Expired => Standing::Active,
+        Status::Disabled => Standing::Disabled,
+        Status::Revoked => Standing::Revoked,
+    }
+}
+
+/// The sources that make up the list of `filter`, its text aside.
+fn sources(filter: &KeyFilter) -> Vec<Source> {
+    let tenant = filter.tenant_id.as_ref();
+    if filter.status.is_none() && filter.environment.is_none() {
+        return vec![Source::Range {
+            table: "api_keys",
+            value: tenant.map(|tenant| ("tenant_id", tenant.to_string())),
+            rest: None,
+        }];
+    }
+    let standings = match filter.status {
+        Some((status, _)) => vec![standing_of(status)],
+        None => vec![Standing::Active, Standing::Disabled, Standing::Revoked],
+    };
+    let (lapsed, rest): (&[&str], _) = match filter.status {
+        Some((Status::Active, now)) => (&["no"], Some((NOT_OVER, now))),
+        Some((Status::Expired, now)) => (&["yes"], Some((OVER, now))),
+        _ => (&["no", "yes"], None),
+    };
+    let environments = match filter.environment {
+        Some(environment) => vec![environment],
+        None => vec![Environment::Live, Environment::Test],
+    };
+    let mut sources = Vec::new();
+    for standing in standings {
+        for lapsed in lapsed {
+            for environment in &environments {
+                let part = format!("{}/{lapsed}/{}", standing.as_str(), environment.as_str());
+                sources.push(Source::Range {
+                    table: "api_keys",
+                    value: Some(match tenant {
+                        Some(tenant) => ("tenant_part", format!("{tenant}/{part}")),
+                        None => ("part", part),
+                    }),
+                    rest,
+                });
+            }
+        }
+    }
+    if let Some((Status::Expired, now)) = filter.status {
+        let filter = filter.clone();
+        sources.push(Source::Late { filter, now });
+    }
+    sources
+}
+
+/// The newest `count` entries of all sources together.
+fn merge(statement: &mut Statement, sources: &[Source], span: Span, count: usize) -> String {
+    let mut parts: Vec<String> = sources
+        .iter()
+        .map(|source| source.select(statement, span, count))
+        .collect();
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let parts: Vec<String> = parts
+        .iter()
+        .enumerate()
+        .map(|(number, part)| format!("SELECT found_at, found_id FROM ({part}) AS part{number}"))
+        .collect();
+    format!(
+        "SELECT found_at, found_id FROM ({}) AS parts ORDER BY found_at DESC, found_id DESC LIMIT {count}",
+        parts.join(" UNION ALL ")
+    )
+}
+
+/// The keys of a merge of at most `examined` entries, of which at most `count` are wanted.
+/// `filter` is given where each has to be looked at.
+fn keys(
+    sources: &[Source],
+    span: Span,
+    examined: usize,
+    filter: Option<(&KeyFilter, &str)>,
+    count: usize,
+) -> Statement {
+    let mut statement = Statement::default();
+    let found = merge(&mut statement, sources, span, examined);
+    let condition = match filter {
+        Some((filter, folded)) => where_all(&conditions(&mut statement, filter, folded)),
+        None => String::new(),
+    };
+    statement.sql = format!(
+        "WITH found AS MATERIALIZED ({found}) \
+         SELECT {COLUMNS} FROM found JOIN api_keys ON id = found_id{condition} \
+         ORDER BY found_at DESC, found_id DESC LIMIT {count}"
+    );
+    statement
+}
+
+/// The last of the first [`EXAMINED_MAX`] entries, and how many there are.
+fn reach(sources: &[Source], span: Span) -> Statement {
+    let mut statement = Statement::default();
+    let found = merge(&mut statement, sources, span, EXAMINED_MAX);
+    statement.sql = format!(
+        "SELECT found_at, found_id, entries FROM (\
+           SELECT found_at, found_id, COUNT(*) OVER () AS entries FROM ({found}) AS found) AS counted \
+         ORDER BY found_at, found_id LIMIT 1"
+    );
+    statement
+}
+
+/// The statement for a page of a list without a search, for who wants to see how an engine runs it.
+pub fn page_statement(filter: &KeyFilter, after: Option<Position>, limit: usize) -> Statement {
+    let span = Span { after, until: None };
+    let count = limit.min(PAGE_LEN_MAX) + 1;
+    keys(&sources(filter), span, count, None, count)
+}
+
+/// The statements of a page of a search, in the order in which they may be run.
+pub fn search_statements(
+    filter: &KeyFilter,
+    after: Option<Position>,
+    limit: usize,
+) -> Vec<Statement> {
+    let folded = search::fold(filter.text.as_deref().unwrap_or_default());
+    let span = Span { after, until: None };
+    let count = limit.min(PAGE_LEN_MAX) + 1;
+    let candidates = candidates(filter, &folded, true);
+    let mut statements: Vec<Statement> = candidates.iter().map(|c| reach(c, span)).collect();
+    let filter = Some((filter, folded.as_str()));
+    let all = candidates.iter();
+    statements.extend(all.map(|c| keys(c, span, EXAMINED_MAX + ADDED_MAX, filter, count)));
+    statements
+}
+
+/// Each of these, read alone, has every key that a search may find.
+fn candidates(filter: &KeyFilter, folded: &str, grams_are_complete: bool) -> Vec<Vec<Source>> {
+    let grams: Vec<String> = search::grams(folded).into_iter().collect();
+    let step = grams.len().div_ceil(GRAMS_ASKED_MAX).max(1);
+    let mut candidates = Vec::new();
+    if grams_are_complete {
+        candidates.extend(grams.into_iter().step_by(step).map(|gram| {
+            vec![Source::Range {
+                table: "key_grams",
+                value: Some(("gram", gram)),
+                rest: None,
+            }]
+        }));
+    }
+    let is_narrow =
+        filter.tenant_id.is_some() || filter.status.is_some() || filter.environment.is_some();
+    if is_narrow || candidates.is_empty() {
+        candidates.push(sources(filter));
+    }
+    candidates
+}
+
+fn position(row: &sqlx::any::AnyRow) -> Result<Position, StoreError> {
+    let id: String = row.try_get("found_id")?;
+    Ok(Position {
+        created_at: Timestamp::from_millis(row.try_get("found_at")?),
+        id: id.parse().map_err(|_| StoreError::Damaged {
+            id: id.clone(),
+            column: "id",
+        })?,
+    })
+}
+
+/// A page from rows of which there is one more than fits where another page follows.
+fn page(rows: &[sqlx::any::AnyRow], limit: usize) -> Result<Page, StoreError> {
+    let mut keys = rows.iter().map(rows::read).collect::<Result<Vec<_>, _>>()?;
+    let next = (keys.len() > limit).then(|| {
+        keys.truncate(limit);
+        keys.last().map(Position::of)
+    });
+    Ok(Page {
+        keys,
+        next: next.flatten(),
+    })
+}
+
+impl SqlStore {
+    pub(super) async fn read_page(
+        &self,
+        filter: &KeyFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let limit = limit.clamp(1, PAGE_LEN_MAX);
+        let mut connection = self.pool().acquire().await?;
+        let folded = search::fold(filter.text.as_deref().unwrap_or_default());
+        if folded.is_empty() {
+            let rows = page_statement(filter, after, limit).fetch_all(&mut connection);
+            return page(&rows.await?, limit);
+        }
+        if folded.chars().any(char::is_control) {
+            // No name has any, and PostgreSQL takes none.
+            return Ok(Page::default());
+        }
+        search_page(&mut connection, filter, &folded, after, limit).await
+    }
+}
+
+async fn search_page(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+    folded: &str,
+    after: Option<Position>,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let unsettled = "SELECT id FROM api_keys WHERE search_revision <> revision LIMIT 1";
+    let unsettled = sqlx::query(unsettled).fetch_optional(&mut *connection);
+    let candidates = candidates(filter, folded, unsettled.await?.is_none());
+    let mut span = Span { after, until: None };
+    let mut chosen = None;
+    for sources in &candidates {
+        let rows = reach(sources, span).fetch_all(&mut *connection).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Page::default());
+        };
+        let entries: i64 = row.try_get("entries")?;
+        if entries < EXAMINED_MAX as i64 {
+            chosen = Some((sources, None));
+            break;
+        }
+        let end = position(row)?;
+        // The oldest end is that of the source with the fewest entries in the same time.
+        let is_further = |best: &Option<Position>| {
+            best.is_some_and(|best| (end.created_at, end.id) < (best.created_at, best.id))
+        };
+        if chosen.as_ref().is_none_or(|(_, best)| is_further(best)) {
+            chosen = Some((sources, Some(end)));
+        }
+    }
+    let Some((sources, end)) = chosen else {
+        return Ok(Page::default());
+    };
+    span.until = end;
+    let wanted = Some((filter, folded));
+    let rows = keys(sources, span, EXAMINED_MAX + ADDED_MAX, wanted, limit + 1);
+    let mut found = page(&rows.fetch_all(connection).await?, limit)?;
+    found.next = found.next.or(end);
+    Ok(found)
+}

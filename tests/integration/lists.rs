@@ -1,0 +1,324 @@
+//! Lists on both engines: what they find, how engines read them, and rows that other versions wrote.
+
+use std::collections::BTreeSet;
+
+use secrecy::SecretString;
+use sidekey::clock::Timestamp;
+use sidekey::key::record::Standing;
+use sidekey::key::{Environment, KeyRecord, Status};
+use sidekey::store::list::{Bind, EXAMINED_MAX, Statement, page_statement, search_statements};
+use sidekey::store::{KeyFilter, KeyStore, Position, SqlStore};
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+
+use self::fill::{STEP_MS, fill, now};
+use crate::harness::postgres::Postgres;
+use crate::postgres::record;
+
+#[path = "../../benches/store/fill.rs"]
+mod fill;
+
+/// The parts of a list of all keys of an environment.
+const PARTS_MAX: u64 = 6;
+/// Enough for a wrong plan to show.
+const MANY: u64 = 20_000;
+
+/// A store of each engine, and what it lives in.
+async fn stores() -> (tempfile::TempDir, Postgres, [SecretString; 2]) {
+    let directory = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
+    let postgres = Postgres::start().await;
+    let urls = [sqlite, postgres.url()].map(SecretString::from);
+    (directory, postgres, urls)
+}
+
+fn filters(now: Timestamp) -> Vec<KeyFilter> {
+    let mut filters = Vec::new();
+    let tenants = [None, Some("big"), Some("old"), Some("t17"), Some("nobody")];
+    for tenant in tenants {
+        for status in [None].into_iter().chain(Status::ALL.map(Some)) {
+            for environment in [None, Some(Environment::Live), Some(Environment::Test)] {
+                filters.push(KeyFilter {
+                    tenant_id: tenant.map(|tenant| tenant.parse().unwrap()),
+                    status: status.map(|status| (status, now)),
+                    environment,
+                    text: None,
+                });
+            }
+        }
+    }
+    filters
+}
+
+fn with_texts(filters: Vec<KeyFilter>) -> Vec<KeyFilter> {
+    let texts = ["service", "Partner", "needle", "9999", "3141592653", "9 "];
+    let with = |filter: &KeyFilter, text: &str| KeyFilter {
+        text: Some(text.to_owned()),
+        ..filter.clone()
+    };
+    let all = filters.iter();
+    all.flat_map(|filter| texts.map(|text| with(filter, text)))
+        .collect()
+}
+
+/// A number that decides everything about a key, differently for each.
+fn mixed(number: i64) -> KeyRecord {
+    let mut key = record(number);
+    let pick = (number * 7_919) % 1_000;
+    key.tenant_id = ["big", "big", "old", "t17"][(pick % 4) as usize]
+        .parse()
+        .unwrap();
+    key.environment = [Environment::Live, Environment::Test][usize::from(pick % 11 == 0)];
+    key.standing = [
+        Standing::Active,
+        Standing::Active,
+        Standing::Disabled,
+        Standing::Revoked,
+    ][(pick / 7 % 4) as usize];
+    // Several in a millisecond, and some whose time is over since they were written.
+    key.created_at = Timestamp::from_millis(number / 3);
+    key.updated_at = key.created_at;
+    key.expires_at = [None, Some(0), Some(500), Some(900)][(pick / 3 % 4) as usize]
+        .map(|end| Timestamp::from_millis(end));
+    key.name = [
+        "Partner service 9",
+        "ÖRTLICHE needle",
+        "100%_sure 9999!",
+        "x",
+    ][(pick / 5 % 4) as usize]
+        .to_owned();
+    key
+}
+
+fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
+    let text = filter.text.as_deref().unwrap_or_default().to_lowercase();
+    let id = key.id.to_string().to_lowercase();
+    filter
+        .tenant_id
+        .as_ref()
+        .is_none_or(|tenant| *tenant == key.tenant_id)
+        && filter
+            .environment
+            .is_none_or(|environment| environment == key.environment)
+        && filter
+            .status
+            .is_none_or(|(status, now)| key.status(now) == status)
+        && (key.name.to_lowercase().contains(&text) || id.contains(&text))
+}
+
+/// All pages of `limit` keys.
+async fn read_all(store: &SqlStore, filter: &KeyFilter, limit: usize) -> Vec<String> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.page(filter, after, limit).await.unwrap();
+        assert!(page.keys.len() <= limit);
+        ids.extend(page.keys.iter().map(|key| key.id.to_string()));
+        after = page.next;
+        if after.is_none() {
+            return ids;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_filter_finds_what_it_should_in_order() {
+    let (_directory, _postgres, urls) = stores().await;
+    let now = Timestamp::from_millis(600);
+    let mut keys: Vec<KeyRecord> = (0..300).map(mixed).collect();
+    keys.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id.to_string())));
+    for url in urls {
+        let store = SqlStore::open(&url).await.unwrap();
+        for key in &keys {
+            store.insert(key).await.unwrap();
+        }
+        let mut filters = filters(now);
+        filters.extend(with_texts(filters.clone()));
+        for text in ["%", "100%_", "örtlich", "ÖRTLICH", "", "\n", "\0", "0001"] {
+            let text = Some(text.to_owned());
+            filters.push(KeyFilter {
+                text,
+                ..KeyFilter::default()
+            });
+        }
+        // Before and after those are marked whose time is over.
+        for _ in 0..2 {
+            for filter in &filters {
+                let found = read_all(&store, filter, 7).await;
+                let expected: Vec<String> = keys
+                    .iter()
+                    .filter(|key| matches(key, filter))
+                    .map(|key| key.id.to_string())
+                    .collect();
+                assert_eq!(found, expected, "{filter:?}");
+            }
+            while store.settle(now).await.unwrap() {}
+        }
+        store.close().await;
+    }
+}
+
+/// A key's new name is found and its old one no longer, whoever wrote it: this version, or one that
+/// knows nothing of searches.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_versions_wrote_is_found_too() {
+    let (_directory, _postgres, urls) = stores().await;
+    for url in urls {
+        let store = SqlStore::open(&url).await.unwrap();
+        let mut key = record(1);
+        key.name = "First name".to_owned();
+        store.insert(&key).await.unwrap();
+        store.insert(&record(2)).await.unwrap();
+        let found = async |text: &str| -> usize {
+            let text = Some(text.to_owned());
+            let filter = KeyFilter {
+                text,
+                ..KeyFilter::default()
+            };
+            read_all(&store, &filter, 7).await.len()
+        };
+        key.name = "Second name".to_owned();
+        key.revision = 2;
+        store.update(&key).await.unwrap();
+        assert_eq!((found("first").await, found("SECOND").await), (0, 1));
+
+        let pool = AnyPool::connect(secrecy::ExposeSecret::expose_secret(&url))
+            .await
+            .unwrap();
+        for statement in [
+            "UPDATE api_keys SET name = 'Third name', revision = 3, expires_at = 5 WHERE revision = 2",
+            // As a row that was there before.
+            "UPDATE api_keys SET search = NULL, search_revision = 0 WHERE revision = 1",
+            "DELETE FROM key_grams WHERE created_at = 2000",
+        ] {
+            sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+        // Found at once, by another way, and then by its grams.
+        assert_eq!(found("000000002").await, 1);
+        while store.settle(now()).await.unwrap() {}
+        assert_eq!(found("000000002").await, 1);
+        assert_eq!((found("second").await, found("third n").await), (0, 1));
+        let expired = KeyFilter {
+            status: Some((Status::Expired, now())),
+            ..KeyFilter::default()
+        };
+        assert_eq!(read_all(&store, &expired, 7).await, [key.id.to_string()]);
+        store.close().await;
+    }
+}
+
+async fn explain(pool: &AnyPool, how: &str, statement: Statement) -> Vec<AnyRow> {
+    let mut query = sqlx::query(AssertSqlSafe(format!("{how} {}", statement.sql)));
+    for bind in statement.binds {
+        query = match bind {
+            Bind::Text(text) => query.bind(text),
+            Bind::Integer(number) => query.bind(number),
+        };
+    }
+    query.fetch_all(pool).await.unwrap()
+}
+
+/// Every statement of a list, for pages at several depths, with its filter.
+fn statements() -> Vec<(String, Statement)> {
+    let mut all = Vec::new();
+    for thousandth in [0, 500, 999] {
+        let newest = i64::try_from(MANY - MANY * thousandth / 1000).unwrap();
+        let after = (thousandth > 0).then(|| Position {
+            created_at: Timestamp::from_millis(newest * STEP_MS),
+            id: "zzzzzzzzzzzz".parse().unwrap(),
+        });
+        for filter in filters(now()) {
+            let name = format!("{filter:?} after {after:?}");
+            all.push((name, page_statement(&filter, after, 50)));
+        }
+        for filter in with_texts(filters(now())) {
+            let name = format!("{filter:?} after {after:?}");
+            let statements = search_statements(&filter, after, 50);
+            all.extend(statements.into_iter().map(|s| (name.clone(), s)));
+        }
+    }
+    all
+}
+
+/// No page scans or sorts a table, however few keys its filter leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_reads_pages_by_indexes() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = SecretString::from(format!("sqlite://{}/keys.db", directory.path().display()));
+    SqlStore::open(&url).await.unwrap().close().await;
+    let pool = fill(&url, 100).await.unwrap();
+    for (name, statement) in statements() {
+        let sql = statement.sql.clone();
+        let lines: Vec<String> = explain(&pool, "EXPLAIN QUERY PLAN", statement)
+            .await
+            .iter()
+            .map(|row| row.get("detail"))
+            .collect();
+        for line in &lines {
+            let is_table = line.contains("api_keys") || line.contains("key_grams");
+            let is_whole = line.starts_with("SCAN")
+                && !line.ends_with("USING COVERING INDEX api_keys_by_time");
+            assert!(!(is_table && is_whole), "{name}\n{sql}\n{lines:#?}");
+        }
+    }
+}
+
+/// The same for PostgreSQL, by what was really read: its plans depend on how much there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_reads_few_rows_for_a_page() {
+    let postgres = Postgres::start().await;
+    let url = SecretString::from(postgres.url());
+    SqlStore::open(&url).await.unwrap().close().await;
+    let pool = fill(&url, MANY).await.unwrap();
+    // Small tables may be read as a whole for a join, which large ones never are.
+    sqlx::raw_sql(
+        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut indexes = BTreeSet::new();
+    for (name, statement) in statements() {
+        let sql = statement.sql.clone();
+        let rows = explain(&pool, "EXPLAIN (ANALYZE, TIMING OFF)", statement).await;
+        let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let plan = lines.join("\n");
+        assert!(!plan.contains("Seq Scan"), "{name}\n{sql}\n{plan}");
+        let read: u64 = lines.iter().map(|line| rows_read(line)).sum();
+        // Of each part of the list at most what may be looked at, and each of these keys once.
+        let most = (PARTS_MAX + 2) * EXAMINED_MAX as u64;
+        assert!(read <= most, "{read} rows\n{name}\n{sql}\n{plan}");
+        let used = lines.iter().filter_map(|line| line.split(" using ").nth(1));
+        indexes.extend(used.map(|rest| rest.split(' ').next().unwrap().to_owned()));
+    }
+    for index in [
+        "api_keys_by_time",
+        "api_keys_by_tenant",
+        "api_keys_by_part",
+        "api_keys_by_tenant_part",
+        "api_keys_by_expiry",
+        "key_grams_pkey",
+    ] {
+        assert!(indexes.contains(index), "{index} is of no use: {indexes:?}");
+    }
+}
+
+/// The rows that a line of a plan says were read from an index, or read and passed over.
+fn rows_read(line: &str) -> u64 {
+    let number = |name: &str| -> u64 {
+        let text = line.split(name).nth(1).unwrap_or_default();
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    };
+    if line.contains("Index") && line.contains("(actual") {
+        let actual = line.split("(actual").nth(1).unwrap_or_default();
+        let count = |name: &str| -> u64 {
+            let text = actual.split(name).nth(1).unwrap_or_default();
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or(0)
+        };
+        count("rows=").max(1) * count("loops=")
+    } else {
+        number("Rows Removed by Filter: ")
+    }
+}
