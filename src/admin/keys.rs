@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::clock::{SharedClock, Timestamp};
+use crate::cluster::Announcer;
 use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
 use crate::key::record::{PreviousSecret, Standing};
@@ -118,6 +119,8 @@ pub struct KeyService {
     /// How many new keys may be hashed at the same time: the bcrypt queue is for checks, and a
     /// flood of creations must not fill it.
     pub hashing: Semaphore,
+    /// Tells the other instances.
+    pub announcer: Announcer,
     pub clock: SharedClock,
 }
 
@@ -136,6 +139,7 @@ impl KeyService {
         let issued = self.prepare(new, minted).await?;
         self.store.insert(&issued.record).await?;
         self.live.apply(issued.record.clone());
+        self.announcer.announce();
         Ok(issued)
     }
 
@@ -400,6 +404,7 @@ impl KeyService {
         match self.store.update(record).await {
             Ok(()) => {
                 self.live.apply(record.clone());
+                self.announcer.announce();
                 Ok(())
             }
             Err(StoreError::Conflict) => Err(StoreError::Conflict.into()),
@@ -407,6 +412,7 @@ impl KeyService {
                 if let Ok(Some(stored)) = self.store.get(record.id).await {
                     self.live.apply(stored);
                 }
+                self.announcer.announce();
                 Err(error.into())
             }
         }

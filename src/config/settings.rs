@@ -184,6 +184,9 @@ pub struct StoreSettings {
     pub max_stale: Duration,
     /// How often to look for what other instances have changed.
     pub poll_interval: Duration,
+    /// How long an answer waits for other instances to confirm a change.
+    pub propagation_wait: Duration,
+    pub instance_name: Option<String>,
 }
 
 #[derive(Debug)]

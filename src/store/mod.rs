@@ -2,6 +2,7 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+pub mod instances;
 mod rows;
 pub mod sql;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
+pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
 
 /// The most keys in one page of a list.
@@ -84,7 +86,7 @@ pub trait KeyStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// The first [`CHANGES_MAX`] changes of keys (not their creation) after number `seq`, oldest
+    /// The first [`CHANGES_MAX`] changes of keys (their creation is one) after number `seq`, oldest
     /// first.
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError>;
 
@@ -99,4 +101,24 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// Where instances say of themselves that they live, and how far they have followed the changes.
+#[async_trait]
+pub trait InstanceStore: Send + Sync + 'static {
+    /// Notes that an instance lives.
+    async fn note_instance(&self, beat: &Heartbeat) -> Result<(), StoreError>;
+
+    /// All instances that may be serving, by name.
+    async fn instances(&self) -> Result<Vec<Heard>, StoreError>;
+
+    /// Forgets an instance that has ended.
+    async fn forget_instance(&self, id: &str) -> Result<(), StoreError>;
+
+    /// Forgets all instances of that name but `id`: what it was before a restart. One that is wrongly
+    /// forgotten comes back with its next word.
+    async fn forget_namesakes(&self, id: &str, name: &str) -> Result<(), StoreError>;
+
+    /// Forgets instances that ended long ago without a word.
+    async fn forget_gone_instances(&self) -> Result<(), StoreError>;
 }

@@ -35,10 +35,19 @@ const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FU
 const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
     SET idle_in_transaction_session_timeout = 10000;";
 
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
+    (
+        3,
+        "instances",
+        include_str!("migrations/0003_instances.sql"),
+    ),
 ];
+
+/// The time now in milliseconds since the Unix epoch, in each engine's words.
+const SQLITE_NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+const POSTGRES_NOW_MS: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 
 /// Ends `work` with the error `late` makes when it takes too long.
 pub async fn within<T, E>(
@@ -67,6 +76,7 @@ impl From<sqlx::Error> for StoreError {
 #[derive(Clone)]
 pub struct SqlStore {
     pool: AnyPool,
+    now_ms: &'static str,
 }
 
 impl SqlStore {
@@ -140,12 +150,22 @@ impl SqlStore {
             .map_err(|error| {
                 StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
             })?;
-        Ok(SqlStore { pool })
+        let now_ms = if is_sqlite {
+            SQLITE_NOW_MS
+        } else {
+            POSTGRES_NOW_MS
+        };
+        Ok(SqlStore { pool, now_ms })
     }
 
     /// The pool, for the embedded twins that live in the same database.
     pub fn pool(&self) -> &AnyPool {
         &self.pool
+    }
+
+    /// The database's time, as an expression.
+    pub(super) fn now_ms(&self) -> &'static str {
+        self.now_ms
     }
 
     /// Closes all connections.
@@ -264,7 +284,7 @@ fn escape_like(text: &str) -> String {
         .replace('_', "!_")
 }
 
-/// Notes that `key` was changed, in the transaction that changes it. The counter's row stays locked
+/// Notes that a key was changed or created, in the transaction that does it. The counter's row stays locked
 /// until the commit, so numbers become visible in their order.
 async fn note_change(
     transaction: &mut sqlx::AnyConnection,
@@ -311,6 +331,14 @@ impl SqlStore {
             return Err(StoreError::Conflict);
         }
         insert(&mut *transaction, record).await?;
+        note_change(&mut transaction, record).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn insert_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        insert(&mut *transaction, record).await?;
+        note_change(&mut transaction, record).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -373,7 +401,7 @@ impl SqlStore {
 }
 
 /// Every operation has an end, whatever the server does.
-async fn within_limit<T>(
+pub(super) async fn within_limit<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     within(StoreError::Unavailable, work).await
@@ -382,7 +410,7 @@ async fn within_limit<T>(
 #[async_trait]
 impl KeyStore for SqlStore {
     async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        within_limit(insert(&self.pool, record)).await
+        within_limit(self.insert_row(record)).await
     }
 
     async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
