@@ -388,14 +388,13 @@ impl Cluster {
             .map_err(failed("the instance can't be given an id"))?;
         tracing::info!(instance = %identity.id, name = %identity.name, "starting");
         let instances: Arc<dyn InstanceStore> = Arc::new(store.clone());
-        let (announcer, roster) = (Announcer::default(), Roster::default());
+        let (announcer, roster) = (Announcer::default(), Roster::new(metrics.clone()));
         let presence = Presence::join(
             &identity,
             settings.store.max_stale,
             instances.clone(),
             roster.clone(),
             clock.clone(),
-            metrics.clone(),
         )
         .await
         .map_err(failed("the instance can't be noted in the store"))?;

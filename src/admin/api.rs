@@ -160,19 +160,12 @@ fn private(status: StatusCode, body: Value) -> Response {
     response
 }
 
-/// The answer to a change, with how far it has come.
-fn changed(status: StatusCode, body: Option<Value>, propagation: &Propagation) -> Response {
-    let mut response = match body {
-        Some(mut body) => {
-            body["propagation"] = propagation_json(propagation);
-            private(status, body)
-        }
-        None => status.into_response(),
-    };
+/// `answer` to a change, with how far that has come.
+fn confirmed(mut answer: Response, propagation: &Propagation) -> Response {
     if let Some(field) = propagation_field(propagation) {
-        response.headers_mut().insert(PROPAGATION, field);
+        answer.headers_mut().insert(PROPAGATION, field);
     }
-    response
+    answer
 }
 
 fn issued_json(key: &IssuedKey, now: Timestamp) -> Value {
@@ -263,8 +256,9 @@ async fn change(
         let record = state.keys.change(&found, &change).await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
         let propagation = state.confirmations.wait().await;
-        let body = key_json(&record, state.clock.now());
-        Ok(changed(StatusCode::OK, Some(body), &propagation))
+        let mut body = key_json(&record, state.clock.now());
+        body["propagation"] = propagation_json(&propagation);
+        Ok(confirmed(private(StatusCode::OK, body), &propagation))
     })
     .await
 }
@@ -287,8 +281,8 @@ async fn regenerate(
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
-        let body = issued_json(&key, state.clock.now());
-        Ok(changed(StatusCode::OK, Some(body), &propagation))
+        let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
+        Ok(confirmed(answer, &propagation))
     })
     .await
 }
@@ -305,7 +299,8 @@ async fn revoke(
         let record = state.keys.revoke(&found).await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
         let propagation = state.confirmations.wait().await;
-        Ok(changed(StatusCode::NO_CONTENT, None, &propagation))
+        let answer = StatusCode::NO_CONTENT.into_response();
+        Ok(confirmed(answer, &propagation))
     })
     .await
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::key::format::{RandomnessError, random_base62};
 use crate::store::Heard;
+use crate::telemetry::Metrics;
 
 pub use confirm::{Confirmations, Propagation};
 pub use events::Events;
@@ -97,16 +98,30 @@ impl Announcer {
 }
 
 /// The instances that were last read, this one perhaps among them.
-#[derive(Debug, Clone, Default)]
-pub struct Roster(Arc<Mutex<Arc<Vec<Heard>>>>);
+#[derive(Clone)]
+pub struct Roster {
+    all: Arc<Mutex<Arc<Vec<Heard>>>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Roster {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Roster {
+            all: Arc::default(),
+            metrics,
+        }
+    }
+
     fn set(&self, all: Arc<Vec<Heard>>) {
-        *self.0.lock() = all;
+        let live = all.iter().filter(|instance| instance.is_live).count();
+        self.metrics
+            .instances
+            .set(i64::try_from(live).unwrap_or(i64::MAX));
+        *self.all.lock() = all;
     }
 
     fn get(&self) -> Arc<Vec<Heard>> {
-        self.0.lock().clone()
+        self.all.lock().clone()
     }
 }
 

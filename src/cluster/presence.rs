@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use super::{Identity, Roster};
 use crate::clock::SharedClock;
 use crate::store::{Heartbeat, InstanceStore, StoreError};
-use crate::telemetry::Metrics;
 
 /// How often an instance says that it lives when it has nothing else to say.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -28,7 +27,6 @@ pub struct Presence {
     store: Arc<dyn InstanceStore>,
     roster: Roster,
     clock: SharedClock,
-    metrics: Arc<Metrics>,
     beat: Heartbeat,
     told_us: u64,
     tidied_us: u64,
@@ -45,7 +43,6 @@ impl Presence {
         store: Arc<dyn InstanceStore>,
         roster: Roster,
         clock: SharedClock,
-        metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let beat = Heartbeat {
             id: identity.id.to_string(),
@@ -59,17 +56,18 @@ impl Presence {
         store.forget_namesakes(&beat.id, &beat.name).await?;
         store.note_instance(&beat).await?;
         let now_us = clock.monotonic_us();
-        Ok(Presence {
+        let mut presence = Presence {
             store,
             roster,
             clock,
-            metrics,
             beat,
             told_us: now_us,
             tidied_us: now_us,
-            has_company: true,
+            has_company: false,
             is_failing: false,
-        })
+        };
+        presence.look_around().await?;
+        Ok(presence)
     }
 
     /// Tells what `applied` says, until nobody says anything any more; then this instance is gone.
@@ -133,10 +131,6 @@ impl Presence {
     async fn look_around(&mut self) -> Result<(), StoreError> {
         let all = self.store.instances().await?;
         self.has_company = all.iter().any(|other| other.id != self.beat.id);
-        let live = all.iter().filter(|instance| instance.is_live).count();
-        self.metrics
-            .instances
-            .set(i64::try_from(live).unwrap_or(i64::MAX));
         self.roster.set(Arc::new(all));
         Ok(())
     }

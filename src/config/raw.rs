@@ -289,9 +289,9 @@ pub struct Store {
     /// How long the answer to a change of a key waits for the other instances to confirm it. 0: it
     /// says who has confirmed it at once.
     pub propagation_wait_ms: u64,
-    /// What answers call this instance. Absent: its host and the admin port. It should differ between
+    /// What answers call this instance. Empty: its host and the admin port. It should differ between
     /// instances, and stay over restarts.
-    pub instance_name: Option<String>,
+    pub instance_name: String,
 }
 
 impl Default for Store {
@@ -302,7 +302,7 @@ impl Default for Store {
             max_stale_seconds: 600,
             poll_interval_ms: 250,
             propagation_wait_ms: 500,
-            instance_name: None,
+            instance_name: String::new(),
         }
     }
 }

@@ -186,6 +186,7 @@ pub struct StoreSettings {
     pub poll_interval: Duration,
     /// How long an answer waits for other instances to confirm a change.
     pub propagation_wait: Duration,
+    /// What answers call this instance; otherwise its host and the admin port.
     pub instance_name: Option<String>,
 }
 

@@ -27,6 +27,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 struct Fleet {
     all: Vec<Sidekey>,
     _directory: tempfile::TempDir,
+    _upstream: Upstream,
 }
 
 impl Fleet {
@@ -65,6 +66,7 @@ impl Fleet {
         let fleet = Fleet {
             all,
             _directory: directory,
+            _upstream: upstream,
         };
         fleet.settle(redis.is_some()).await;
         fleet
@@ -244,7 +246,6 @@ async fn every_kind_of_change_is_announced_and_no_message_holds_a_secret() {
     let path = format!("{KEYS}/{}/regenerate", key.id);
     let reply = b.ask(Method::POST, &path, Some(&json!({}))).await;
     assert_eq!(reply.header(FIELD), Some(&*all_of(4)));
-    assert_eq!(reply.json()["propagation"]["confirmed"], 4);
     fleet.expect_at_once(&key, 401).await;
     let new = Key {
         id: key.id.clone(),
@@ -275,8 +276,9 @@ async fn every_kind_of_change_is_announced_and_no_message_holds_a_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_hangs_is_named_and_refuses_when_it_goes_on() {
-    let (postgres, redis) = (Postgres::start().await, Redis::start().await);
+    let redis = Redis::start().await;
     for redis in [Some(&redis), None] {
+        let postgres = Postgres::start().await;
         let fleet = Fleet::start(4, &postgres.url(), redis, "").await;
         let key = fleet.key().await;
         fleet.all[3].signal("STOP");

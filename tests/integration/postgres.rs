@@ -1,13 +1,17 @@
 //! PostgreSQL for metadata: the same store as SQLite, several instances that act as one, and what
 //! they do while the server is away.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{Environment, Generation, KeyId, KeyRecord};
-use sidekey::store::{KeyFilter, KeyStore, Position, SqlStore, StoreError};
+use sidekey::store::{
+    Heartbeat, InstanceStore, KeyFilter, KeyStore, Position, SqlStore, StoreError,
+};
 use tokio::time::timeout;
 
 use crate::harness::api::Reply;
@@ -105,6 +109,50 @@ async fn exercise(store: &SqlStore) {
     store.ping().await.unwrap();
 }
 
+/// Instances that say that they live, and some that no longer do.
+async fn exercise_instances(store: &SqlStore) {
+    let beat = |id: &str, live_ms, serves_ms| Heartbeat {
+        id: id.to_owned(),
+        name: format!("name-{id}"),
+        seen: 3,
+        live_for: Duration::from_millis(live_ms),
+        serves_for: Duration::from_millis(serves_ms),
+    };
+    let hour = 3_600_000;
+    for beat in [
+        beat("d", hour, hour),
+        beat("live", hour, hour),
+        beat("silent", 0, hour),
+        beat("gone", 0, 0),
+    ] {
+        store.note_instance(&beat).await.unwrap();
+    }
+    let known = async || {
+        let all = store.instances().await.unwrap();
+        let each = all.into_iter().map(|one| (one.id, one.seen, one.is_live));
+        each.collect::<Vec<_>>()
+    };
+    let one = |id: &str, seen, is_live| (id.to_owned(), seen, is_live);
+    let expected = [
+        one("d", 3, true),
+        one("live", 3, true),
+        one("silent", 3, false),
+    ];
+    eventually("some fall silent", || async { known().await == expected }).await;
+    let mut again = beat("live", hour, hour);
+    again.seen = 4;
+    store.note_instance(&again).await.unwrap();
+    store.forget_instance("d").await.unwrap();
+    assert_eq!(
+        known().await,
+        [one("live", 4, true), one("silent", 3, false)]
+    );
+    store.forget_gone_instances().await.unwrap();
+    store.forget_namesakes("new", "name-silent").await.unwrap();
+    store.forget_namesakes("live", "name-live").await.unwrap();
+    assert_eq!(known().await, [one("live", 4, true)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn both_engines_do_the_same() {
     let directory = tempfile::tempdir().unwrap();
@@ -113,6 +161,7 @@ async fn both_engines_do_the_same() {
     for url in [sqlite, postgres.url()] {
         let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
         exercise(&store).await;
+        exercise_instances(&store).await;
         store.close().await;
     }
 }

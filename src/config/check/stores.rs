@@ -87,15 +87,15 @@ impl Checker<'_> {
             0,
             PROPAGATION_WAIT_MS_MAX,
         );
-        if let Some(name) = &raw.instance_name {
-            self.name("store.instance_name", name);
+        if !raw.instance_name.is_empty() {
+            self.name("store.instance_name", &raw.instance_name);
         }
         Some(StoreSettings {
             url,
             max_stale: Duration::from_secs(raw.max_stale_seconds),
             poll_interval: Duration::from_millis(raw.poll_interval_ms),
             propagation_wait: Duration::from_millis(raw.propagation_wait_ms),
-            instance_name: raw.instance_name.clone(),
+            instance_name: Some(raw.instance_name.clone()).filter(|name| !name.is_empty()),
         })
     }
 
