@@ -168,3 +168,96 @@ impl Confirmations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::{Heartbeat, SqlStore};
+
+    struct Bench {
+        _directory: tempfile::TempDir,
+        store: SqlStore,
+        confirmations: Confirmations,
+    }
+
+    /// An instance after `changes` changes, that waits for others for at most `wait`.
+    async fn bench(changes: i64, wait: Duration) -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/keys.db", directory.path().display());
+        let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+        sqlx::query("UPDATE change_counter SET seq = $1")
+            .bind(changes)
+            .execute(store.pool())
+            .await
+            .unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let confirmations = Confirmations::new(Parts {
+            identity: Identity::new(Some("me"), 1).unwrap(),
+            keys: Arc::new(store.clone()),
+            store: Arc::new(store.clone()),
+            roster: Roster::new(metrics.clone()),
+            wait,
+            clock: Arc::new(SystemClock::new()),
+            metrics,
+        });
+        Bench {
+            _directory: directory,
+            store,
+            confirmations,
+        }
+    }
+
+    async fn note(store: &SqlStore, name: &str, seen: i64, live_for: Duration) {
+        let beat = Heartbeat {
+            id: format!("id of {name}"),
+            name: name.to_owned(),
+            seen,
+            live_for,
+            serves_for: HOUR,
+        };
+        store.note_instance(&beat).await.unwrap();
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn whoever_lives_is_waited_for_and_whoever_is_silent_is_named() {
+        let bench = bench(7, HOUR).await;
+        note(&bench.store, "late", 6, HOUR).await;
+        note(&bench.store, "silent\"", 6, Duration::ZERO).await;
+        note(&bench.store, "ahead", 8, HOUR).await;
+        // The wait is long enough for this to come in between.
+        let catch_up = async {
+            tokio::time::sleep(2 * LOOK_MIN).await;
+            note(&bench.store, "late", 7, HOUR).await;
+        };
+        let (found, ()) = tokio::join!(bench.confirmations.wait(), catch_up);
+        assert_eq!((found.instances, found.confirmed()), (4, 3));
+        assert_eq!(found.unconfirmed, ["silent-"]);
+    }
+
+    #[tokio::test]
+    async fn the_wait_is_limited() {
+        for wait in [Duration::ZERO, Duration::from_millis(30)] {
+            let bench = bench(7, wait).await;
+            note(&bench.store, "late", 6, HOUR).await;
+            let found = bench.confirmations.wait().await;
+            assert_eq!((found.instances, found.confirmed()), (2, 1));
+            assert_eq!(found.unconfirmed, ["late"]);
+            assert!(found.waited >= wait && found.waited < HOUR);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_confirmed() {
+        let bench = bench(7, HOUR).await;
+        note(&bench.store, "other", 7, HOUR).await;
+        assert_eq!(bench.confirmations.wait().await.confirmed(), 2);
+        bench.store.close().await;
+        let found = bench.confirmations.wait().await;
+        assert_eq!((found.instances, found.confirmed()), (2, 1));
+    }
+}
