@@ -9,13 +9,14 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::harness::api::Reply;
-use crate::harness::eventually;
 use crate::harness::postgres::Postgres;
 use crate::harness::redis::Redis;
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
+use crate::harness::{DEADLINE, eventually};
 
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
 /// So rare that what arrives in time did not arrive by polling.
@@ -153,7 +154,8 @@ async fn time_to_refusal(fleet: &Fleet, key: &Key) -> Duration {
             }
         }
     });
-    let (_, times) = tokio::join!(revoke(&fleet.all[0], key), join_all(refusals));
+    let all = async { tokio::join!(revoke(&fleet.all[0], key), join_all(refusals)) };
+    let (_, times) = timeout(DEADLINE, all).await.expect("everyone refuses");
     times.into_iter().max().unwrap()
 }
 
