@@ -20,10 +20,12 @@ use prometheus::IntGauge;
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::admin::keys::{HASHING_MAX, KeyError, KeyService, NewKey};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
+use crate::cluster::{Announcer, Confirmations, Events, Identity, Presence, Roster, confirm};
 use crate::config::Settings;
 use crate::config::settings::{LimitSettings, OnOutage, RouteSettings};
 use crate::key::record::ROTATION_DAYS_DEFAULT;
@@ -36,8 +38,8 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::reconcile::{self, Pair, Reconciler};
 use crate::redis_link::RedisLink;
-use crate::store::SqlStore;
 use crate::store::settle::keep_settled;
+use crate::store::{InstanceStore, SqlStore};
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
@@ -78,7 +80,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
     let max_lease = settings.limits.max_lease;
-    let (app, gateway) = control.block_on(App::build(settings, log))?;
+    let (app, gateway) = control.block_on(App::build(settings, listeners.admin.0, log))?;
     let (stop, stopping) = watch::channel(false);
     let proxy_address = listeners
         .proxy
@@ -192,11 +194,19 @@ struct App {
     verifier: Arc<Verifier>,
     metrics: Arc<Metrics>,
     store: SqlStore,
+    /// Follows changes for as long as it is not aborted.
+    following: JoinHandle<()>,
+    /// Ends after the following.
+    presence: JoinHandle<()>,
     log: LogGuard,
 }
 
 impl App {
-    async fn build(settings: Settings, log: LogGuard) -> Result<(Self, Gateway), AppError> {
+    async fn build(
+        settings: Settings,
+        admin_address: SocketAddr,
+        log: LogGuard,
+    ) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
         let Stores {
@@ -210,12 +220,14 @@ impl App {
             .mint_keys()
             .await
             .map_err(failed("the mint key can't be read"))?;
+        let max_stale = settings.store.max_stale;
+        let cluster =
+            Cluster::join(&settings, admin_address.port(), &store, &clock, &metrics).await?;
         // Before any key becomes live: what changes from now on will be seen.
         let seen = key_store
             .last_change()
             .await
             .map_err(failed("the store can't be read"))?;
-        let max_stale = settings.store.max_stale;
         let freshness = Arc::new(Freshness::new(max_stale, clock.monotonic_us()));
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
@@ -244,7 +256,13 @@ impl App {
             freshness,
             seen,
         };
-        tokio::spawn(follower.run(settings.store.poll_interval));
+        let (applied, on_applied) = watch::channel(0);
+        let following = tokio::spawn(follower.run(
+            settings.store.poll_interval,
+            cluster.announcer.on_look(),
+            applied,
+        ));
+        let presence = tokio::spawn(cluster.presence.run(on_applied));
         tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
@@ -267,6 +285,7 @@ impl App {
             bcrypt_cost: settings.bcrypt.cost,
             hashing: tokio::sync::Semaphore::new(HASHING_MAX),
             leftover_age: settings.reconcile.leftover_age,
+            announcer: cluster.announcer,
             clock: clock.clone(),
         };
         bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
@@ -274,6 +293,7 @@ impl App {
         tokio::spawn(reconciler.run());
         let admin = Arc::new(AdminState {
             keys,
+            confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
@@ -286,6 +306,8 @@ impl App {
             verifier,
             metrics,
             store,
+            following,
+            presence,
             log,
         };
         Ok((app, gateway))
@@ -332,7 +354,7 @@ impl App {
         &self,
         listener: TcpListener,
         mut stopping: watch::Receiver<bool>,
-    ) -> Result<tokio::task::JoinHandle<()>, AppError> {
+    ) -> Result<JoinHandle<()>, AppError> {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(failed("the admin port can't be served"))?;
         let router = admin::router(self.admin.clone());
@@ -359,8 +381,70 @@ impl App {
         }))
     }
 
-    async fn close(&self) {
+    async fn close(self) {
+        self.following.abort();
+        // It says that this instance is gone, and takes a limited time for that.
+        let _ = self.presence.await;
         self.store.close().await;
+    }
+}
+
+/// What this instance has to do with the others.
+struct Cluster {
+    announcer: Announcer,
+    presence: Presence,
+    confirmations: Confirmations,
+}
+
+impl Cluster {
+    /// Makes this instance known, and listens to the others where there is a Redis to hear them.
+    async fn join(
+        settings: &Settings,
+        admin_port: u16,
+        store: &SqlStore,
+        clock: &SharedClock,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AppError> {
+        let identity = Identity::new(settings.store.instance_name.as_deref(), admin_port)
+            .map_err(failed("the instance can't be given an id"))?;
+        tracing::info!(instance = %identity.id, name = %identity.name, "starting");
+        let instances: Arc<dyn InstanceStore> = Arc::new(store.clone());
+        let (announcer, roster) = (Announcer::default(), Roster::new(metrics.clone()));
+        let presence = Presence::join(
+            &identity,
+            settings.store.max_stale,
+            instances.clone(),
+            roster.clone(),
+            clock.clone(),
+        )
+        .await
+        .map_err(failed("the instance can't be noted in the store"))?;
+        if let Some(redis) = &settings.limits.redis {
+            // A connection of its own: decisions about limits live on other threads.
+            let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
+            let events = Events {
+                link,
+                identity: identity.clone(),
+                announcer: announcer.clone(),
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(events.clone().tell());
+            tokio::spawn(events.listen());
+        }
+        let confirmations = Confirmations::new(confirm::Parts {
+            identity,
+            keys: Arc::new(store.clone()),
+            store: instances,
+            roster,
+            wait: settings.store.propagation_wait,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        });
+        Ok(Cluster {
+            announcer,
+            presence,
+            confirmations,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod app;
 pub mod breaker;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod key;
 pub mod limit;

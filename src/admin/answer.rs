@@ -8,12 +8,46 @@ use serde_json::{Value, json};
 use super::input::FieldError;
 use super::keys::KeyError;
 use crate::clock::Timestamp;
+use crate::cluster::Propagation;
 use crate::key::KeyRecord;
 use crate::key::format::redact;
 use crate::problem::{self, Kind, Problem};
 
 /// When to come back after an answer that can't be given now.
 const RETRY_SECONDS: u64 = 1;
+
+/// How far a change has come: a dictionary of RFC 9651.
+pub const PROPAGATION: &str = "sidekey-propagation";
+/// Instances that the field names, at most.
+const NAMES_MAX: usize = 20;
+
+/// `instances=4, confirmed=3, unconfirmed=("blue-1")`
+pub fn propagation_field(propagation: &Propagation) -> Option<HeaderValue> {
+    // Names are plain, so there is nothing to escape.
+    let names: Vec<String> = propagation
+        .unconfirmed
+        .iter()
+        .take(NAMES_MAX)
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let field = format!(
+        "instances={}, confirmed={}, unconfirmed=({})",
+        propagation.instances,
+        propagation.confirmed(),
+        names.join(" ")
+    );
+    HeaderValue::from_str(&field).ok()
+}
+
+/// How far a change has come, as a member of a body.
+pub fn propagation_json(propagation: &Propagation) -> Value {
+    json!({
+        "instances": propagation.instances,
+        "confirmed": propagation.confirmed(),
+        "unconfirmed": propagation.unconfirmed,
+        "waited_ms": u64::try_from(propagation.waited.as_millis()).unwrap_or(u64::MAX),
+    })
+}
 
 /// A problem on its way to the client. The request id is put in by the outermost layer.
 #[derive(Debug)]

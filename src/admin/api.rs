@@ -20,10 +20,11 @@ use serde_json::{Map, Value, json};
 
 use super::AdminState;
 use super::access::{Actor, Caller, Permission};
-use super::answer::{ApiError, key_json};
+use super::answer::{ApiError, PROPAGATION, key_json, propagation_field, propagation_json};
 use super::input::{self, FieldError};
 use super::keys::IssuedKey;
 use crate::clock::Timestamp;
+use crate::cluster::Propagation;
 use crate::key::{KeyId, KeyRecord, Status, TenantId};
 use crate::problem::Kind;
 use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
@@ -159,12 +160,21 @@ fn private(status: StatusCode, body: Value) -> Response {
     response
 }
 
-fn issued(status: StatusCode, key: &IssuedKey, now: Timestamp) -> Response {
-    let body = json!({"api_key": key_json(&key.record, now), "key": key.text.expose_secret()});
-    let mut response = private(status, body);
-    if status == StatusCode::CREATED
-        && let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id))
-    {
+/// `answer` to a change, with how far that has come.
+fn confirmed(mut answer: Response, propagation: &Propagation) -> Response {
+    if let Some(field) = propagation_field(propagation) {
+        answer.headers_mut().insert(PROPAGATION, field);
+    }
+    answer
+}
+
+fn issued_json(key: &IssuedKey, now: Timestamp) -> Value {
+    json!({"api_key": key_json(&key.record, now), "key": key.text.expose_secret()})
+}
+
+fn created(key: &IssuedKey, now: Timestamp) -> Response {
+    let mut response = private(StatusCode::CREATED, issued_json(key, now));
+    if let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
@@ -201,7 +211,7 @@ async fn create(
     to_the_end(async move {
         let key = state.keys.create(new).await?;
         tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
-        Ok(issued(StatusCode::CREATED, &key, now))
+        Ok(created(&key, now))
     })
     .await
 }
@@ -245,10 +255,10 @@ async fn change(
     to_the_end(async move {
         let record = state.keys.change(&found, &change).await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
-        Ok(private(
-            StatusCode::OK,
-            key_json(&record, state.clock.now()),
-        ))
+        let propagation = state.confirmations.wait().await;
+        let mut body = key_json(&record, state.clock.now());
+        body["propagation"] = propagation_json(&propagation);
+        Ok(confirmed(private(StatusCode::OK, body), &propagation))
     })
     .await
 }
@@ -270,7 +280,9 @@ async fn regenerate(
             .await?;
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
-        Ok(issued(StatusCode::OK, &key, state.clock.now()))
+        let propagation = state.confirmations.wait().await;
+        let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
+        Ok(confirmed(answer, &propagation))
     })
     .await
 }
@@ -279,14 +291,16 @@ async fn revoke(
     State(state): Shared,
     caller: Caller,
     IdText(id): IdText,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let found = find(&state, &actor, &id).await?;
     actor.require_power_to_end(&found)?;
     to_the_end(async move {
         let record = state.keys.revoke(&found).await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
-        Ok(StatusCode::NO_CONTENT)
+        let propagation = state.confirmations.wait().await;
+        let answer = StatusCode::NO_CONTENT.into_response();
+        Ok(confirmed(answer, &propagation))
     })
     .await
 }

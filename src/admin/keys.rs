@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::unnamed::Unnamed;
 use crate::clock::{SharedClock, Timestamp};
+use crate::cluster::Announcer;
 use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
 use crate::key::record::{PreviousSecret, Standing};
@@ -123,6 +124,8 @@ pub struct KeyService {
     pub hashing: Semaphore,
     /// How long a hash that no row names is left alone.
     pub leftover_age: Duration,
+    /// Tells the other instances.
+    pub announcer: Announcer,
     pub clock: SharedClock,
 }
 
@@ -143,6 +146,7 @@ impl KeyService {
         self.store.insert(&issued.record).await?;
         self.live.apply(issued.record.clone());
         self.keep(&issued.record, &unnamed).await?;
+        self.announcer.announce();
         Ok(issued)
     }
 
@@ -449,6 +453,7 @@ impl KeyService {
         match self.store.update(record).await {
             Ok(()) => {
                 self.live.apply(record.clone());
+                self.announcer.announce();
                 Ok(())
             }
             Err(StoreError::Conflict) => Err(StoreError::Conflict.into()),
@@ -456,6 +461,7 @@ impl KeyService {
                 if let Ok(Some(stored)) = self.store.get(record.id).await {
                     self.live.apply(stored);
                 }
+                self.announcer.announce();
                 Err(error.into())
             }
         }

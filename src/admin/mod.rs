@@ -17,6 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use crate::clock::SharedClock;
+use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
@@ -25,6 +26,8 @@ use keys::KeyService;
 /// What every handler can reach.
 pub struct AdminState {
     pub keys: KeyService,
+    /// Who has confirmed what was changed.
+    pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,

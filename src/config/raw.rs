@@ -283,8 +283,15 @@ pub struct Store {
     pub url_file: Option<String>,
     /// How long keys are served from memory while the database is away.
     pub max_stale_seconds: u64,
-    /// How often to look for what other instances have changed.
+    /// How often to look for what other instances have changed. With `limits.backend = "redis"` they
+    /// also tell each other at once, through Redis.
     pub poll_interval_ms: u64,
+    /// How long the answer to a change of a key waits for the other instances to confirm it. 0: it
+    /// says who has confirmed it at once.
+    pub propagation_wait_ms: u64,
+    /// What answers call this instance. Empty: its host and the admin port. It should differ between
+    /// instances, and stay over restarts.
+    pub instance_name: String,
 }
 
 impl Default for Store {
@@ -294,6 +301,8 @@ impl Default for Store {
             url_file: None,
             max_stale_seconds: 600,
             poll_interval_ms: 250,
+            propagation_wait_ms: 500,
+            instance_name: String::new(),
         }
     }
 }

@@ -188,6 +188,10 @@ pub struct StoreSettings {
     pub max_stale: Duration,
     /// How often to look for what other instances have changed.
     pub poll_interval: Duration,
+    /// How long an answer waits for other instances to confirm a change.
+    pub propagation_wait: Duration,
+    /// What answers call this instance; otherwise its host and the admin port.
+    pub instance_name: Option<String>,
 }
 
 /// Where hashes and mint keys live.

@@ -367,7 +367,7 @@ fn base62(mut number: u64) -> [u8; CHECK_LEN] {
 }
 
 /// Fills `out` with base62 characters, each of them equally likely.
-fn random_base62(out: &mut [u8]) -> Result<(), RandomnessError> {
+pub fn random_base62(out: &mut [u8]) -> Result<(), RandomnessError> {
     // 248 is the largest multiple of 62 in a byte: larger bytes would favour some characters.
     const FAIR_BELOW: u8 = 248;
     let mut pool = Zeroizing::new([0u8; 64]);

@@ -29,8 +29,8 @@ fn lapsed(record: &KeyRecord) -> &'static str {
     if is_over { "yes" } else { "no" }
 }
 
-/// Notes that `key` was changed, in the transaction that changes it. The counter's row stays locked
-/// until the commit, so numbers become visible in their order.
+/// Notes that a key was made or changed, in the transaction that does it, at its end: the counter's row
+/// stays locked until the commit, so numbers become visible in their order.
 async fn note_change(
     transaction: &mut AnyConnection,
     record: &KeyRecord,
@@ -63,7 +63,8 @@ async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(
         .execute(&mut *transaction)
         .await?;
     let created_at = record.created_at.as_millis();
-    replace_grams(transaction, record.id.as_str(), created_at, "", &searched).await
+    replace_grams(transaction, record.id.as_str(), created_at, "", &searched).await?;
+    note_change(transaction, record).await
 }
 
 /// Makes the grams of a key those of `new`, where they were those of `old`.

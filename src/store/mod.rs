@@ -5,6 +5,7 @@
 mod change;
 pub mod claims;
 pub mod guarded;
+pub mod instances;
 pub mod list;
 mod rows;
 pub mod search;
@@ -18,6 +19,7 @@ use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
 pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
+pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
 
 /// The most keys in one page of a list.
@@ -139,7 +141,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// ids. A row that can't be read does not hide the others.
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError>;
 
-    /// The first [`CHANGES_MAX`] changes of keys (not their creation) after number `seq`, oldest
+    /// The first [`CHANGES_MAX`] changes of keys (their creation is one) after number `seq`, oldest
     /// first.
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError>;
 
@@ -154,4 +156,24 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// Where instances say of themselves that they live, and how far they have followed the changes.
+#[async_trait]
+pub trait InstanceStore: Send + Sync + 'static {
+    /// Notes that an instance lives.
+    async fn note_instance(&self, beat: &Heartbeat) -> Result<(), StoreError>;
+
+    /// All instances that may be serving, by name.
+    async fn instances(&self) -> Result<Vec<Heard>, StoreError>;
+
+    /// Forgets an instance that has ended.
+    async fn forget_instance(&self, id: &str) -> Result<(), StoreError>;
+
+    /// Forgets all instances of that name but `id`: what it was before a restart. One that is wrongly
+    /// forgotten comes back with its next word.
+    async fn forget_namesakes(&self, id: &str, name: &str) -> Result<(), StoreError>;
+
+    /// Forgets instances that ended long ago without a word.
+    async fn forget_gone_instances(&self) -> Result<(), StoreError>;
 }

@@ -49,11 +49,20 @@ const SQLITE_WORDS: [(&str, &str); 2] =
     [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
 const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
 
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
+    (
+        3,
+        "instances",
+        include_str!("migrations/0003_instances.sql"),
+    ),
     (4, "lists", include_str!("migrations/0004_lists.sql")),
 ];
+
+/// The time now in milliseconds since the Unix epoch, in each engine's words.
+const SQLITE_NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+const POSTGRES_NOW_MS: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 
 /// Ends `work` with the error `late` makes when it takes too long.
 pub async fn within<T, E>(
@@ -94,6 +103,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
 #[derive(Clone)]
 pub struct SqlStore {
     pool: AnyPool,
+    now_ms: &'static str,
 }
 
 impl SqlStore {
@@ -152,7 +162,16 @@ impl SqlStore {
         migrate(&pool, is_sqlite).await.map_err(|error| {
             StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
         })?;
-        Ok(SqlStore { pool })
+        Ok(Self::on(pool, url))
+    }
+
+    fn on(pool: AnyPool, url: &str) -> Self {
+        let now_ms = if url.starts_with("sqlite:") {
+            SQLITE_NOW_MS
+        } else {
+            POSTGRES_NOW_MS
+        };
+        SqlStore { pool, now_ms }
     }
 
     /// Connects to `url` to see what is there: makes no file, leaves the schema as it is and can't
@@ -184,12 +203,17 @@ impl SqlStore {
             })
             .connect_with(options)
             .await?;
-        Ok(SqlStore { pool })
+        Ok(Self::on(pool, url))
     }
 
     /// The pool, for the embedded twins that live in the same database.
     pub fn pool(&self) -> &AnyPool {
         &self.pool
+    }
+
+    /// The database's time, as an expression.
+    pub(super) fn now_ms(&self) -> &'static str {
+        self.now_ms
     }
 
     /// Closes all connections.
@@ -254,7 +278,7 @@ fn create_private_file(path: &Path) -> std::io::Result<()> {
 }
 
 /// Every operation has an end, whatever the server does.
-async fn within_limit<T>(
+pub(super) async fn within_limit<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     within(StoreError::Unavailable, work).await

@@ -162,6 +162,12 @@ pub struct Metrics {
     pub reconcile_leftovers: IntCounter,
     pub reconcile_held_back: IntGauge,
     pub reconcile_broken_keys: IntGauge,
+    pub instances: IntGauge,
+    pub changes_applied: IntCounter,
+    pub events_connected: IntGauge,
+    pub events_failed: IntCounter,
+    pub propagation_seconds: Histogram,
+    pub propagation_unconfirmed: IntCounter,
     pub log_dropped: IntGauge,
 }
 
@@ -375,6 +381,41 @@ impl Metrics {
                 r,
                 "sidekey_reconcile_broken_keys",
                 "Keys that are not revoked and can't work, because their hash is missing.",
+            )?,
+            instances: gauge(
+                r,
+                "sidekey_instances",
+                "Instances on the same database that were heard of lately, this one included.",
+            )?,
+            changes_applied: counter(
+                r,
+                "sidekey_changes_applied_total",
+                "Changes and creations of keys, of all instances, that this one has followed.",
+            )?,
+            events_connected: gauge(
+                r,
+                "sidekey_events_connected",
+                "1 while changes are announced through Redis, 0 while they are found by polling alone.",
+            )?,
+            events_failed: counter(
+                r,
+                "sidekey_events_failed_total",
+                "Attempts to announce a change that Redis did not take in time.",
+            )?,
+            propagation_seconds: register(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sidekey_propagation_seconds",
+                        "Time that answers to changes waited for the other instances' confirmation.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                )?,
+            )?,
+            propagation_unconfirmed: counter(
+                r,
+                "sidekey_propagation_unconfirmed_total",
+                "Changes that were answered before all instances had confirmed them.",
             )?,
             log_dropped: gauge(
                 r,

@@ -1,6 +1,7 @@
 //! Follows what other instances change. The database numbers every change of a key; each instance
 //! asks for what is newer than the last that it has seen, and brings the live records of those keys
-//! up to date. A change that this instance made itself is seen here once more, and changes nothing.
+//! up to date. A change that this instance made itself is seen here once more, and changes nothing. It
+//! looks at every interval, and at once when it is told to: what tells it may lose words, not changes.
 //!
 //! What can't be followed gets old: after `store.max_stale_seconds` without an answer from the
 //! database, a live record is no longer trusted.
@@ -9,6 +10,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
 
 use super::LiveKeys;
 use crate::clock::SharedClock;
@@ -20,6 +23,8 @@ use crate::telemetry::Metrics;
 const KEPT: Duration = Duration::from_secs(86_400);
 /// How often older ones are deleted.
 const TIDY_INTERVAL_US: u64 = 3_600_000_000;
+/// The least time between two looks, however often it is told to look.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How old what is known about keys may be.
 #[derive(Debug)]
@@ -59,13 +64,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Looks for changes every `interval`, for ever.
-    pub async fn run(mut self, interval: Duration) {
+    /// Looks for changes every `interval` and whenever it is `told` to, for ever. `applied` gets the
+    /// number up to which all changes have been applied.
+    pub async fn run(mut self, interval: Duration, told: Arc<Notify>, applied: watch::Sender<i64>) {
         let mut is_away = false;
         let mut tidied_us = self.clock.monotonic_us();
         loop {
-            tokio::time::sleep(interval).await;
-            match self.follow().await {
+            let followed = self.follow().await;
+            applied.send_if_modified(|seen| std::mem::replace(seen, self.seen) != self.seen);
+            match followed {
                 Ok(()) if is_away => tracing::info!("the database answers again"),
                 Err(error) if !is_away => {
                     tracing::error!(%error, "the database can't be asked for changes of keys");
@@ -80,6 +87,11 @@ impl Follower {
                 if let Err(error) = self.store.forget_changes(before).await {
                     tracing::warn!(%error, "old changes can't be deleted");
                 }
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::select! {
+                () = told.notified() => {}
+                () = tokio::time::sleep(interval) => {}
             }
         }
     }
@@ -115,6 +127,7 @@ impl Follower {
                         self.refresh(key, false).await?;
                     }
                     self.seen = last.seq;
+                    self.metrics.changes_applied.inc_by(changes.len() as u64);
                 }
                 // Some are no longer kept, or the numbers have begun anew.
                 _ => {
@@ -124,6 +137,10 @@ impl Follower {
                     }
                     self.seen = newest;
                 }
+            }
+            if self.seen >= newest {
+                self.freshness.confirm(asked_us);
+                return Ok(());
             }
         }
     }

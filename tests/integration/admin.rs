@@ -185,7 +185,10 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
             .await;
         assert_eq!(changed.status, 200, "{field}: {changed:?}");
         assert_eq!(changed.header("cache-control"), Some("no-store"));
-        let changed = changed.json();
+        let mut changed = changed.json();
+        // Beside the key it says how far the change has come.
+        let propagation = changed.as_object_mut().unwrap().remove("propagation");
+        assert_eq!(propagation.unwrap()["confirmed"], 1);
         assert_is_key(&changed);
         assert!(millis(&changed["updated_at"]) >= millis(&expected["updated_at"]));
         expected[field] = value;

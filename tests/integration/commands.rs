@@ -100,6 +100,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("store-url-file", &["store.url_file"]),
     ("store-poll", &["store.poll_interval_ms"]),
     ("store-stale", &["store.max_stale_seconds"]),
+    ("store-propagation", &["store.propagation_wait_ms"]),
+    ("store-instance-name", &["store.instance_name"]),
     ("secrets-backend", &["secrets.backend"]),
     ("vault-plain", &["secrets.vault.address"]),
     ("vault-address", &["secrets.vault.address"]),

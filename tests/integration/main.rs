@@ -20,6 +20,7 @@ mod credentials;
 mod docs;
 mod durability;
 mod edges;
+mod events;
 mod fairness;
 mod first_steps;
 mod harness;

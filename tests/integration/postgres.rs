@@ -1,13 +1,17 @@
 //! PostgreSQL for metadata: the same store as SQLite, several instances that act as one, and what
 //! they do while the server is away.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{Environment, Generation, KeyId, KeyRecord};
-use sidekey::store::{KeyFilter, KeyStore, Position, SqlStore, StoreError};
+use sidekey::store::{
+    Heartbeat, InstanceStore, KeyFilter, KeyStore, Position, SqlStore, StoreError,
+};
 use tokio::time::timeout;
 
 use crate::harness::api::Reply;
@@ -59,8 +63,8 @@ async fn exercise(store: &SqlStore) {
         store.insert(&record(number)).await.unwrap();
     }
 
-    // Changes are numbered; a write on an old revision changes nothing.
-    assert_eq!(store.last_change().await.unwrap(), 0);
+    // Changes are numbered, creations too; a write on an old revision changes nothing.
+    assert_eq!(store.last_change().await.unwrap(), 9);
     let mut changed = first.clone();
     changed.revision = 2;
     changed.expires_at = Some(Timestamp::from_millis(5));
@@ -72,17 +76,18 @@ async fn exercise(store: &SqlStore) {
     let mut other = record(2);
     other.revision = 2;
     store.update(&other).await.unwrap();
-    let changes = store.changes_since(0).await.unwrap();
+    let changes = store.changes_since(9).await.unwrap();
     let seen: Vec<_> = changes.iter().map(|c| (c.seq, c.key_id)).collect();
-    assert_eq!(seen, [(1, first.id), (2, other.id)]);
-    assert_eq!(store.changes_since(1).await.unwrap().len(), 1);
-    assert_eq!(store.last_change().await.unwrap(), 2);
+    assert_eq!(seen, [(10, first.id), (11, other.id)]);
+    assert_eq!(store.changes_since(10).await.unwrap().len(), 1);
+    assert_eq!(store.last_change().await.unwrap(), 11);
     store
         .forget_changes(Timestamp::from_millis(1_500))
         .await
         .unwrap();
     let left = store.changes_since(0).await.unwrap();
-    assert_eq!(left.iter().map(|c| c.seq).collect::<Vec<_>>(), [2]);
+    let left: Vec<_> = left.iter().map(|c| c.seq).collect();
+    assert_eq!(left, [2, 3, 4, 5, 6, 7, 8, 9, 11]);
 
     // Pages, newest first, with a filter and without.
     let mut filter = KeyFilter {
@@ -104,6 +109,50 @@ async fn exercise(store: &SqlStore) {
     store.ping().await.unwrap();
 }
 
+/// Instances that say that they live, and some that no longer do.
+async fn exercise_instances(store: &SqlStore) {
+    let beat = |id: &str, live_ms, serves_ms| Heartbeat {
+        id: id.to_owned(),
+        name: format!("name-{id}"),
+        seen: 3,
+        live_for: Duration::from_millis(live_ms),
+        serves_for: Duration::from_millis(serves_ms),
+    };
+    let hour = 3_600_000;
+    for beat in [
+        beat("d", hour, hour),
+        beat("live", hour, hour),
+        beat("silent", 0, hour),
+        beat("gone", 0, 0),
+    ] {
+        store.note_instance(&beat).await.unwrap();
+    }
+    let known = async || {
+        let all = store.instances().await.unwrap();
+        let each = all.into_iter().map(|one| (one.id, one.seen, one.is_live));
+        each.collect::<Vec<_>>()
+    };
+    let one = |id: &str, seen, is_live| (id.to_owned(), seen, is_live);
+    let expected = [
+        one("d", 3, true),
+        one("live", 3, true),
+        one("silent", 3, false),
+    ];
+    eventually("some fall silent", || async { known().await == expected }).await;
+    let mut again = beat("live", hour, hour);
+    again.seen = 4;
+    store.note_instance(&again).await.unwrap();
+    store.forget_instance("d").await.unwrap();
+    assert_eq!(
+        known().await,
+        [one("live", 4, true), one("silent", 3, false)]
+    );
+    store.forget_gone_instances().await.unwrap();
+    store.forget_namesakes("new", "name-silent").await.unwrap();
+    store.forget_namesakes("live", "name-live").await.unwrap();
+    assert_eq!(known().await, [one("live", 4, true)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn both_engines_do_the_same() {
     let directory = tempfile::tempdir().unwrap();
@@ -112,6 +161,7 @@ async fn both_engines_do_the_same() {
     for url in [sqlite, postgres.url()] {
         let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
         exercise(&store).await;
+        exercise_instances(&store).await;
         store.close().await;
     }
 }
@@ -141,7 +191,8 @@ async fn no_change_is_missed_by_who_follows() {
     let follower = SqlStore::open(&url).await.unwrap();
     let mut seen = 0;
     let all = async {
-        while seen < 8 * 29 {
+        // Creations are changes too.
+        while seen < 8 * 30 {
             for change in follower.changes_since(seen).await.unwrap() {
                 assert_eq!(change.seq, seen + 1, "a gap");
                 seen = change.seq;

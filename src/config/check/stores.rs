@@ -9,6 +9,7 @@ use crate::key::hash;
 
 const POLL_MS_MIN: u64 = 10;
 const POLL_MS_MAX: u64 = 60_000;
+const PROPAGATION_WAIT_MS_MAX: u64 = 10_000;
 
 impl Checker<'_> {
     pub(super) fn verification(&mut self, raw: &raw::Verification) -> VerificationSettings {
@@ -80,10 +81,21 @@ impl Checker<'_> {
                 "must be at least twice store.poll_interval_ms, or keys would be refused between two looks",
             );
         }
+        self.number(
+            "store.propagation_wait_ms",
+            raw.propagation_wait_ms,
+            0,
+            PROPAGATION_WAIT_MS_MAX,
+        );
+        if !raw.instance_name.is_empty() {
+            self.name("store.instance_name", &raw.instance_name);
+        }
         Some(StoreSettings {
             url,
             max_stale: Duration::from_secs(raw.max_stale_seconds),
             poll_interval: Duration::from_millis(raw.poll_interval_ms),
+            propagation_wait: Duration::from_millis(raw.propagation_wait_ms),
+            instance_name: Some(raw.instance_name.clone()).filter(|name| !name.is_empty()),
         })
     }
 
