@@ -73,7 +73,7 @@ async fn a_token_that_was_revoked_is_replaced_at_once() {
     );
     let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&lines))).await;
     let key = sidekey.create_key(json!({})).await;
-    let all = json!({});
+    let all = json!({"sync": true});
     let revoke = "sys/leases/revoke-prefix/auth/approle/login";
     bao.ask(Method::PUT, revoke, Some(&all)).await;
     assert_eq!(sidekey.status("/", &key.text).await, 200);
