@@ -210,8 +210,11 @@ async fn a_service_account_logs_in() {
     let host = kubernetes(genuine.clone()).await;
     bao.must(None, "sys/auth/cluster", json!({"type": "kubernetes"}))
         .await;
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let authority = std::fs::read_to_string(directory.path().join("ca.pem")).unwrap();
     let cluster = json!({
-        "kubernetes_host": host, "disable_local_ca_jwt": true, "token_reviewer_jwt": account_token("reviewer"),
+        "kubernetes_host": host, "kubernetes_ca_cert": authority, "disable_local_ca_jwt": true, "token_reviewer_jwt": account_token("reviewer"),
     });
     bao.must(None, "auth/cluster/config", cluster).await;
     let role = json!({
