@@ -188,6 +188,7 @@ async fn kubernetes(genuine: Arc<parking_lot::Mutex<String>>) -> String {
             let mut status = json!({"authenticated": is_genuine});
             if is_genuine {
                 status["user"] = user;
+                status["audiences"] = json!(["https://kubernetes.default.svc"]);
             }
             let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status});
             (axum::http::StatusCode::CREATED, Json(review))
