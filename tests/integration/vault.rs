@@ -104,6 +104,7 @@ async fn exercise(store: Arc<dyn SecretStore>) {
 async fn crowd(store: Arc<dyn SecretStore>) {
     let tenant: TenantId = "crowd".parse().unwrap();
     let key: KeyId = "4fzN8cQ2pLrT".parse().unwrap();
+    store.add_hash(&tenant, key, &stored(9)).await.unwrap();
     let adding = (1..=8).map(|generation| {
         let (store, tenant) = (store.clone(), tenant.clone());
         tokio::spawn(async move {
@@ -120,7 +121,7 @@ async fn crowd(store: Arc<dyn SecretStore>) {
     }
     assert_eq!(
         generations(store.as_ref(), &tenant, key).await,
-        [7, 5, 3, 1]
+        [9, 7, 5, 3, 1]
     );
 }
 
@@ -161,6 +162,13 @@ async fn versions(bao: &OpenBao, path: &str) -> Vec<Value> {
         }
     }
     found
+}
+
+/// Whether anything in `text` looks like a token of OpenBao: `s.` and 24 letters and digits.
+fn shows_token(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+        .filter_map(|word| word.strip_prefix("s."))
+        .any(|rest| rest.len() >= 24)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,10 +238,7 @@ async fn a_key_lives_in_vault_with_the_rights_of_the_shipped_policy() {
     ] {
         assert!(!shown.contains(&secret), "a secret is shown");
     }
-    assert!(
-        !shown.contains("s.") || !shown.contains("client_token"),
-        "no token is shown"
-    );
+    assert!(!shows_token(&shown), "a token is shown");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ async fn a_token_that_was_revoked_is_replaced_at_once() {
     );
     let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&lines))).await;
     let key = sidekey.create_key(json!({})).await;
-    let all = json!({});
+    let all = json!({"sync": true});
     let revoke = "sys/leases/revoke-prefix/auth/approle/login";
     bao.ask(Method::PUT, revoke, Some(&all)).await;
     assert_eq!(sidekey.status("/", &key.text).await, 200);
@@ -188,6 +188,7 @@ async fn kubernetes(genuine: Arc<parking_lot::Mutex<String>>) -> String {
             let mut status = json!({"authenticated": is_genuine});
             if is_genuine {
                 status["user"] = user;
+                status["audiences"] = json!(["https://kubernetes.default.svc"]);
             }
             let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status});
             (axum::http::StatusCode::CREATED, Json(review))
@@ -210,8 +211,11 @@ async fn a_service_account_logs_in() {
     let host = kubernetes(genuine.clone()).await;
     bao.must(None, "sys/auth/cluster", json!({"type": "kubernetes"}))
         .await;
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let authority = std::fs::read_to_string(directory.path().join("ca.pem")).unwrap();
     let cluster = json!({
-        "kubernetes_host": host, "disable_local_ca_jwt": true, "token_reviewer_jwt": account_token("reviewer"),
+        "kubernetes_host": host, "kubernetes_ca_cert": authority, "disable_local_ca_jwt": true, "token_reviewer_jwt": account_token("reviewer"),
     });
     bao.must(None, "auth/cluster/config", cluster).await;
     let role = json!({

@@ -19,7 +19,7 @@ use crate::harness::upstream::Upstream;
 use crate::vault::stored;
 
 /// Keys that only have a hash, so that a move takes a while.
-const FILLING: usize = 300;
+const FILLING: usize = 600;
 
 async fn database(directory: &Path) -> (SqlStore, EmbeddedSecrets) {
     let url = format!("sqlite://{}/data/sidekey.db", directory.display());

@@ -70,7 +70,7 @@ fn load(
 #[tokio::test(flavor = "multi_thread")]
 async fn while_vault_is_away_warm_keys_are_served() {
     let upstream = Upstream::start().await;
-    let mut bao = OpenBao::start().await;
+    let mut bao = OpenBao::start_durable().await;
     let limits = "[limits]\ndefault = [{ name = \"default\", quota = 1000000, window_seconds = 1, burst = 1000000 }]\n";
     let role = bao.app_role(json!({}), None).await;
     let lines = format!("{}timeout_ms = {}\n", role.lines(), TIMEOUT.as_millis());

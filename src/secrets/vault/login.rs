@@ -187,7 +187,8 @@ impl Link {
                     .collect::<Vec<_>>(),
             )
             .identity(None)
-            .timeout(Some(settings.timeout))
+            // Each call has a limit as a whole.
+            .timeout(None)
             .token(token)
             .verify(true)
             .namespace(settings.namespace.clone())
@@ -202,7 +203,7 @@ impl Link {
         loop {
             tokio::time::sleep(self.pause()).await;
             if self.is_due() {
-                if self.refresh(&mut warned_us).await.is_err() {
+                if !self.refresh(&mut warned_us).await.unwrap_or(false) {
                     tokio::time::sleep(jittered(RETRY_PAUSE)).await;
                 }
             } else {
@@ -247,19 +248,19 @@ impl Link {
             .is_some_and(|lease| now_us >= lease.refresh_at_us)
     }
 
-    /// Renews the token, or logs in again.
-    async fn refresh(&self, warned_us: &mut u64) -> Result<(), Failure> {
+    /// Renews the token, or logs in again; whether there is a new time for it.
+    async fn refresh(&self, warned_us: &mut u64) -> Result<bool, Failure> {
         let Some(lease) = self.current_lease() else {
-            return Ok(());
+            return Ok(true);
         };
         if lease.renewable && self.renew(lease).await? {
-            return Ok(());
+            return Ok(true);
         }
         if self.can_log_in_again() {
-            return self.guarded(self.log_in()).await.map(|_| ());
+            return self.guarded(self.log_in()).await.map(|_| true);
         }
         self.warn_of_end(lease, warned_us);
-        self.look().await
+        self.look().await.map(|()| false)
     }
 
     /// Renews the token. `false` where it would end soon all the same.

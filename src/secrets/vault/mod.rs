@@ -6,7 +6,9 @@
 //! Concurrency: every write names the version that it replaces (check-and-set) and is made again on
 //! what is there now where somebody was faster, so instances never lose one another's hashes. Removing
 //! the last hash first writes an empty value in the same way, and only then deletes the path: who adds
-//! meanwhile sees the empty value and waits until it has gone.
+//! meanwhile sees the empty value and waits until it has gone. (A path's versions start again with it, so
+//! a write that was read before and comes after would not be noticed; but the last hash only goes when
+//! its key is revoked, and no hash of a revoked key matters any more.)
 //!
 //! Removal: Vault keeps old versions of a value, with hashes that were taken out. A path from which
 //! a hash is removed keeps one version from then on, and a path that is empty goes with its history.

@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 /// How long a test waits for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// An HTTP client. Its TLS, which Vault's client needs, has no provider of its own.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    pingora_core::tls::install_default_crypto_provider();
+    reqwest::Client::builder()
+}
+
 /// Sends `signal` (a name such as `TERM`) to processes, which have to be there.
 pub fn send_signal(signal: &str, processes: &[u32]) {
     assert!(try_signal(signal, processes), "{processes:?} are gone");

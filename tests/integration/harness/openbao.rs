@@ -1,5 +1,5 @@
-//! An OpenBao server for one test, in a directory of its own. It keeps its data over a restart, and can
-//! be sealed.
+//! An OpenBao server for one test, in a directory of its own. It can be sealed, and a durable one keeps
+//! its data over a restart.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use sidekey::config::settings::{SecretSource, VaultAuth, VaultSettings};
 use tempfile::TempDir;
 
-use super::{DEADLINE, eventually, send_signal, try_signal};
+use super::{DEADLINE, client_builder, eventually, send_signal, try_signal};
 
 /// The role that tests log in with.
 const ROLE: &str = "sidekey";
+/// Lines of its log that a failed test shows.
+const LOG_LINES_SHOWN: usize = 20;
 
 pub struct OpenBao {
     directory: TempDir,
@@ -22,7 +24,15 @@ pub struct OpenBao {
     client: reqwest::Client,
     root: String,
     unseal: String,
-    is_tls: bool,
+    kind: Kind,
+}
+
+/// What is special about a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Tls,
+    Durable,
 }
 
 /// What a program logs in with.
@@ -42,6 +52,11 @@ impl AppRole {
     }
 }
 
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").port()
+}
+
 fn program() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/venv/bin/bao");
     assert!(
@@ -54,22 +69,24 @@ fn program() -> PathBuf {
 impl OpenBao {
     /// A new server, unsealed, with a KV v2 engine at `secret`.
     pub async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("a directory"), false).await
+        Self::start_in(tempfile::tempdir().expect("a directory"), Kind::Plain).await
+    }
+
+    /// The same; what it has acknowledged is there after a restart.
+    pub async fn start_durable() -> Self {
+        Self::start_in(tempfile::tempdir().expect("a directory"), Kind::Durable).await
     }
 
     /// The same behind TLS, with `leaf.pem` and `leaf.key` of `directory`.
     pub async fn start_tls(directory: TempDir) -> Self {
-        Self::start_in(directory, true).await
+        Self::start_in(directory, Kind::Tls).await
     }
 
-    async fn start_in(directory: TempDir, is_tls: bool) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
-        let mut client = reqwest::Client::builder();
-        if is_tls {
+    async fn start_in(directory: TempDir, kind: Kind) -> Self {
+        let port = free_port();
+        let mut client = client_builder();
+        if kind == Kind::Tls {
             // The test of TLS is Sidekey's; the harness talks to its own server.
-            sidekey_tls();
             client = client.tls_danger_accept_invalid_certs(true);
         }
         let mut bao = OpenBao {
@@ -79,7 +96,7 @@ impl OpenBao {
             client: client.build().expect("a client"),
             root: String::new(),
             unseal: String::new(),
-            is_tls,
+            kind,
         };
         bao.launch().await;
         let shares = json!({"secret_shares": 1, "secret_threshold": 1});
@@ -93,24 +110,35 @@ impl OpenBao {
 
     /// Starts the server (again), sealed, on the same port and data.
     pub async fn launch(&mut self) {
-        let tls = if self.is_tls {
+        let directory = self.directory.path();
+        let tls = if self.kind == Kind::Tls {
             "tls_cert_file = \"leaf.pem\"\n  tls_key_file = \"leaf.key\""
         } else {
             "tls_disable = true"
         };
+        let cluster = format!("127.0.0.1:{}", free_port());
+        let storage = if self.kind == Kind::Durable {
+            std::fs::create_dir_all(directory.join("data")).expect("a directory");
+            format!(
+                "storage \"raft\" {{\n  path = \"data\"\n  node_id = \"one\"\n  performance_multiplier = 1\n}}\ncluster_addr = \"https://{cluster}\""
+            )
+        } else {
+            "storage \"inmem\" {}".to_owned()
+        };
         let config = format!(
-            "storage \"file\" {{\n  path = \"data\"\n}}\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{}\"\n  {tls}\n}}\napi_addr = \"{}\"\n",
+            "{storage}\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{}\"\n  cluster_address = \"{cluster}\"\n  {tls}\n}}\napi_addr = \"{}\"\n",
             self.port,
             self.url()
         );
-        std::fs::write(self.directory.path().join("bao.hcl"), config).expect("a file");
+        std::fs::write(directory.join("bao.hcl"), config).expect("a file");
+        let log = std::fs::File::create(directory.join("bao.log")).expect("a file");
         let server = Command::new(program())
             .args(["server", "-config", "bao.hcl"])
             .current_dir(self.directory.path())
             .env("HOME", self.directory.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
             .spawn()
             .expect("bao runs");
         self.server = Some(server);
@@ -123,7 +151,7 @@ impl OpenBao {
 
     /// Its address.
     pub fn url(&self) -> String {
-        if self.is_tls {
+        if self.kind == Kind::Tls {
             format!("https://localhost:{}", self.port)
         } else {
             format!("http://127.0.0.1:{}", self.port)
@@ -314,13 +342,15 @@ impl OpenBao {
     }
 }
 
-/// The TLS library's provider, which Sidekey's own clients use too.
-fn sidekey_tls() {
-    pingora_core::tls::install_default_crypto_provider();
-}
-
 impl Drop for OpenBao {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.path().join("bao.log"));
+            let log = log.unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(LOG_LINES_SHOWN).collect();
+            eprintln!("---- OpenBao wrote at last:");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
     }
 }

@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{DEADLINE, send_signal};
+use super::{DEADLINE, client_builder, send_signal};
 
 /// The path of the key API.
 pub const KEYS: &str = "/api/v1/platform/api-keys";
@@ -115,7 +115,7 @@ impl Sidekey {
             config,
             environment,
             output,
-            client: reqwest::Client::builder()
+            client: client_builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .expect("a client"),
