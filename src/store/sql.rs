@@ -45,9 +45,26 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
     ),
 ];
 
-/// The time now in milliseconds since the Unix epoch, in each engine's words.
-const SQLITE_NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
-const POSTGRES_NOW_MS: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+/// What each engine has its own words for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialect {
+    /// The time now in milliseconds since the Unix epoch.
+    pub now_ms: &'static str,
+    /// What ends an `INSERT ... SELECT` of one row that a crash may lose: its commit need not wait
+    /// for the disk.
+    pub may_be_lost: &'static str,
+}
+
+const SQLITE: Dialect = Dialect {
+    now_ms: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    // Its commits differ by connection only, and those for keys share it.
+    may_be_lost: "WHERE true",
+};
+
+const POSTGRES: Dialect = Dialect {
+    now_ms: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+    may_be_lost: "FROM (SELECT set_config('synchronous_commit', 'off', true)) AS hasty",
+};
 
 /// Ends `work` with the error `late` makes when it takes too long.
 pub async fn within<T, E>(
@@ -76,7 +93,7 @@ impl From<sqlx::Error> for StoreError {
 #[derive(Clone)]
 pub struct SqlStore {
     pool: AnyPool,
-    now_ms: &'static str,
+    dialect: Dialect,
 }
 
 impl SqlStore {
@@ -150,12 +167,8 @@ impl SqlStore {
             .map_err(|error| {
                 StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
             })?;
-        let now_ms = if is_sqlite {
-            SQLITE_NOW_MS
-        } else {
-            POSTGRES_NOW_MS
-        };
-        Ok(SqlStore { pool, now_ms })
+        let dialect = if is_sqlite { SQLITE } else { POSTGRES };
+        Ok(SqlStore { pool, dialect })
     }
 
     /// The pool, for the embedded twins that live in the same database.
@@ -163,9 +176,8 @@ impl SqlStore {
         &self.pool
     }
 
-    /// The database's time, as an expression.
-    pub(super) fn now_ms(&self) -> &'static str {
-        self.now_ms
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Closes all connections.
