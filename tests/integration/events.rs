@@ -234,7 +234,7 @@ async fn a_revocation_is_everywhere_within_a_poll_and_100_ms_without_redis() {
     let postgres = Postgres::start().await;
     let fleet = Fleet::start(4, &postgres.url(), None, "").await;
     let bound = Duration::from_millis(250 + 100);
-    assert_p99(&fleet, 4, "without Redis", bound).await;
+    assert_p99(&fleet, 2, "without Redis", bound).await;
 }
 
 /// Nothing but events can bring these in time, and their answers say that all have confirmed.
