@@ -48,9 +48,11 @@ impl InstanceStore for SqlStore {
     async fn note_instance(&self, beat: &Heartbeat) -> Result<(), StoreError> {
         let sql = format!(
             "INSERT INTO instances (id, name, seen_seq, seen_at, live_ms, serves_ms) \
-             VALUES ($1, $2, $3, {now}, $4, $5) \
+             SELECT $1, $2, $3, {now}, $4, $5 {may_be_lost} \
              ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, seen_at = excluded.seen_at",
-            now = self.now_ms()
+            now = self.dialect().now_ms,
+            // Whose word is lost says it again.
+            may_be_lost = self.dialect().may_be_lost,
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(beat.id.clone())
@@ -63,7 +65,7 @@ impl InstanceStore for SqlStore {
     }
 
     async fn instances(&self) -> Result<Vec<Heard>, StoreError> {
-        let now = self.now_ms();
+        let now = self.dialect().now_ms;
         let sql = format!(
             "SELECT id, name, seen_seq, {now} - seen_at - live_ms AS late_ms FROM instances \
              WHERE {now} - seen_at <= serves_ms ORDER BY name, id LIMIT {INSTANCES_MAX}"
@@ -99,7 +101,7 @@ impl InstanceStore for SqlStore {
     async fn forget_gone_instances(&self) -> Result<(), StoreError> {
         let sql = format!(
             "DELETE FROM instances WHERE {now} - seen_at > serves_ms + $1",
-            now = self.now_ms()
+            now = self.dialect().now_ms
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(KEPT_MS);
         within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;

@@ -60,9 +60,26 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
     (4, "lists", include_str!("migrations/0004_lists.sql")),
 ];
 
-/// The time now in milliseconds since the Unix epoch, in each engine's words.
-const SQLITE_NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
-const POSTGRES_NOW_MS: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+/// What each engine has its own words for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialect {
+    /// The time now in milliseconds since the Unix epoch.
+    pub now_ms: &'static str,
+    /// What ends an `INSERT ... SELECT` of one row that a crash may lose: its commit need not wait
+    /// for the disk.
+    pub may_be_lost: &'static str,
+}
+
+const SQLITE: Dialect = Dialect {
+    now_ms: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    // Its commits differ by connection only, and those for keys share it.
+    may_be_lost: "WHERE true",
+};
+
+const POSTGRES: Dialect = Dialect {
+    now_ms: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+    may_be_lost: "FROM (SELECT set_config('synchronous_commit', 'off', true)) AS hasty",
+};
 
 /// Ends `work` with the error `late` makes when it takes too long.
 pub async fn within<T, E>(
@@ -103,7 +120,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
 #[derive(Clone)]
 pub struct SqlStore {
     pool: AnyPool,
-    now_ms: &'static str,
+    dialect: Dialect,
 }
 
 impl SqlStore {
@@ -166,12 +183,9 @@ impl SqlStore {
     }
 
     fn on(pool: AnyPool, url: &str) -> Self {
-        let now_ms = if url.starts_with("sqlite:") {
-            SQLITE_NOW_MS
-        } else {
-            POSTGRES_NOW_MS
-        };
-        SqlStore { pool, now_ms }
+        let is_sqlite = url.starts_with("sqlite:");
+        let dialect = if is_sqlite { SQLITE } else { POSTGRES };
+        SqlStore { pool, dialect }
     }
 
     /// Connects to `url` to see what is there: makes no file, leaves the schema as it is and can't
@@ -211,9 +225,8 @@ impl SqlStore {
         &self.pool
     }
 
-    /// The database's time, as an expression.
-    pub(super) fn now_ms(&self) -> &'static str {
-        self.now_ms
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Closes all connections.

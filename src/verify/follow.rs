@@ -70,6 +70,7 @@ impl Follower {
         let mut is_away = false;
         let mut tidied_us = self.clock.monotonic_us();
         loop {
+            let begun_us = self.clock.monotonic_us();
             let followed = self.follow().await;
             applied.send_if_modified(|seen| std::mem::replace(seen, self.seen) != self.seen);
             match followed {
@@ -89,9 +90,11 @@ impl Follower {
                 }
             }
             tokio::time::sleep(LOOK_PAUSE).await;
+            // From one look's beginning to the next one's.
+            let took = Duration::from_micros(self.clock.monotonic_us().saturating_sub(begun_us));
             tokio::select! {
                 () = told.notified() => {}
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep(interval.saturating_sub(took)) => {}
             }
         }
     }
