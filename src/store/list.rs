@@ -87,13 +87,6 @@ impl From<Timestamp> for Bind {
     }
 }
 
-/// Which part of a list a statement is about: after `after`, and not beyond `until`.
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    after: Option<Position>,
-    until: Option<Position>,
-}
-
 /// Keys that one index has together, newest first.
 #[derive(Debug)]
 enum Source {
@@ -110,13 +103,13 @@ enum Source {
 }
 
 impl Source {
-    /// Its newest `count` entries in `span`.
-    fn select(&self, statement: &mut Statement, span: Span, count: usize) -> String {
+    /// Its newest `count` entries after `after`.
+    fn select(&self, statement: &mut Statement, after: Option<Position>, count: usize) -> String {
         match self {
             Source::Range { table, value, rest } => {
-                select_range(statement, table, value.as_ref(), *rest, span, count)
+                select_range(statement, table, value.as_ref(), *rest, after, count)
             }
-            Source::Late { filter, now } => select_late(statement, filter, *now, span, count),
+            Source::Late { filter, now } => select_late(statement, filter, *now, after, count),
         }
     }
 }
@@ -126,7 +119,7 @@ fn select_range(
     table: &str,
     value: Option<&(&'static str, String)>,
     rest: Option<(&'static str, Timestamp)>,
-    span: Span,
+    after: Option<Position>,
     count: usize,
 ) -> String {
     let mut conditions = Vec::new();
@@ -136,19 +129,17 @@ fn select_range(
         let value = statement.bind(value.as_str());
         // Always there, as the end of the range: that of several columns would not be seen as one.
         conditions.push(format!("{column} >= {value}"));
-        if span.after.is_none() {
+        if after.is_none() {
             conditions.push(format!("{column} <= {value}"));
         }
         value
     });
-    for (comparison, position) in [("<", span.after), (">=", span.until)] {
-        if let Some(position) = position {
-            let at = statement.bind(position.created_at);
-            let id = statement.bind(position.id.to_string());
-            let values: Vec<&str> = first.iter().chain([&at, &id]).map(String::as_str).collect();
-            let (columns, values) = (columns.join(", "), values.join(", "));
-            conditions.push(format!("({columns}) {comparison} ({values})"));
-        }
+    if let Some(position) = after {
+        let at = statement.bind(position.created_at);
+        let id = statement.bind(position.id.to_string());
+        let values: Vec<&str> = first.iter().chain([&at, &id]).map(String::as_str).collect();
+        let (columns, values) = (columns.join(", "), values.join(", "));
+        conditions.push(format!("({columns}) < ({values})"));
     }
     if let Some((condition, moment)) = rest {
         let moment = statement.bind(moment);
@@ -165,25 +156,23 @@ fn select_late(
     statement: &mut Statement,
     filter: &KeyFilter,
     now: Timestamp,
-    span: Span,
+    after: Option<Position>,
     count: usize,
 ) -> String {
     let now = statement.bind(now);
     let mut conditions = equalities(statement, filter);
     let active = statement.bind(Standing::Active.as_str());
     conditions.push(format!("standing = {active}"));
-    for (comparison, position) in [("<", span.after), (">=", span.until)] {
-        if let Some(position) = position {
-            let at = statement.bind(position.created_at);
-            let id = statement.bind(position.id.to_string());
-            conditions.push(format!("(created_at, id) {comparison} ({at}, {id})"));
-        }
+    if let Some(position) = after {
+        let at = statement.bind(position.created_at);
+        let id = statement.bind(position.id.to_string());
+        conditions.push(format!("(created_at, id) < ({at}, {id})"));
     }
     let condition = where_all(&conditions);
     format!(
         "SELECT created_at AS found_at, id AS found_id FROM (\
            SELECT created_at, id, standing, tenant_id, environment FROM api_keys \
-           WHERE (lapsed, expires_at) <= ('no', {now}) \
+           WHERE (lapsed, expires_at) >= ('no', 0) AND (lapsed, expires_at) <= ('no', {now}) \
            ORDER BY lapsed DESC, expires_at DESC LIMIT {LATE_MAX}) AS late{condition} \
          ORDER BY created_at DESC, id DESC LIMIT {count}"
     )
@@ -291,10 +280,15 @@ fn sources(filter: &KeyFilter) -> Vec<Source> {
 }
 
 /// The newest `count` entries of all sources together.
-fn merge(statement: &mut Statement, sources: &[Source], span: Span, count: usize) -> String {
+fn merge(
+    statement: &mut Statement,
+    sources: &[Source],
+    after: Option<Position>,
+    count: usize,
+) -> String {
     let mut parts: Vec<String> = sources
         .iter()
-        .map(|source| source.select(statement, span, count))
+        .map(|source| source.select(statement, after, count))
         .collect();
     if parts.len() == 1 {
         return parts.remove(0);
@@ -310,17 +304,26 @@ fn merge(statement: &mut Statement, sources: &[Source], span: Span, count: usize
     )
 }
 
-/// The keys of a merge of at most `examined` entries, of which at most `count` are wanted.
+/// The keys of a merge of at most `examined` entries, down to `until`, of which `count` are wanted.
 /// `filter` is given where each has to be looked at.
 fn keys(
     sources: &[Source],
-    span: Span,
+    after: Option<Position>,
+    until: Option<Position>,
     examined: usize,
     filter: Option<(&KeyFilter, &str)>,
     count: usize,
 ) -> Statement {
     let mut statement = Statement::default();
-    let found = merge(&mut statement, sources, span, examined);
+    let mut found = merge(&mut statement, sources, after, examined);
+    if let Some(until) = until {
+        // Around the limit, not within: an index goes on beyond such a bound to fill it.
+        let at = statement.bind(until.created_at);
+        let id = statement.bind(until.id.to_string());
+        found = format!(
+            "SELECT found_at, found_id FROM ({found}) AS near WHERE (found_at, found_id) >= ({at}, {id})"
+        );
+    }
     let condition = match filter {
         Some((filter, folded)) => where_all(&conditions(&mut statement, filter, folded)),
         None => String::new(),
@@ -334,9 +337,9 @@ fn keys(
 }
 
 /// The last of the first [`EXAMINED_MAX`] entries, and how many there are.
-fn reach(sources: &[Source], span: Span) -> Statement {
+fn reach(sources: &[Source], after: Option<Position>) -> Statement {
     let mut statement = Statement::default();
-    let found = merge(&mut statement, sources, span, EXAMINED_MAX);
+    let found = merge(&mut statement, sources, after, EXAMINED_MAX);
     statement.sql = format!(
         "SELECT found_at, found_id, entries FROM (\
            SELECT found_at, found_id, COUNT(*) OVER () AS entries FROM ({found}) AS found) AS counted \
@@ -347,25 +350,25 @@ fn reach(sources: &[Source], span: Span) -> Statement {
 
 /// The statement for a page of a list without a search, for who wants to see how an engine runs it.
 pub fn page_statement(filter: &KeyFilter, after: Option<Position>, limit: usize) -> Statement {
-    let span = Span { after, until: None };
     let count = limit.min(PAGE_LEN_MAX) + 1;
-    keys(&sources(filter), span, count, None, count)
+    keys(&sources(filter), after, None, count, None, count)
 }
 
 /// The statements of a page of a search, in the order in which they may be run.
 pub fn search_statements(
     filter: &KeyFilter,
     after: Option<Position>,
+    until: Option<Position>,
     limit: usize,
 ) -> Vec<Statement> {
     let folded = search::fold(filter.text.as_deref().unwrap_or_default());
-    let span = Span { after, until: None };
     let count = limit.min(PAGE_LEN_MAX) + 1;
     let candidates = candidates(filter, &folded, true);
-    let mut statements: Vec<Statement> = candidates.iter().map(|c| reach(c, span)).collect();
+    let mut statements: Vec<Statement> = candidates.iter().map(|c| reach(c, after)).collect();
     let filter = Some((filter, folded.as_str()));
     let all = candidates.iter();
-    statements.extend(all.map(|c| keys(c, span, EXAMINED_MAX + ADDED_MAX, filter, count)));
+    let most = EXAMINED_MAX + ADDED_MAX;
+    statements.extend(all.map(|c| keys(c, after, until, most, filter, count)));
     statements
 }
 
@@ -447,10 +450,9 @@ async fn search_page(
     let unsettled = "SELECT id FROM api_keys WHERE search_revision <> revision LIMIT 1";
     let unsettled = sqlx::query(unsettled).fetch_optional(&mut *connection);
     let candidates = candidates(filter, folded, unsettled.await?.is_none());
-    let mut span = Span { after, until: None };
     let mut chosen = None;
     for sources in &candidates {
-        let rows = reach(sources, span).fetch_all(&mut *connection).await?;
+        let rows = reach(sources, after).fetch_all(&mut *connection).await?;
         let Some(row) = rows.first() else {
             return Ok(Page::default());
         };
@@ -471,9 +473,9 @@ async fn search_page(
     let Some((sources, end)) = chosen else {
         return Ok(Page::default());
     };
-    span.until = end;
     let wanted = Some((filter, folded));
-    let rows = keys(sources, span, EXAMINED_MAX + ADDED_MAX, wanted, limit + 1);
+    let most = EXAMINED_MAX + ADDED_MAX;
+    let rows = keys(sources, after, end, most, wanted, limit + 1);
     let mut found = page(&rows.fetch_all(connection).await?, limit)?;
     found.next = found.next.or(end);
     Ok(found)

@@ -116,7 +116,8 @@ impl SqlStore {
     }
 
     async fn mark_lapsed(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let due = "SELECT id FROM api_keys WHERE (lapsed, expires_at) <= ('no', $1) \
+        let due = "SELECT id FROM api_keys WHERE (lapsed, expires_at) >= ('no', 0) \
+                   AND (lapsed, expires_at) <= ('no', $1) \
                    ORDER BY lapsed, expires_at LIMIT $2";
         // Asked for first: an UPDATE that finds nothing would take SQLite's lock every time.
         let rows = sqlx::query(due)

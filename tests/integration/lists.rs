@@ -78,8 +78,8 @@ fn mixed(number: i64) -> KeyRecord {
     // Several in a millisecond, and some whose time is over since they were written.
     key.created_at = Timestamp::from_millis(number / 3);
     key.updated_at = key.created_at;
-    key.expires_at = [None, Some(0), Some(500), Some(900)][(pick / 3 % 4) as usize]
-        .map(|end| Timestamp::from_millis(end));
+    key.expires_at =
+        [None, Some(0), Some(500), Some(900)][(pick / 3 % 4) as usize].map(Timestamp::from_millis);
     key.name = [
         "Partner service 9",
         "ÖRTLICHE needle",
@@ -233,7 +233,11 @@ fn statements() -> Vec<(String, Statement)> {
         }
         for filter in with_texts(filters(now())) {
             let name = format!("{filter:?} after {after:?}");
-            let statements = search_statements(&filter, after, 50);
+            let until = Some(Position {
+                created_at: Timestamp::from_millis((newest - 2) * STEP_MS),
+                id: "000000000000".parse().unwrap(),
+            });
+            let statements = search_statements(&filter, after, until, 50);
             all.extend(statements.into_iter().map(|s| (name.clone(), s)));
         }
     }
