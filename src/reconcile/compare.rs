@@ -96,12 +96,15 @@ mod tests {
         (leftovers.collect(), found.lacks.map(|lacks| lacks.0))
     }
 
+    /// A row, the generations stored, those that are left over, and the one that is missing.
+    type Case = (Claim, &'static [i64], &'static [i64], Option<i64>);
+
     #[test]
     fn a_row_names_its_current_secret_and_one_in_grace() {
         use Standing::{Active, Disabled, Revoked};
         let (until, over) = (Some((1, NOW + 1)), Some((1, NOW)));
         #[rustfmt::skip]
-        let cases: &[(Claim, &[i64], &[i64], Option<i64>)] = &[
+        let cases: &[Case] = &[
             (claim(Active, 1, None),     &[1],       &[],        None),
             (claim(Active, 1, None),     &[],        &[],        Some(1)),
             (claim(Active, 1, None),     &[2, 1],    &[2],       None),
