@@ -69,6 +69,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let log = logs::start(&settings.log);
     raise_open_files();
     use_runtime_timers();
+    crate::tls::use_ring();
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
@@ -388,16 +389,11 @@ async fn build_gateway(
         settings.limits.max_addresses,
     );
     let failed_auth = failed_auth_limiter(&settings.limits);
-    let shared = settings
-        .limits
-        .redis
-        .as_ref()
-        .map(|redis| {
-            let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
-            let (clock, metrics) = (clock.clone(), metrics.clone());
-            Ok(RedisLimiter::new(link, redis.timeout, clock, metrics))
-        })
-        .transpose()?;
+    let shared = settings.limits.redis.as_ref().map(|redis| {
+        let link = RedisLink::new(&redis.target);
+        let (clock, metrics) = (clock.clone(), metrics.clone());
+        RedisLimiter::new(link, redis.timeout, clock, metrics)
+    });
     Ok(Gateway {
         routes: build_routes(
             settings.routes,

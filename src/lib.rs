@@ -24,4 +24,5 @@ pub mod redis_link;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;

@@ -16,7 +16,7 @@ use super::bucket::State;
 use super::memory::{Buckets, Decision, Readings};
 use crate::clock::SharedClock;
 use crate::key::{KeyId, TenantId};
-use crate::redis_link::RedisLink;
+use crate::redis_link::{RedisLink, explain};
 use crate::telemetry::Metrics;
 
 /// Redis did not decide: it is away, or too slow.
@@ -83,16 +83,17 @@ impl RedisLimiter {
         self.metrics.redis_calls.inc();
         let call = self.decide_at(tenant, key, buckets, cost, ask, None);
         let outcome = match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(decision)) => Some(decision),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "Redis did not decide");
-                None
+            Ok(Ok(decision)) => Ok(decision),
+            Ok(Err(error)) if self.link.is_about_one_of_several(&error) => {
+                self.metrics.redis_errors.inc();
+                return Err(Away);
             }
-            Err(_) => None,
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
         let was_open = self.breaker.is_open();
         match outcome {
-            Some(decision) => {
+            Ok(decision) => {
                 permit.succeeded();
                 if was_open {
                     tracing::info!("Redis answers again");
@@ -100,11 +101,15 @@ impl RedisLimiter {
                 }
                 Ok(decision)
             }
-            None => {
+            Err(reason) => {
+                tracing::debug!(reason, "Redis did not decide");
                 self.metrics.redis_errors.inc();
                 permit.failed(self.clock.monotonic_us());
                 if !was_open && self.breaker.is_open() {
-                    tracing::error!("Redis is away; limits.on_outage decides until it answers");
+                    tracing::error!(
+                        reason,
+                        "Redis is away; limits.on_outage decides until it answers"
+                    );
                     self.metrics.redis_up.set(0);
                 }
                 Err(Away)

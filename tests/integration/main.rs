@@ -32,6 +32,7 @@ mod postgres;
 mod privileges;
 mod races;
 mod real_services;
+mod redis_topologies;
 mod routes;
 mod secrecy;
 mod shared_limits;

@@ -13,7 +13,7 @@ use sidekey::key::{KeyId, Policy, TenantId};
 use sidekey::limit::memory::{Bucket, Buckets};
 use sidekey::limit::redis::{Ask, RedisLimiter};
 use sidekey::limit::{peek_all, take_all};
-use sidekey::redis_link::RedisLink;
+use sidekey::redis_link::{RedisLink, Target, Trust};
 use sidekey::telemetry::Metrics;
 
 use crate::harness::eventually;
@@ -64,7 +64,7 @@ fn policy_named(number: usize, quota: u64, window: u64, burst: u64) -> Policy {
 async fn the_script_is_the_twin_of_the_bucket() {
     let redis = Redis::start().await;
     let limiter = RedisLimiter::new(
-        RedisLink::new(&SecretString::from(redis.url())).unwrap(),
+        RedisLink::new(&Target::new(&SecretString::from(redis.url()), &Trust::default()).unwrap()),
         Duration::from_secs(5),
         Arc::new(SystemClock::new()),
         Arc::new(Metrics::new().unwrap()),
@@ -122,19 +122,24 @@ async fn the_script_is_the_twin_of_the_bucket() {
 
 /// `count` instances with one store and one Redis, `more` in their configuration.
 async fn instances(count: usize, upstream: &Upstream, redis: &Redis, more: &str) -> Fleet {
+    let url = redis.url();
+    fleet(count, upstream, &[("SIDEKEY__REDIS__URL", &url)], more).await
+}
+
+/// The same, with Redis as `redis` in the environment says.
+pub async fn fleet(count: usize, upstream: &Upstream, redis: &[(&str, &str)], more: &str) -> Fleet {
     let directory = tempfile::tempdir().unwrap();
     let file = format!("sqlite://{}/keys.db", directory.path().display());
     let key_file = directory.path().join("admin.key").display().to_string();
     let config = config(upstream.address, more);
-    let url = redis.url();
-    let environment = [
+    let mut environment = vec![
         ("SIDEKEY__STORE__URL", file.as_str()),
         ("SIDEKEY__ADMIN__BOOTSTRAP_KEY_FILE", key_file.as_str()),
         ("SIDEKEY__LIMITS__BACKEND", "redis"),
-        ("SIDEKEY__REDIS__URL", url.as_str()),
         // A busy machine must not look like an outage.
         ("SIDEKEY__REDIS__TIMEOUT_MS", "1000"),
     ];
+    environment.extend(redis);
     let starting = (0..count).map(|_| Sidekey::start_with(&config, &environment));
     let all = join_all(starting).await;
     let admin = std::fs::read_to_string(&key_file).unwrap();
@@ -149,13 +154,13 @@ async fn instances(count: usize, upstream: &Upstream, redis: &Redis, more: &str)
     }
 }
 
-struct Fleet {
-    all: Vec<Sidekey>,
+pub struct Fleet {
+    pub all: Vec<Sidekey>,
     _directory: tempfile::TempDir,
 }
 
 impl Fleet {
-    async fn key(&self, policies: serde_json::Value) -> Key {
+    pub async fn key(&self, policies: serde_json::Value) -> Key {
         let fields = json!({"rate_limits": policies});
         self.all[0].create_key(fields).await
     }

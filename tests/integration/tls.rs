@@ -35,7 +35,7 @@ fn openssl(directory: &Path, arguments: &str) {
 }
 
 /// An authority (`ca.pem`) and a certificate of it for localhost (`leaf.pem`).
-fn make_certificates(directory: &Path) {
+pub fn make_certificates(directory: &Path) {
     std::fs::write(
         directory.join("leaf.ext"),
         "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n",

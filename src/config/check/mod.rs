@@ -3,6 +3,7 @@
 
 mod limits;
 mod proxy;
+mod redis;
 mod routes;
 mod stores;
 

@@ -98,6 +98,7 @@ impl Sidekey {
                 output.lock().expect("output")
             );
         });
+        sidekey::tls::use_ring();
         let address = |name: &str| -> SocketAddr {
             let part = line
                 .split_whitespace()
