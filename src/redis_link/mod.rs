@@ -84,12 +84,16 @@ impl RedisLink {
         self.access.pubsub(&node.address().await?).await
     }
 
-    /// Whether `error` says that one server of several is away while others are not, which need not
-    /// bother calls to those: it came at once, and will until the server is back.
+    /// Whether `error` is about one server of several, or one slot, which need not bother calls to
+    /// others: the server is away, or the slot is on its way to another server. The error came at once,
+    /// and will until that is over.
     pub fn is_about_one_of_several(&self, error: &RedisError) -> bool {
         match &self.servers {
             Servers::One(_) => false,
-            Servers::Cluster(cluster) => error.is_io_error() && cluster.is_up(),
+            Servers::Cluster(cluster) => {
+                let is_moving = error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain);
+                (error.is_io_error() || is_moving) && cluster.is_up()
+            }
         }
     }
 }
@@ -164,14 +168,28 @@ impl ConnectionLike for Caller<'_> {
 /// What went wrong, and what to do where that is known. Holds no secret: passwords are in no error.
 pub fn explain(error: &RedisError) -> String {
     let text = error.to_string();
+    let is_refused =
+        error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS");
     let what_to_do = match error.kind() {
-        ErrorKind::AuthenticationFailed => {
+        _ if is_refused => {
             return "the server refuses the user or password; put the right USER:PASSWORD@ into redis.url"
                 .to_owned();
         }
         _ if error.code() == Some("NOAUTH") => "put USER:PASSWORD@ into redis.url",
         ErrorKind::Server(ServerErrorKind::NoPerm) => RIGHTS,
-        ErrorKind::Server(_) if text.contains("ACL failure") || text.contains("NOPERM") => RIGHTS,
+        // What a script may not do is told in each version's own words.
+        ErrorKind::Server(_)
+            if [
+                "NOPERM",
+                "ACL failure",
+                "can't run this command",
+                "can't access at least one",
+            ]
+            .iter()
+            .any(|words| text.contains(words)) =>
+        {
+            RIGHTS
+        }
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             "redis.url leads to a replica; name the master, or its sentinels"
         }

@@ -1,7 +1,7 @@
 //! One connection to one server, or to whichever server is the master now, that comes back by itself.
 //!
 //! A task of its own opens the connection, looks after it every second, and opens it again when it
-//! breaks: one attempt at a time, however many calls fail meanwhile. While an attempt after a good
+//! breaks, whether or not a call has noticed: one attempt at a time, however many calls fail meanwhile. While an attempt after a good
 //! connection runs, calls wait for it; once it has failed they are answered at once, with the reason.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::explain;
 use super::sentinel::{Sentinels, must_be_master};
@@ -109,7 +109,8 @@ impl Node {
         let mut up = self.up().await?;
         let mut both = redis::pipe();
         both.cmd("ASKING").ignore().add_command(command.clone());
-        let result: RedisResult<Vec<Value>> = both.query_async(&mut up.connection).await;
+        // The first answer, to ASKING, is of no interest.
+        let result = up.connection.send_packed_commands(&both, 1, 1).await;
         let result =
             result.and_then(|mut values| values.pop().unwrap_or(Value::Nil).extract_error());
         self.note(up.number, result)
@@ -140,14 +141,15 @@ impl State {
 }
 
 impl Place {
-    async fn open(&self) -> RedisResult<(Address, MultiplexedConnection)> {
+    /// Opens a connection. `gone` is told when it ends.
+    async fn open(&self, gone: Arc<Notify>) -> RedisResult<(Address, MultiplexedConnection)> {
         match self {
             Place::Server(address, access) => {
                 let ping = redis::cmd("PING");
-                let (connection, _) = access.open::<Value>(address, &ping).await?;
+                let (connection, _) = access.open::<Value>(address, &ping, gone).await?;
                 Ok((address.clone(), connection))
             }
-            Place::Master(sentinels) => sentinels.open().await,
+            Place::Master(sentinels) => sentinels.open(gone).await,
         }
     }
 
@@ -198,7 +200,8 @@ async fn tend(node: Weak<Inner>) {
         let Some(inner) = node.upgrade() else {
             return;
         };
-        match inner.place.open().await {
+        let gone = Arc::new(Notify::new());
+        match inner.place.open(gone.clone()).await {
             Ok((address, connection)) => {
                 outage.ended(&address);
                 let up = Up {
@@ -209,7 +212,7 @@ async fn tend(node: Weak<Inner>) {
                 inner.state.send_replace(State::Up(up.clone()));
                 let state = inner.state.subscribe();
                 drop(inner);
-                if keep(&node, state, up).await == Kept::ForAWhile {
+                if keep(&node, state, up, &gone).await == Kept::ForAWhile {
                     delay = RECONNECT_MIN;
                     continue;
                 }
@@ -238,16 +241,26 @@ enum Kept {
 }
 
 /// Looks after a connection until it is lost, or until nobody wants it any more.
-async fn keep(node: &Weak<Inner>, mut state: watch::Receiver<State>, mut up: Up) -> Kept {
+async fn keep(
+    node: &Weak<Inner>,
+    mut state: watch::Receiver<State>,
+    mut up: Up,
+    gone: &Notify,
+) -> Kept {
     let mut kept = Kept::Shortly;
     loop {
-        let lost = state.wait_for(|state| !state.is_up(up.number));
-        if tokio::time::timeout(CHECK_INTERVAL, lost).await.is_ok() {
-            return kept;
-        }
+        let is_gone = tokio::select! {
+            _ = state.wait_for(|state| !state.is_up(up.number)) => return kept,
+            () = gone.notified() => true,
+            () = tokio::time::sleep(CHECK_INTERVAL) => false,
+        };
         let Some(inner) = node.upgrade() else {
             return kept;
         };
+        if is_gone {
+            inner.lose(up.number);
+            return kept;
+        }
         let check = within(CHECK_TIMEOUT, inner.place.check(&mut up.connection)).await;
         match check {
             // A right that is missing does not come with a new connection.

@@ -1,11 +1,13 @@
 //! Sentinels: servers that watch a master and its replicas, and know which of them is the master now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Role};
+use tokio::sync::Notify;
 
 use super::target::{Access, within};
 use super::url::Address;
@@ -62,17 +64,17 @@ impl Sentinels {
     async fn ask(&self, sentinel: &Address) -> RedisResult<Address> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let (_, answer): (_, Option<(String, u16)>) =
-            self.sentinel_access.open(sentinel, &question).await?;
+        let answer: Option<(String, u16)> =
+            self.sentinel_access.ask_once(sentinel, &question).await?;
         let (host, port) = answer.ok_or_else(unknown_master)?;
         Ok(Address { host, port })
     }
 
-    /// A connection to the master, who has said that this is what it is.
-    pub async fn open(&self) -> RedisResult<(Address, MultiplexedConnection)> {
+    /// A connection to the master, who has said that this is what it is. `gone` is told when it ends.
+    pub async fn open(&self, gone: Arc<Notify>) -> RedisResult<(Address, MultiplexedConnection)> {
         let address = self.find().await?;
         let question = redis::cmd("ROLE");
-        let (connection, role) = self.server_access.open(&address, &question).await?;
+        let (connection, role) = self.server_access.open(&address, &question, gone).await?;
         must_be_master(&role)?;
         Ok((address, connection))
     }

@@ -1,15 +1,18 @@
 //! What is configured about Redis: where it is, as whom to come, and whom to trust. Connections are
 //! opened from here, so that every one of them has the same limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue,
-    IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    RedisResult, TlsCertificates,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
 
 use super::url::{self, Address, Login, Topology};
 
@@ -107,16 +110,20 @@ impl Trust {
             database: 0,
             tls: Some(self.certificates()),
         };
-        access.client(&address).err().map(|error| error.to_string())
+        access
+            .client(&address, ProtocolVersion::RESP2)
+            .err()
+            .map(|error| error.to_string())
     }
 }
 
 impl Access {
-    fn client(&self, address: &Address) -> RedisResult<Client> {
+    fn client(&self, address: &Address, protocol: ProtocolVersion) -> RedisResult<Client> {
         let (host, port) = (address.host.clone(), address.port);
         // The library's own greeting needs a right that nothing else needs.
         let mut settings = RedisConnectionInfo::default()
             .set_skip_set_lib_name()
+            .set_protocol(protocol)
             .set_db(i64::from(self.database));
         if let Some(login) = &self.login {
             settings = settings.set_password(login.password.expose_secret());
@@ -146,33 +153,63 @@ impl Access {
         }
     }
 
-    /// A connection to `address`, which has answered `greeting` with `T`.
+    /// What `question` is answered at `address`, on a connection for this alone.
+    pub(super) async fn ask_once<T: FromRedisValue>(
+        &self,
+        address: &Address,
+        question: &Cmd,
+    ) -> RedisResult<T> {
+        let client = self.client(address, ProtocolVersion::RESP2)?;
+        let (_, answer) = open(&client, &settings(), question).await?;
+        Ok(answer)
+    }
+
+    /// A connection to `address`, which has answered `greeting` with `T`. `gone` is told when it ends.
     pub(super) async fn open<T: FromRedisValue>(
         &self,
         address: &Address,
         greeting: &Cmd,
+        gone: Arc<Notify>,
     ) -> RedisResult<(MultiplexedConnection, T)> {
-        let client = self.client(address)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(OPEN_TIMEOUT))
-            // Callers have a limit around the whole call.
-            .set_response_timeout(None)
-            .set_concurrency_limit(CALLS_MAX);
-        let opening = async {
-            let mut connection = client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await?;
-            let answer = greeting.query_async(&mut connection).await?;
-            Ok((connection, answer))
-        };
-        within(OPEN_TIMEOUT, opening).await
+        // Only with version 3 of the protocol does the library say that a connection has ended.
+        let client = self.client(address, ProtocolVersion::RESP3)?;
+        let settings = settings().set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                gone.notify_one();
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        open(&client, &settings, greeting).await
     }
 
     /// A connection to `address` on which messages can be awaited.
     pub(super) async fn pubsub(&self, address: &Address) -> RedisResult<PubSub> {
-        let client = self.client(address)?;
+        let client = self.client(address, ProtocolVersion::RESP2)?;
         within(OPEN_TIMEOUT, client.get_async_pubsub()).await
     }
+}
+
+fn settings() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(OPEN_TIMEOUT))
+        // Callers have a limit around the whole call.
+        .set_response_timeout(None)
+        .set_concurrency_limit(CALLS_MAX)
+}
+
+async fn open<T: FromRedisValue>(
+    client: &Client,
+    settings: &AsyncConnectionConfig,
+    greeting: &Cmd,
+) -> RedisResult<(MultiplexedConnection, T)> {
+    let opening = async {
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(settings)
+            .await?;
+        let answer = greeting.query_async(&mut connection).await?;
+        Ok((connection, answer))
+    };
+    within(OPEN_TIMEOUT, opening).await
 }
 
 /// One command on `connection`, with the server's refusals as errors.

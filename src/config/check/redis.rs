@@ -17,22 +17,22 @@ impl Checker<'_> {
         if !is_used {
             return None;
         }
-        let url = self.secret("redis.url", &raw.url, raw.url_file.as_deref());
-        let trust = self.redis_trust(raw);
+        let url = self.secret("redis.url", &raw.url, raw.url_file.as_deref())?;
         let login = self.sentinel_login(raw);
-        let target = match Target::new(&url?, &trust?) {
+        let target = match Target::new(&url, &Trust::default()) {
             Ok(target) => target,
             Err(detail) => {
                 self.report("redis.url", detail);
                 return None;
             }
         };
-        let names_files = raw.ca_file.is_some() || raw.client_cert_file.is_some();
-        if names_files && !target.is_encrypted() {
+        let files = [&raw.ca_file, &raw.client_cert_file, &raw.client_key_file];
+        if files.iter().any(|file| file.is_some()) && !target.is_encrypted() {
             self.report(
                 "redis.url",
-                "must start with rediss where certificates are given; connections would not be encrypted",
+                "must start with rediss where certificates are given; nothing would be encrypted",
             );
+            return None;
         }
         if login.is_some() && !target.has_sentinels() {
             self.report(
@@ -40,6 +40,8 @@ impl Checker<'_> {
                 "is for sentinels; redis.url names none",
             );
         }
+        let trust = self.redis_trust(raw)?;
+        let target = Target::new(&url, &trust).ok()?;
         Some(RedisSettings {
             target: target.with_sentinel_login(login),
             timeout: Duration::from_millis(raw.timeout_ms),
@@ -47,24 +49,20 @@ impl Checker<'_> {
     }
 
     fn redis_trust(&mut self, raw: &raw::Redis) -> Option<Trust> {
+        let (certificate, key) = (&raw.client_cert_file, &raw.client_key_file);
+        if certificate.is_some() != key.is_some() {
+            let (missing, other) = match key {
+                None => ("redis.client_key_file", "certificate"),
+                Some(_) => ("redis.client_cert_file", "key"),
+            };
+            self.report(missing, format!("is missing; the {other} is there"));
+            return None;
+        }
         let authorities = self.pem("redis.ca_file", raw.ca_file.as_deref())?;
-        let certificate = self.pem("redis.client_cert_file", raw.client_cert_file.as_deref())?;
-        let key = self.pem("redis.client_key_file", raw.client_key_file.as_deref())?;
-        let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some((certificate, SecretString::from(key))),
-            (None, None) => None,
-            (None, Some(_)) => {
-                self.report("redis.client_cert_file", "is missing; the key is there");
-                return None;
-            }
-            (Some(_), None) => {
-                self.report(
-                    "redis.client_key_file",
-                    "is missing; the certificate is there",
-                );
-                return None;
-            }
-        };
+        let certificate = self.pem("redis.client_cert_file", certificate.as_deref())?;
+        let key = self.pem("redis.client_key_file", key.as_deref())?;
+        let identity = certificate.zip(key);
+        let identity = identity.map(|(certificate, key)| (certificate, SecretString::from(key)));
         let (authorities, identity) = (
             authorities.map(String::into_bytes),
             identity.map(|(certificate, key)| (certificate.into_bytes(), key)),
