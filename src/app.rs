@@ -421,7 +421,7 @@ impl Cluster {
         .map_err(failed("the instance can't be noted in the store"))?;
         if let Some(redis) = &settings.limits.redis {
             // A connection of its own: decisions about limits live on other threads.
-            let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
+            let link = RedisLink::new(&redis.target);
             let events = Events {
                 link,
                 identity: identity.clone(),
@@ -494,23 +494,12 @@ async fn build_gateway(
         settings.limits.max_addresses,
     );
     let failed_auth = failed_auth_limiter(&settings.limits);
-    let shared = settings
-        .limits
-        .redis
-        .as_ref()
-        .map(|redis| {
-            let link = RedisLink::new(&redis.url).map_err(failed("redis.url can't be used"))?;
-            let (clock, metrics) = (clock.clone(), metrics.clone());
-            let max_lease = settings.limits.max_lease;
-            Ok(RedisLimiter::new(
-                link,
-                redis.timeout,
-                max_lease,
-                clock,
-                metrics,
-            ))
-        })
-        .transpose()?;
+    let shared = settings.limits.redis.as_ref().map(|redis| {
+        let link = RedisLink::new(&redis.target);
+        let max_lease = settings.limits.max_lease;
+        let (clock, metrics) = (clock.clone(), metrics.clone());
+        RedisLimiter::new(link, redis.timeout, max_lease, clock, metrics)
+    });
     Ok(Gateway {
         routes: build_routes(
             settings.routes,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
 use crate::reconcile::{Finding, Overview, Pair, ReconcileError};
-use crate::redis_link::RedisLink;
+use crate::redis_link::{RedisLink, explain};
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
 
@@ -140,7 +140,7 @@ async fn check_redis(settings: &Settings) -> bool {
         return true;
     };
     let ask = async {
-        let link = RedisLink::new(&redis.url)?;
+        let link = RedisLink::new(&redis.target);
         link.query::<String>(&redis::cmd("PING")).await
     };
     let problem = match tokio::time::timeout(REDIS_TIMEOUT, ask).await {
@@ -148,7 +148,7 @@ async fn check_redis(settings: &Settings) -> bool {
             println!("Redis answers");
             return true;
         }
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => explain(&error),
         Err(_) => format!("no answer within {} s", REDIS_TIMEOUT.as_secs()),
     };
     eprintln!("sidekey: Redis can't be reached: {problem}; check redis.url");

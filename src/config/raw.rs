@@ -394,9 +394,23 @@ impl Default for Vault {
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub struct Redis {
+    /// `redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]`,
+    /// `redis-sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DATABASE]` or
+    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT`; with `rediss` in place of `redis` all
+    /// connections are encrypted.
     pub url: String,
     /// A file that holds the URL, in place of `url`.
     pub url_file: Option<String>,
+    /// The authorities (PEM) that servers' certificates must come from; the system's without it.
+    pub ca_file: Option<String>,
+    /// A certificate (PEM) to show to servers, and its key.
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
+    /// The sentinels' own user and password; those in `url` are the servers'.
+    pub sentinel_username: String,
+    pub sentinel_password: String,
+    /// A file that holds the password, in place of `sentinel_password`.
+    pub sentinel_password_file: Option<String>,
     /// How long one decision may take.
     pub timeout_ms: u64,
 }
@@ -406,6 +420,12 @@ impl Default for Redis {
         Redis {
             url: "redis://127.0.0.1:6379".to_owned(),
             url_file: None,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            sentinel_username: String::new(),
+            sentinel_password: String::new(),
+            sentinel_password_file: None,
             timeout_ms: 50,
         }
     }

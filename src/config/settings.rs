@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::key::{Catalogue, Policy, Prefix, Scope};
+use crate::redis_link::Target;
 
 /// Everything that the program was told.
 #[derive(Debug)]
@@ -142,8 +143,7 @@ pub enum OnOutage {
 /// `[redis]`, where limits are shared.
 #[derive(Debug)]
 pub struct RedisSettings {
-    /// May hold a password.
-    pub url: SecretString,
+    pub target: Target,
     pub timeout: Duration,
 }
 

@@ -185,7 +185,7 @@ fn one_problem_each() {
         ("[bcrypt]\ncost = 3\n", "bcrypt.cost"),
         ("[bcrypt]\ncost = 99\n", "bcrypt.cost"),
         (
-            "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"redis-cluster://a\"\n",
+            "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"redis-cluster://a/1\"\n",
             "redis.url",
         ),
         ("[limits]\nheaders = [\"x\"]\n", "limits.headers[0]"),

@@ -21,7 +21,7 @@ use super::memory::{Decision, Readings};
 use crate::breaker::Breaker;
 use crate::clock::SharedClock;
 use crate::key::{KeyId, Policy, TenantId};
-use crate::redis_link::RedisLink;
+use crate::redis_link::{RedisLink, explain};
 use crate::telemetry::Metrics;
 
 /// How often a request waits for somebody else's question before it asks for itself.
@@ -279,8 +279,12 @@ impl RedisLimiter {
         self.metrics.redis_calls.inc();
         let outcome = match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) if self.link.is_about_one_of_several(&error) => {
+                self.metrics.redis_errors.inc();
+                return Err(Away);
+            }
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
         let was_open = self.breaker.is_open();
         match outcome {
@@ -292,11 +296,15 @@ impl RedisLimiter {
                 }
                 Ok(answer)
             }
-            Err(error) => {
+            Err(reason) => {
+                tracing::debug!(reason, "Redis did not decide");
                 self.metrics.redis_errors.inc();
                 permit.failed(self.clock.monotonic_us());
                 if !was_open && self.breaker.is_open() {
-                    tracing::error!(%error, "Redis is away; limits.on_outage decides until it answers");
+                    tracing::error!(
+                        reason,
+                        "Redis is away; limits.on_outage decides until it answers"
+                    );
                     self.metrics.redis_up.set(0);
                 }
                 Err(Away)

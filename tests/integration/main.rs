@@ -37,6 +37,7 @@ mod privileges;
 mod races;
 mod real_services;
 mod reconcile;
+mod redis_topologies;
 mod routes;
 mod secrecy;
 mod shared_limits;

@@ -36,28 +36,6 @@ impl Checker<'_> {
         }
     }
 
-    /// `[redis]` is only looked at where it is used: a file that it names need not be there.
-    pub(super) fn redis(&mut self, raw: &raw::Redis, is_used: bool) -> Option<RedisSettings> {
-        use secrecy::ExposeSecret;
-        self.number("redis.timeout_ms", raw.timeout_ms, 1, 10_000);
-        if !is_used {
-            return None;
-        }
-        let url = self.secret("redis.url", &raw.url, raw.url_file.as_deref())?;
-        let text = url.expose_secret();
-        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
-            // Not quoted back: it may hold a password.
-            self.report(
-                "redis.url",
-                "must be redis://HOST:PORT, or rediss:// for TLS (Sentinel and Cluster are not supported by this version)",
-            );
-        }
-        Some(RedisSettings {
-            url,
-            timeout: Duration::from_millis(raw.timeout_ms),
-        })
-    }
-
     pub(super) fn limits(
         &mut self,
         raw: &raw::Limits,

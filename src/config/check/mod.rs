@@ -4,6 +4,7 @@
 mod limits;
 mod proxy;
 mod reconcile;
+mod redis;
 mod routes;
 mod stores;
 mod vault;

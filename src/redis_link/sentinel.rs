@@ -1,0 +1,99 @@
+//! Sentinels: servers that watch a master and its replicas, and know which of them is the master now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, RedisResult, Role};
+use tokio::sync::Notify;
+
+use super::target::{Access, within};
+use super::url::Address;
+
+/// How long one sentinel may take to answer.
+const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The way to the master of a name.
+#[derive(Debug, Clone)]
+pub(super) struct Sentinels {
+    pub sentinels: Vec<Address>,
+    pub master: String,
+    pub sentinel_access: Access,
+    pub server_access: Access,
+}
+
+impl Sentinels {
+    /// Where the master is, as more than half of the sentinels say; or, if not so many answer, as most
+    /// of them say. One who was cut off from the others may still name the old master.
+    pub async fn find(&self) -> RedisResult<Address> {
+        let mut asking: FuturesUnordered<_> = self
+            .sentinels
+            .iter()
+            .map(|sentinel| within(SENTINEL_TIMEOUT, self.ask(sentinel)))
+            .collect();
+        let mut votes: Vec<(Address, usize)> = Vec::new();
+        let mut reason = None;
+        while let Some(answer) = asking.next().await {
+            let address = match answer {
+                Ok(address) => address,
+                Err(error) => {
+                    reason = Some(error);
+                    continue;
+                }
+            };
+            let index = votes.iter().position(|(named, _)| *named == address);
+            let index = index.unwrap_or_else(|| {
+                votes.push((address, 0));
+                votes.len() - 1
+            });
+            votes[index].1 += 1;
+            if votes[index].1 * 2 > self.sentinels.len() {
+                break;
+            }
+        }
+        let most = votes.into_iter().max_by_key(|(_, count)| *count);
+        match (most, reason) {
+            (Some((address, _)), _) => Ok(address),
+            (None, Some(reason)) => Err(reason),
+            (None, None) => Err(unknown_master()),
+        }
+    }
+
+    async fn ask(&self, sentinel: &Address) -> RedisResult<Address> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        let answer: Option<(String, u16)> =
+            self.sentinel_access.ask_once(sentinel, &question).await?;
+        let (host, port) = answer.ok_or_else(unknown_master)?;
+        Ok(Address { host, port })
+    }
+
+    /// A connection to the master, who has said that this is what it is. `gone` is told when it ends.
+    pub async fn open(&self, gone: Arc<Notify>) -> RedisResult<(Address, MultiplexedConnection)> {
+        let address = self.find().await?;
+        let question = redis::cmd("ROLE");
+        let (connection, role) = self.server_access.open(&address, &question, gone).await?;
+        must_be_master(&role)?;
+        Ok((address, connection))
+    }
+}
+
+/// An error for whoever is not, or no longer, the master.
+pub(super) fn must_be_master(role: &Role) -> RedisResult<()> {
+    match role {
+        Role::Primary { .. } => Ok(()),
+        _ => Err(RedisError::from((
+            redis::ErrorKind::Client,
+            "the server that the sentinels name is not a master yet",
+        ))),
+    }
+}
+
+fn unknown_master() -> RedisError {
+    RedisError::from((
+        redis::ErrorKind::MasterNameNotFoundBySentinel,
+        "no sentinel knows a master of the name in redis.url",
+    ))
+}
