@@ -23,6 +23,10 @@ path "secret/metadata/api_keys" {
 path "secret/metadata/api_keys/+" {
   capabilities = ["list"]
 }
+# A tenant's folder, as a list names it; the rule for keys above would fit it too, and has no "list".
+path "secret/metadata/api_keys/+/" {
+  capabilities = ["list"]
+}
 
 # The mint keys. "create" is for the first start and for `sidekey secrets move`, "update" for
 # `sidekey secrets rotate-mint-key`; an instance that only runs needs "read".

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::{Announcer, Identity};
-use crate::redis_link::RedisLink;
+use crate::redis_link::{RedisLink, explain};
 use crate::telemetry::Metrics;
 
 /// Where instances tell each other that something has changed.
@@ -43,7 +43,7 @@ pub struct Events {
 /// Why no more events come.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("{0}")]
+    #[error("{}", explain(.0))]
     Redis(#[from] redis::RedisError),
     #[error("no answer in time")]
     Late(#[from] tokio::time::error::Elapsed),

@@ -110,8 +110,12 @@ impl From<sqlx::Error> for StoreError {
 fn is_about_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
-        // What a handshake finds out arrives as an error of the connection.
-        sqlx::Error::Io(cause) => cause.to_string().contains("certificate"),
+        // What a handshake finds out arrives as an error of the connection, and so does the lack of a
+        // file: the only ones that are read are certificates.
+        sqlx::Error::Io(cause) => {
+            cause.kind() == std::io::ErrorKind::NotFound
+                || cause.to_string().contains("certificate")
+        }
         _ => false,
     }
 }

@@ -175,7 +175,9 @@ fn shows_token(text: &str) -> bool {
 async fn a_key_lives_in_vault_with_the_rights_of_the_shipped_policy() {
     let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
     let role = bao.app_role(json!({}), None).await;
-    let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&role.lines()))).await;
+    let often = [("SIDEKEY__SECRETS__RECONCILE_INTERVAL_SECONDS", "1")];
+    let config = config(upstream.address, &bao.config(&role.lines()));
+    let sidekey = Sidekey::start_with(&config, &often).await;
     let key = sidekey.create_key(json!({})).await;
     assert_eq!(sidekey.status("/", &key.text).await, 200);
     let ready = sidekey.ask_as(None, Method::GET, "/readyz", None).await;
@@ -189,6 +191,13 @@ async fn a_key_lives_in_vault_with_the_rights_of_the_shipped_policy() {
         json!({"hashes": {"1": first}}),
         "a hash and nothing else"
     );
+
+    // Everything can be looked through.
+    eventually("the stores have been compared", || async {
+        sidekey.metric("sidekey_reconcile_runs_total").await >= 2.0
+    })
+    .await;
+    assert_eq!(sidekey.metric("sidekey_reconcile_errors_total").await, 0.0);
 
     // A replaced hash stays for its grace period, and then goes from the history too.
     let second = sidekey.regenerate_key(&key.id, 3600).await;
@@ -207,14 +216,7 @@ async fn a_key_lives_in_vault_with_the_rights_of_the_shipped_policy() {
         "no old version holds a removed hash: {kept:?}"
     );
     assert!(!kept[0].to_string().contains(&first));
-    assert_eq!(
-        kept[0]["hashes"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .collect::<Vec<_>>(),
-        ["3"]
-    );
+    assert_eq!(kept[0]["hashes"].as_object().unwrap().len(), 1, "{kept:?}");
 
     sidekey.revoke_key(&key.id).await;
     assert_eq!(sidekey.status("/", &third.text).await, 401);

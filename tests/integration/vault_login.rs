@@ -34,9 +34,9 @@ async fn logins(sidekey: &Sidekey) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_token_is_renewed_for_as_long_as_it_may_be() {
     let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
-    let role = bao.app_role(json!({"token_ttl": "3s"}), None).await;
+    let role = bao.app_role(json!({"token_ttl": "6s"}), None).await;
     let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&role.lines()))).await;
-    use_new_keys(&sidekey, Duration::from_secs(8)).await;
+    use_new_keys(&sidekey, Duration::from_secs(14)).await;
     assert_eq!(logins(&sidekey).await, 1, "renewed, not logged in again");
     assert_eq!(
         sidekey.metric("sidekey_vault_login_errors_total").await,
