@@ -30,9 +30,12 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
 
-/// A server ends what takes longer, so that nobody waits for a lock for ever.
-const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
-    SET idle_in_transaction_session_timeout = 10000;";
+/// A server ends what takes longer, so that nobody waits for a lock for ever. And every statement reads
+/// few rows by an index: a planner whose statistics are old must not think of something better.
+pub const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
+    SET idle_in_transaction_session_timeout = 10000; \
+    SET enable_seqscan = off; SET enable_bitmapscan = off; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off;";
 
 /// How long an instance waits for the schema: another one may be bringing it up to date.
 const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeout = 600000;";
@@ -68,7 +71,7 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Conflict,
             _ if is_about_tls(&error) => StoreError::Unavailable(format!(
-                "{error}; check sslmode and sslrootcert in store.url"
+                "{error}; check the host, sslmode and sslrootcert in store.url"
             )),
             _ => StoreError::Unavailable(error.to_string()),
         }
@@ -78,8 +81,11 @@ impl From<sqlx::Error> for StoreError {
 fn is_about_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
-        // What a handshake finds out arrives as an error of the connection.
-        sqlx::Error::Io(cause) => cause.to_string().contains("certificate"),
+        // What a handshake finds out arrives as an error of the connection, as does a missing file.
+        sqlx::Error::Io(cause) => {
+            cause.kind() == std::io::ErrorKind::NotFound
+                || cause.to_string().contains("certificate")
+        }
         _ => false,
     }
 }
