@@ -20,7 +20,7 @@ use crate::key::record::Standing;
 use crate::key::{Environment, Status};
 
 /// Entries that one page of a search looks at, at most.
-pub const EXAMINED_MAX: usize = 500;
+pub const EXAMINED_MAX: usize = 400;
 /// Grams of a search text that are asked for, at most.
 const GRAMS_ASKED_MAX: usize = 5;
 /// Keys that may be added between two statements of a page without one being passed over.
@@ -324,13 +324,16 @@ fn keys(
             "SELECT found_at, found_id FROM ({found}) AS near WHERE (found_at, found_id) >= ({at}, {id})"
         );
     }
-    let condition = match filter {
-        Some((filter, folded)) => where_all(&conditions(&mut statement, filter, folded)),
-        None => String::new(),
-    };
+    let mut wanted = vec!["id = found_id".to_owned()];
+    if let Some((filter, folded)) = filter {
+        wanted.extend(conditions(&mut statement, filter, folded));
+    }
+    let condition = where_all(&wanted);
+    // SQLite takes the tables of a CROSS JOIN in this order; otherwise it would begin with all keys
+    // that have one of the wanted properties.
     statement.sql = format!(
         "WITH found AS MATERIALIZED ({found}) \
-         SELECT {COLUMNS} FROM found JOIN api_keys ON id = found_id{condition} \
+         SELECT {COLUMNS} FROM found CROSS JOIN api_keys{condition} \
          ORDER BY found_at DESC, found_id DESC LIMIT {count}"
     );
     statement

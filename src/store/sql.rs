@@ -31,9 +31,12 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
 
-/// A server ends what takes longer, so that nobody waits for a lock for ever.
-const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
-    SET idle_in_transaction_session_timeout = 10000;";
+/// A server ends what takes longer, so that nobody waits for a lock for ever. And every statement reads
+/// few rows by an index: a planner whose statistics are old must not think of something better.
+pub const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
+    SET idle_in_transaction_session_timeout = 10000; \
+    SET enable_seqscan = off; SET enable_bitmapscan = off; \
+    SET enable_hashjoin = off; SET enable_mergejoin = off;";
 
 /// For who only reads.
 const SQLITE_READER_PRAGMAS: &str = "PRAGMA query_only = ON; PRAGMA busy_timeout = 3000;";
@@ -100,7 +103,7 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Conflict,
             _ if is_about_tls(&error) => StoreError::Unavailable(format!(
-                "{error}; check sslmode and sslrootcert in store.url"
+                "{error}; check the host, sslmode and sslrootcert in store.url"
             )),
             _ => StoreError::Unavailable(error.to_string()),
         }
