@@ -34,6 +34,7 @@ mod paths;
 mod postgres;
 mod postgres_tls;
 mod privileges;
+mod production;
 mod races;
 mod real_services;
 mod reconcile;

@@ -158,6 +158,18 @@ impl OpenBao {
         }
     }
 
+    /// What its own client needs to administrate it, and where that client is.
+    pub fn client_environment(&self) -> [(&'static str, String); 4] {
+        let folder = program().parent().expect("a folder").display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
+        [
+            ("BAO_ADDR", self.url()),
+            ("BAO_TOKEN", self.root.clone()),
+            ("HOME", self.directory.path().display().to_string()),
+            ("PATH", format!("{folder}:{path}")),
+        ]
+    }
+
     /// A part of Sidekey's configuration that uses this server, with `lines` for its login.
     pub fn config(&self, lines: &str) -> String {
         format!(
