@@ -31,6 +31,7 @@ bench: ## Run the benchmarks and print their ratios
 	cargo bench --locked --bench micro
 	cargo bench --locked --bench gateway
 	cargo bench --locked --bench store
+	cargo bench --locked --bench cluster
 
 lint: ## Check formatting, and lints as errors
 	@tools/setup lint

@@ -4,10 +4,14 @@
 //! Two runtimes: `proxy` has the threads that carry requests and nothing else; `control` has the
 //! admin port, the stores' work and housekeeping, so that none of it takes a proxy thread's time.
 
+mod bootstrap;
+mod cluster;
+mod gateway;
+mod stop;
+
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,30 +20,19 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
-use prometheus::IntGauge;
-use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::keys::{HASHING_MAX, KeyError, KeyService, NewKey};
+use crate::admin::keys::{HASHING_MAX, KeyService};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
-use crate::cluster::{Announcer, Confirmations, Events, Identity, Presence, Roster, confirm};
 use crate::config::Settings;
-use crate::config::settings::{LimitSettings, OnOutage, RouteSettings};
-use crate::key::record::ROTATION_DAYS_DEFAULT;
-use crate::key::{Catalogue, Environment};
-use crate::limit::redis::RedisLimiter;
-use crate::limit::{AddressLimiter, LimitFields};
 use crate::proxy::connection::{Connections, Unreadable};
-use crate::proxy::route::{Place, Route, RouteTable};
-use crate::proxy::upstream::Upstream;
-use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
+use crate::proxy::{Gateway, NO_ROUTE};
 use crate::reconcile::{self, Pair, Reconciler};
-use crate::redis_link::RedisLink;
+use crate::store::SqlStore;
 use crate::store::settle::keep_settled;
-use crate::store::{InstanceStore, SqlStore};
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
@@ -47,18 +40,16 @@ use crate::verify::{
     BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
 };
 
+use bootstrap::bootstrap;
+use cluster::Cluster;
+use gateway::{build_gateway, failed_auth_limiter};
+
 /// Threads for everything that is not a request.
 const CONTROL_THREADS: usize = 2;
 /// Idle connections to upstreams that each proxy thread keeps.
 const UPSTREAM_POOL_SIZE: usize = 512;
 /// How often idle keys are forgotten and gauges brought up to date.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
-/// How often host names of upstreams are resolved again.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How often shutdown looks whether requests are still in flight.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
-/// The tenant of the first admin key.
-const BOOTSTRAP_TENANT: &str = "sidekey";
 
 /// Why Sidekey did not start, or ended: one sentence with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +90,11 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
             std::io::stdout(),
             "ready proxy={proxy_address} admin={admin_address}"
         );
-        wait_for_signal().await?;
+        stop::wait_for_signal().await?;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
-        drain(&metrics, shutdown_after).await;
-        give_back_leases(&metrics, max_lease).await;
+        stop::drain(&metrics, shutdown_after).await;
+        stop::give_back_leases(&metrics, max_lease).await;
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
         app.close().await;
         tracing::info!("stopped");
@@ -388,66 +379,6 @@ impl App {
         self.store.close().await;
     }
 }
-
-/// What this instance has to do with the others.
-struct Cluster {
-    announcer: Announcer,
-    presence: Presence,
-    confirmations: Confirmations,
-}
-
-impl Cluster {
-    /// Makes this instance known, and listens to the others where there is a Redis to hear them.
-    async fn join(
-        settings: &Settings,
-        admin_port: u16,
-        store: &SqlStore,
-        clock: &SharedClock,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, AppError> {
-        let identity = Identity::new(settings.store.instance_name.as_deref(), admin_port)
-            .map_err(failed("the instance can't be given an id"))?;
-        tracing::info!(instance = %identity.id, name = %identity.name, "starting");
-        let instances: Arc<dyn InstanceStore> = Arc::new(store.clone());
-        let (announcer, roster) = (Announcer::default(), Roster::new(metrics.clone()));
-        let presence = Presence::join(
-            &identity,
-            settings.store.max_stale,
-            instances.clone(),
-            roster.clone(),
-            clock.clone(),
-        )
-        .await
-        .map_err(failed("the instance can't be noted in the store"))?;
-        if let Some(redis) = &settings.limits.redis {
-            // A connection of its own: decisions about limits live on other threads.
-            let link = RedisLink::new(&redis.target);
-            let events = Events {
-                link,
-                identity: identity.clone(),
-                announcer: announcer.clone(),
-                metrics: metrics.clone(),
-            };
-            tokio::spawn(events.clone().tell());
-            tokio::spawn(events.listen());
-        }
-        let confirmations = Confirmations::new(confirm::Parts {
-            identity,
-            keys: Arc::new(store.clone()),
-            store: instances,
-            roster,
-            wait: settings.store.propagation_wait,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-        });
-        Ok(Cluster {
-            announcer,
-            presence,
-            confirmations,
-        })
-    }
-}
-
 /// Runs `build`, in which Pingora panics where no certificate authorities can be read, even where
 /// no service is behind TLS.
 fn set_up<T>(build: impl FnOnce() -> T) -> Result<T, AppError> {
@@ -459,251 +390,4 @@ fn set_up<T>(build: impl FnOnce() -> T) -> Result<T, AppError> {
         let detail = "the certificate authorities can't be read; install ca-certificates, or check SSL_CERT_FILE";
         AppError(detail.to_owned())
     })
-}
-
-fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {
-    AddressLimiter::new(vec![limits.failed_auth.clone()], limits.max_addresses)
-}
-
-async fn build_gateway(
-    settings: Settings,
-    verifier: Arc<Verifier>,
-    clock: SharedClock,
-    metrics: Arc<Metrics>,
-) -> Result<Gateway, AppError> {
-    let upstreams: Vec<Arc<Upstream>> = settings
-        .upstreams
-        .iter()
-        .map(|u| Arc::new(Upstream::new(u)))
-        .collect();
-    let echo = if upstreams.iter().any(|upstream| upstream.has_echo()) {
-        Some(
-            echo::start()
-                .await
-                .map_err(failed("the built-in echo upstream can't be started"))?,
-        )
-    } else {
-        None
-    };
-    for upstream in &upstreams {
-        upstream.resolve(echo).await;
-    }
-    keep_resolving(upstreams.clone(), echo);
-    let anonymous = AddressLimiter::new(
-        settings.limits.anonymous.clone(),
-        settings.limits.max_addresses,
-    );
-    let failed_auth = failed_auth_limiter(&settings.limits);
-    let shared = settings.limits.redis.as_ref().map(|redis| {
-        let link = RedisLink::new(&redis.target);
-        let max_lease = settings.limits.max_lease;
-        let (clock, metrics) = (clock.clone(), metrics.clone());
-        RedisLimiter::new(link, redis.timeout, max_lease, clock, metrics)
-    });
-    Ok(Gateway {
-        routes: build_routes(
-            settings.routes,
-            &settings.catalogue,
-            &upstreams,
-            settings.limits.on_outage,
-            &metrics,
-        ),
-        shared,
-        challenges: respond::Challenges::new(&settings.credentials),
-        anonymous_fields: LimitFields::new(&settings.limits.anonymous),
-        no_route: metrics.route(NO_ROUTE),
-        settings: settings.proxy,
-        credentials: settings.credentials,
-        limits: settings.limits,
-        access_log: settings.log.access,
-        verifier,
-        anonymous,
-        failed_auth,
-        clock,
-        metrics,
-    })
-}
-
-fn build_routes(
-    routes: Vec<RouteSettings>,
-    catalogue: &Catalogue,
-    upstreams: &[Arc<Upstream>],
-    on_outage: OnOutage,
-    metrics: &Metrics,
-) -> RouteTable {
-    RouteTable::new(routes.into_iter().filter_map(|route| {
-        let place = Place {
-            host: route.host,
-            path: route.path,
-            methods: route.methods,
-        };
-        let ready = Route {
-            metrics: metrics.route(&route.name),
-            // Both were checked with the configuration.
-            upstream: upstreams.get(route.upstream)?.clone(),
-            required: catalogue.require(&route.scopes).ok()?,
-            name: route.name,
-            auth: route.auth,
-            scopes: route.scopes,
-            cost: route.cost,
-            on_outage: route.on_outage.unwrap_or(on_outage),
-            cors_preflight: route.cors_preflight,
-            max_body_bytes: route.max_body_bytes,
-        };
-        Some((place, Arc::new(ready)))
-    }))
-}
-
-fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(RESOLVE_INTERVAL).await;
-            for upstream in &upstreams {
-                upstream.resolve(echo).await;
-            }
-        }
-    });
-}
-
-/// On an empty store: one admin key, written to a file that only its owner can read. The file
-/// comes before the row, so that a crash never leaves a store that nobody can enter.
-async fn bootstrap(keys: &KeyService, file: &Path) -> Result<(), AppError> {
-    let is_empty = async || {
-        let empty = keys.store.is_empty().await;
-        empty.map_err(failed("the store can't be read"))
-    };
-    if !is_empty().await? {
-        return Ok(());
-    }
-    // Instances that share a directory take turns, so that none writes over another's file.
-    let _turn = lock_directory(file).map_err(|error| {
-        AppError(format!(
-            "the directory of {} can't be made or opened: {error}; check admin.bootstrap_key_file",
-            file.display()
-        ))
-    })?;
-    if !is_empty().await? {
-        return Ok(());
-    }
-    let new = NewKey {
-        name: "Bootstrap admin key".to_owned(),
-        tenant_id: BOOTSTRAP_TENANT
-            .parse()
-            .map_err(failed("the first admin key can't be made"))?,
-        environment: Environment::Live,
-        scopes: vec![
-            "sidekey:admin"
-                .parse()
-                .map_err(failed("the first admin key can't be made"))?,
-        ],
-        rate_limits: None,
-        expires_at: None,
-        allowed_ips: Vec::new(),
-        contact_email: None,
-        rotation_days: ROTATION_DAYS_DEFAULT,
-        metadata: serde_json::Map::new(),
-    };
-    let minted = keys
-        .mint(new.environment, None)
-        .map_err(failed("the first admin key can't be made"))?;
-    write_private(file, minted.text.expose_secret()).map_err(|error| {
-        AppError(format!(
-            "the first admin key can't be written to {}: {error}; check admin.bootstrap_key_file",
-            file.display()
-        ))
-    })?;
-    match keys.create_first(new, minted).await {
-        Ok(issued) => {
-            tracing::info!(key_id = %issued.record.id, file = %file.display(), "the first admin key was written to its file");
-            Ok(())
-        }
-        Err(KeyError::Conflict(_)) => {
-            tracing::info!("another instance has made the first admin key");
-            // It was never stored.
-            std::fs::remove_file(file).map_err(failed(
-                "the file of an admin key that is none can't be removed",
-            ))
-        }
-        Err(error) => Err(failed("the first admin key can't be stored")(error)),
-    }
-}
-
-/// Locks the directory of `file` against other instances until the result is dropped.
-fn lock_directory(file: &Path) -> std::io::Result<std::fs::File> {
-    let directory = match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(directory)?;
-    let directory = std::fs::File::open(directory)?;
-    // Not every network file system can; then one instance should start first.
-    if let Err(error) = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive) {
-        tracing::warn!(%error, "the directory of the first admin key can't be locked");
-    }
-    Ok(directory)
-}
-
-/// Writes `text` and a line break to a file of mode 0600, all or nothing.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = std::fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
-}
-
-async fn wait_for_signal() -> Result<(), AppError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Waits until `gauge` is 0, and says whether it is within `limit`.
-async fn reaches_zero(gauge: &IntGauge, limit: Duration) -> bool {
-    let idle = async {
-        while gauge.get() > 0 {
-            tokio::time::sleep(DRAIN_INTERVAL).await;
-        }
-    };
-    tokio::time::timeout(limit, idle).await.is_ok()
-}
-
-/// Waits until the tokens that were taken in advance are back: they go back by themselves when nobody
-/// uses them.
-async fn give_back_leases(metrics: &Metrics, max_lease: Duration) {
-    let limit = max_lease.saturating_mul(2).saturating_add(DRAIN_INTERVAL);
-    if !reaches_zero(&metrics.leases_open, limit).await {
-        tracing::warn!("tokens of shared limits that were taken in advance are lost");
-    }
-}
-
-/// Waits until no request is in flight, but no longer than `limit`.
-async fn drain(metrics: &Metrics, limit: Duration) {
-    if !reaches_zero(&metrics.in_flight, limit).await {
-        tracing::warn!(
-            requests = metrics.in_flight.get(),
-            "requests were still in flight after proxy.shutdown_seconds, and were cut off"
-        );
-    }
 }

@@ -1,0 +1,53 @@
+//! The end: what is waited for, and for how long.
+
+use std::time::Duration;
+
+use prometheus::IntGauge;
+
+use super::{AppError, failed};
+use crate::telemetry::Metrics;
+
+/// How often to look whether there is still something to wait for.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+
+pub(super) async fn wait_for_signal() -> Result<(), AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Waits until `gauge` is 0, and says whether it is within `limit`.
+async fn reaches_zero(gauge: &IntGauge, limit: Duration) -> bool {
+    let idle = async {
+        while gauge.get() > 0 {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(limit, idle).await.is_ok()
+}
+
+/// Waits until the tokens that were taken in advance are back: they go back by themselves when nobody
+/// uses them.
+pub(super) async fn give_back_leases(metrics: &Metrics, max_lease: Duration) {
+    let limit = max_lease.saturating_mul(2).saturating_add(DRAIN_INTERVAL);
+    if !reaches_zero(&metrics.leases_open, limit).await {
+        tracing::warn!("tokens of shared limits that were taken in advance are lost");
+    }
+}
+
+/// Waits until no request is in flight, but no longer than `limit`.
+pub(super) async fn drain(metrics: &Metrics, limit: Duration) {
+    if !reaches_zero(&metrics.in_flight, limit).await {
+        tracing::warn!(
+            requests = metrics.in_flight.get(),
+            "requests were still in flight after proxy.shutdown_seconds, and were cut off"
+        );
+    }
+}
