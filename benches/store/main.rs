@@ -3,7 +3,8 @@
 //!
 //! Target: at most 10 ms a page of 50. `cargo bench --bench store` fills a database of each engine and
 //! prints median, 99th percentile and maximum of each case. It exits 0 whether or not the target is
-//! met. `SIDEKEY_BENCH_KEYS` sets how many keys there are (1,000,000).
+//! met. `SIDEKEY_BENCH_KEYS` sets how many keys there are (1,000,000); `SIDEKEY_BENCH_ENGINE` names one
+//! engine (`sqlite` or `postgres`).
 
 // A bench measures real time; it serves nobody.
 #![allow(
@@ -46,12 +47,16 @@ async fn main() {
     let keys = keys.map_or(KEYS, |text| {
         text.parse().expect("SIDEKEY_BENCH_KEYS is a number")
     });
-    let directory = tempfile::tempdir().expect("a directory");
-    let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
-    measure("SQLite", sqlite, keys).await;
-    drop(directory);
-    let postgres = Postgres::start().await;
-    measure("PostgreSQL", postgres.url(), keys).await;
+    let engine = std::env::var("SIDEKEY_BENCH_ENGINE").unwrap_or_default();
+    if engine != "postgres" {
+        let directory = tempfile::tempdir().expect("a directory");
+        let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
+        measure("SQLite", sqlite, keys).await;
+    }
+    if engine != "sqlite" {
+        let postgres = Postgres::start().await;
+        measure("PostgreSQL", postgres.url(), keys).await;
+    }
 }
 
 async fn measure(engine: &str, url: String, keys: u64) {

@@ -32,11 +32,12 @@ const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FU
     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
 
 /// A server ends what takes longer, so that nobody waits for a lock for ever. And every statement reads
-/// few rows by an index: a planner whose statistics are old must not think of something better.
+/// few rows by an index: a planner whose statistics are old must not think of something better, or that
+/// a statement is worth compiling, which takes a hundred times as long as running it.
 pub const POSTGRES_SETTINGS: &str = "SET statement_timeout = 5000; SET lock_timeout = 3000; \
     SET idle_in_transaction_session_timeout = 10000; \
     SET enable_seqscan = off; SET enable_bitmapscan = off; \
-    SET enable_hashjoin = off; SET enable_mergejoin = off;";
+    SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;";
 
 /// For who only reads.
 const SQLITE_READER_PRAGMAS: &str = "PRAGMA query_only = ON; PRAGMA busy_timeout = 3000;";
