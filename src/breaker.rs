@@ -61,10 +61,9 @@ impl Permit<'_> {
         breaker
             .open_until_us
             .fetch_max(now_us.saturating_add(OPEN_US), Ordering::Relaxed);
-        let count = breaker.failures.load(Ordering::Relaxed);
-        breaker
-            .failures
-            .store(count.saturating_add(1), Ordering::Relaxed);
+        let more = |count: u32| Some(count.saturating_add(1));
+        // It always gives a number.
+        let _ = (breaker.failures).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 }
 

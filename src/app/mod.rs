@@ -70,8 +70,9 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
-    let max_lease = settings.limits.max_lease;
+    let redis_timeout = settings.limits.redis.as_ref().map(|redis| redis.timeout);
     let (app, gateway) = control.block_on(App::build(settings, listeners.admin.0, log))?;
+    let limiter = gateway.shared.clone();
     let (stop, stopping) = watch::channel(false);
     let proxy_address = listeners
         .proxy
@@ -94,7 +95,9 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         stop::drain(&metrics, shutdown_after).await;
-        stop::give_back_leases(&metrics, max_lease).await;
+        if let (Some(limiter), Some(limit)) = (&limiter, redis_timeout) {
+            stop::give_back_leases(limiter, &metrics, limit).await;
+        }
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
         app.close().await;
         tracing::info!("stopped");

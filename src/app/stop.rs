@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::IntGauge;
 
 use super::{AppError, failed};
+use crate::limit::redis::RedisLimiter;
 use crate::telemetry::Metrics;
 
 /// How often to look whether there is still something to wait for.
@@ -33,11 +34,10 @@ async fn reaches_zero(gauge: &IntGauge, limit: Duration) -> bool {
     tokio::time::timeout(limit, idle).await.is_ok()
 }
 
-/// Waits until the tokens that were taken in advance are back: they go back by themselves when nobody
-/// uses them.
-pub(super) async fn give_back_leases(metrics: &Metrics, max_lease: Duration) {
-    let limit = max_lease.saturating_mul(2).saturating_add(DRAIN_INTERVAL);
-    if !reaches_zero(&metrics.leases_open, limit).await {
+/// Gives back the tokens that were taken in advance, which takes one call of Redis each.
+pub(super) async fn give_back_leases(limiter: &RedisLimiter, metrics: &Metrics, limit: Duration) {
+    limiter.close();
+    if !reaches_zero(&metrics.leases_open, limit.saturating_add(DRAIN_INTERVAL)).await {
         tracing::warn!("tokens of shared limits that were taken in advance are lost");
     }
 }

@@ -18,7 +18,7 @@ pub const SHARE: u64 = 4;
 /// A lease grows to at most so many times the one before, so that a few requests that come together
 /// are not taken for a rate.
 const GROWTH: u64 = 2;
-/// How many tokens the first lease has at most.
+/// For how many requests the first lease is at most.
 const FIRST: u64 = 4;
 /// Rates are measured over at least this time.
 const MEASURE_US_MIN: u64 = 1_000;
@@ -120,7 +120,13 @@ impl Lease {
 
     /// Decides a request of `cost` tokens as far as the lease can.
     pub fn step(&mut self, rates: &[Rate], cost: u64, now_us: u64, length_us: u64) -> Step {
-        if self.left >= cost && !self.states.is_empty() {
+        // What has expired is on its way back. Who takes nothing is only told what is there.
+        let is_current = if cost == 0 {
+            self.is_known(now_us, length_us)
+        } else {
+            now_us < self.expires_us
+        };
+        if self.left >= cost && is_current {
             self.left -= cost;
             let question = self.renewal(now_us, length_us);
             return Step::Decided(self.passed(rates), question);
@@ -129,12 +135,16 @@ impl Lease {
             && now_us < refusal.until_us
             && cost >= refusal.cost
         {
-            return Step::Decided(self.refused(rates, cost), None);
+            let decision = self.refused(rates, cost);
+            // Another answer may have found more since: then it is worth asking.
+            if !decision.allowed {
+                return Step::Decided(decision, None);
+            }
         }
         if self.is_asking {
             return Step::Wait;
         }
-        match self.wanted(now_us, length_us).saturating_sub(cost) {
+        match self.wanted(cost, now_us, length_us).saturating_sub(cost) {
             0 => Step::Ask,
             extra => {
                 self.is_asking = true;
@@ -145,9 +155,7 @@ impl Lease {
 
     /// What a request of `cost` tokens would find; `None` where what is known is too old.
     pub fn peek(&self, rates: &[Rate], cost: u64, now_us: u64, length_us: u64) -> Option<Decision> {
-        let is_known =
-            !self.states.is_empty() && now_us.saturating_sub(self.answered_us) < length_us;
-        is_known.then(|| {
+        self.is_known(now_us, length_us).then(|| {
             let readings = self.whole(rates);
             decision(
                 readings
@@ -157,20 +165,24 @@ impl Lease {
         })
     }
 
+    fn is_known(&self, now_us: u64, length_us: u64) -> bool {
+        !self.states.is_empty() && now_us.saturating_sub(self.answered_us) < length_us
+    }
+
     /// A question before the lease runs out, so that nobody has to wait for its answer.
     fn renewal(&mut self, now_us: u64, length_us: u64) -> Option<Question> {
         if self.is_asking || self.granted == 0 || self.left > self.granted / RENEW_BELOW {
             return None;
         }
-        let wanted = self.wanted(now_us, length_us).saturating_sub(self.left);
+        let wanted = self.wanted(1, now_us, length_us).saturating_sub(self.left);
         // One that takes nothing unless there is something to take.
         let extra = wanted.checked_sub(1).filter(|extra| *extra > 0)?;
         self.is_asking = true;
         Some(Question { cost: 1, extra })
     }
 
-    /// How many tokens the recent rate would use within a lease's length.
-    fn wanted(&mut self, now_us: u64, length_us: u64) -> u64 {
+    /// How many tokens the recent rate would use within a lease's length, for a request of `cost`.
+    fn wanted(&mut self, cost: u64, now_us: u64, length_us: u64) -> u64 {
         let elapsed = now_us.saturating_sub(self.measured_us);
         if elapsed >= MEASURE_US_MIN {
             let sample = u128::from(self.demand) * u128::from(length_us) / u128::from(elapsed);
@@ -183,14 +195,20 @@ impl Lease {
             };
             (self.demand, self.measured_us) = (0, now_us);
         }
-        let most = self.granted.saturating_mul(GROWTH).max(FIRST);
+        let first = FIRST.saturating_mul(cost.max(1));
+        let most = self.granted.saturating_mul(GROWTH).max(first);
         self.per_lease.min(most)
+    }
+
+    /// Takes in what somebody who only looked has seen.
+    pub fn look(&mut self, answer: &Answer, now_us: u64) {
+        self.states = answer.states.clone();
+        self.answered_us = now_us;
     }
 
     /// Takes in the answer of a question that brings `brought` tokens to the lease.
     fn note(&mut self, answer: &Answer, brought: u64, now_us: u64) {
-        self.states = answer.states.clone();
-        self.answered_us = now_us;
+        self.look(answer, now_us);
         if answer.allowed {
             self.left = self.left.saturating_add(brought);
             self.refusal = None;
@@ -228,6 +246,11 @@ impl Lease {
         } else {
             self.refused(rates, cost)
         }
+    }
+
+    /// A question that was to be asked is not.
+    pub fn cancel(&mut self) {
+        self.is_asking = false;
     }
 
     /// A flight was not answered. Whoever waits for it is not to ask again.
@@ -359,6 +382,10 @@ mod tests {
     struct Instance {
         lease: Lease,
         flight: Option<(Question, Answer)>,
+        /// Answers to questions for one request, that have not arrived yet.
+        direct: Vec<(u64, Answer)>,
+        /// Whether these wait for [`Instance::arrive`].
+        is_slow: bool,
     }
 
     impl Instance {
@@ -380,10 +407,24 @@ mod tests {
                 Step::Wait => None,
                 Step::Ask => {
                     let answer = shared.ask(Question { cost, extra: 0 }, now_us);
+                    if self.is_slow {
+                        self.direct.push((cost, answer));
+                        return None;
+                    }
                     let decision = self.lease.answer(&shared.rates, cost, &answer, now_us);
                     Some(decision.allowed)
                 }
             }
+        }
+
+        /// One of the direct answers arrives; the tokens that it lets through.
+        fn arrive(&mut self, shared: &Shared, which: usize, now_us: u64) -> u64 {
+            if self.direct.is_empty() {
+                return 0;
+            }
+            let (cost, answer) = self.direct.swap_remove(which % self.direct.len());
+            let decision = self.lease.answer(&shared.rates, cost, &answer, now_us);
+            if decision.allowed { cost } else { 0 }
         }
 
         fn land(&mut self, shared: &Shared, now_us: u64) {
@@ -401,6 +442,7 @@ mod tests {
             cost: u64,
         },
         Land(usize),
+        Arrive(usize, usize),
         Expire(usize),
         Kill(usize),
         Pass(u64),
@@ -409,9 +451,10 @@ mod tests {
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let instance = 0usize..3;
         let event = prop_oneof![
-            6 => (instance.clone(), 1u64..30, 1u64..4)
+            6 => (instance.clone(), 1u64..30, 0u64..12)
                 .prop_map(|(instance, count, cost)| Event::Requests { instance, count, cost }),
             6 => instance.clone().prop_map(Event::Land),
+            6 => (instance.clone(), 0usize..100).prop_map(|(i, n)| Event::Arrive(i, n)),
             3 => instance.clone().prop_map(Event::Expire),
             1 => instance.prop_map(Event::Kill),
             6 => (0u64..30_000).prop_map(Event::Pass),
@@ -430,13 +473,15 @@ mod tests {
         ) {
             let rates: Vec<Rate> = limits.iter().map(|(q, w, b)| rate(*q, *w, *b)).collect();
             let mut shared = Shared::new(&rates);
-            let mut instances: Vec<Instance> = (0..3).map(|_| Instance::default()).collect();
+            let slow = || Instance { is_slow: true, ..Instance::default() };
+            let mut instances: Vec<Instance> = (0..3).map(|_| slow()).collect();
             let (mut now_us, mut passed) = (0u64, 0u64);
             for event in events {
                 match event {
                     Event::Pass(us) => now_us += us,
                     Event::Land(i) => instances[i].land(&shared, now_us),
-                    Event::Kill(i) => instances[i] = Instance::default(),
+                    Event::Arrive(i, n) => passed += instances[i].arrive(&shared, n, now_us),
+                    Event::Kill(i) => instances[i] = slow(),
                     Event::Expire(i) => {
                         let back = instances[i].lease.expire(now_us);
                         shared.give_back(back.unwrap_or(0));
@@ -460,6 +505,11 @@ mod tests {
     /// Requests of one instance at an even pace, each question answered at once; how many questions
     /// were asked, and how many requests passed.
     fn run(rates: &[Rate], requests: u64, every_us: u64) -> (u64, u64) {
+        run_with(rates, requests, every_us, 1)
+    }
+
+    /// The same for requests of `cost` tokens.
+    fn run_with(rates: &[Rate], requests: u64, every_us: u64, cost: u64) -> (u64, u64) {
         let mut shared = Shared::new(rates);
         let mut instance = Instance::default();
         let (mut questions, mut passed) = (0, 0);
@@ -469,13 +519,13 @@ mod tests {
                 shared.give_back(tokens);
             }
             let before = shared.states.clone();
-            let mut outcome = instance.request(&mut shared, 1, now_us);
+            let mut outcome = instance.request(&mut shared, cost, now_us);
             if shared.states != before {
                 questions += 1;
             }
             if instance.flight.is_some() {
                 instance.land(&shared, now_us);
-                outcome = outcome.or_else(|| instance.request(&mut shared, 1, now_us));
+                outcome = outcome.or_else(|| instance.request(&mut shared, cost, now_us));
             }
             passed += u64::from(outcome == Some(true));
         }
@@ -490,6 +540,32 @@ mod tests {
         assert!(questions <= 100_000 / 200, "{questions} questions");
         let (questions, passed) = run(&wide, 100, LENGTH);
         assert_eq!((questions, passed), (100, 100));
+    }
+
+    #[test]
+    fn a_busy_key_of_dear_requests_rarely_asks_too() {
+        let wide = [rate(1_000_000, 1, 1_000_000)];
+        let (questions, passed) = run_with(&wide, 10_000, 100, 10);
+        assert_eq!(passed, 10_000);
+        assert!(questions <= 10_000 / 100, "{questions} questions");
+    }
+
+    /// A refusal is remembered by what was found then; an answer to somebody who asked for more, and
+    /// found more, lets nobody through without a token.
+    #[test]
+    fn a_later_answer_does_not_turn_a_refusal_into_passes() {
+        let rates = [rate(1, 3600, 10)];
+        let mut lease = Lease::default();
+        let found = |tokens| Answer {
+            allowed: false,
+            extra: 0,
+            states: [rates[0].holding(tokens, 0)].into_iter().collect(),
+        };
+        let question = Question { cost: 1, extra: 5 };
+        lease.land(&rates, question, &found(0), 0, LENGTH);
+        assert!(matches!(lease.step(&rates, 1, 1, LENGTH), Step::Decided(d, _) if !d.allowed));
+        lease.answer(&rates, 10, &found(3), 2);
+        assert_eq!(lease.step(&rates, 1, 3, LENGTH), Step::Ask);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! immediate ([`crate::breaker`]). What happens then is the caller's decision.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +27,12 @@ use crate::telemetry::Metrics;
 
 /// How often a request waits for somebody else's question before it asks for itself.
 const WAITS_MAX: usize = 3;
+/// So many leases fit into the time in which half of a bucket fills.
+const LEASES_IN_HALF: u64 = 4;
+/// How often to look whether a lease can be given back, at shutdown.
+const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+/// A bucket that fills too fast for leases of this length has none.
+const LEASE_US_MIN: u64 = 1_000;
 
 /// Redis did not decide: it is away, or too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub struct SharedBuckets {
     /// Their names in Redis, in the order of the policies.
     names: Box<[String]>,
     rates: Box<[Rate]>,
+    /// No lease is longer: what is held in advance is a small part of what any bucket holds.
+    lease_us_max: u64,
     lease: Mutex<Lease>,
     /// Tells those who wait for a question that it is over.
     landed: Notify,
@@ -58,9 +67,12 @@ impl SharedBuckets {
             let (tenant, key) = (tenant.as_str(), key.as_str());
             format!("sidekey:{{{tenant}}}:{key}:{}", policy.name)
         };
+        let rates: Box<[Rate]> = policies.iter().map(|policy| Rate::new(policy)).collect();
+        let half_us = rates.iter().map(Rate::micros_of_half).min();
         SharedBuckets {
             names: policies.iter().map(name).collect(),
-            rates: policies.iter().map(|policy| Rate::new(policy)).collect(),
+            lease_us_max: half_us.unwrap_or(0) / LEASES_IN_HALF,
+            rates,
             lease: Mutex::default(),
             landed: Notify::new(),
         }
@@ -75,6 +87,8 @@ pub struct RedisLimiter {
     breaker: Breaker,
     timeout: Duration,
     lease_us: u64,
+    is_closing: AtomicBool,
+    closing: Notify,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 }
@@ -97,6 +111,8 @@ impl RedisLimiter {
             breaker: Breaker::default(),
             timeout,
             lease_us: u64::try_from(max_lease.as_micros()).unwrap_or(u64::MAX),
+            is_closing: AtomicBool::new(false),
+            closing: Notify::new(),
             clock,
             metrics,
         })
@@ -117,16 +133,22 @@ impl RedisLimiter {
                 readings: Readings::new(),
             });
         }
-        if self.lease_us == 0 {
+        let length_us = self.lease_us(buckets);
+        if length_us < LEASE_US_MIN {
             return Err(Step::Ask);
         }
         if ask == Ask::Peek {
             let lease = buckets.lease.lock();
-            let known = lease.peek(&buckets.rates, cost, now_us, self.lease_us);
+            let known = lease.peek(&buckets.rates, cost, now_us, length_us);
             return known.ok_or(Step::Ask);
         }
         buckets.lease.lock().count(cost);
         self.step(buckets, cost, now_us)
+    }
+
+    /// How long a lease of these buckets lasts.
+    fn lease_us(&self, buckets: &SharedBuckets) -> u64 {
+        self.lease_us.min(buckets.lease_us_max)
     }
 
     fn step(
@@ -135,7 +157,8 @@ impl RedisLimiter {
         cost: u64,
         now_us: u64,
     ) -> Result<Decision, Step> {
-        let step = (buckets.lease.lock()).step(&buckets.rates, cost, now_us, self.lease_us);
+        let length_us = self.lease_us(buckets);
+        let step = (buckets.lease.lock()).step(&buckets.rates, cost, now_us, length_us);
         match step {
             Step::Decided(decision, question) => {
                 if let Some(question) = question {
@@ -156,21 +179,23 @@ impl RedisLimiter {
         mut step: Step,
     ) -> Result<Decision, Away> {
         let started_us = self.clock.monotonic_us();
-        let mut waits = 0;
-        loop {
+        // All of it together takes no longer than one call may.
+        let left = || {
+            let waited_us = self.clock.monotonic_us().saturating_sub(started_us);
+            (self.timeout).saturating_sub(Duration::from_micros(waited_us))
+        };
+        for _ in 0..WAITS_MAX {
             let landed = buckets.landed.notified();
             let (failures, is_asking) = buckets.lease.lock().questions();
             match step {
                 Step::Fly(question) => self.fly(buckets, question),
                 // One request looks for recovery; the others don't wait for it.
                 Step::Wait if self.breaker.is_open() => return Err(Away),
-                Step::Wait if waits < WAITS_MAX => waits += 1,
-                _ => return self.ask_alone(buckets, cost, ask).await,
+                Step::Wait => {}
+                Step::Ask | Step::Decided(..) => break,
             }
             if is_asking {
-                let waited_us = self.clock.monotonic_us().saturating_sub(started_us);
-                let left = (self.timeout).saturating_sub(Duration::from_micros(waited_us));
-                let is_late = tokio::time::timeout(left, landed).await.is_err();
+                let is_late = tokio::time::timeout(left(), landed).await.is_err();
                 if is_late || buckets.lease.lock().questions().0 != failures {
                     return Err(Away);
                 }
@@ -180,6 +205,12 @@ impl RedisLimiter {
                 Err(next) => step = next,
             }
         }
+        if let Step::Fly(_) = step {
+            // Others have used what the questions before brought.
+            buckets.lease.lock().cancel();
+            buckets.landed.notify_waiters();
+        }
+        self.ask_alone(buckets, cost, ask, left()).await
     }
 
     /// Asks for one request alone.
@@ -188,96 +219,115 @@ impl RedisLimiter {
         buckets: &SharedBuckets,
         cost: u64,
         ask: Ask,
+        limit: Duration,
     ) -> Result<Decision, Away> {
         let question = Question { cost, extra: 0 };
-        let answer = self.ask_in_time(buckets, question, ask).await?;
+        let call = self.ask_at(buckets, question, ask, None);
+        let answer = self.within(limit, call).await?;
         let now_us = self.clock.monotonic_us();
         let mut lease = buckets.lease.lock();
         Ok(match ask {
             Ask::Take => lease.answer(&buckets.rates, cost, &answer, now_us),
-            Ask::Peek => answer.told(&buckets.rates, cost, false),
+            Ask::Peek => {
+                lease.look(&answer, now_us);
+                answer.told(&buckets.rates, cost, false)
+            }
         })
     }
 
     /// Asks a question for the lease, whoever goes away meanwhile.
     fn fly(self: &Arc<Self>, buckets: &Arc<SharedBuckets>, question: Question) {
-        let now_us = self.clock.monotonic_us();
-        if self.breaker.holds_back(now_us) {
+        if self.breaker.holds_back(self.clock.monotonic_us()) {
             buckets.lease.lock().fail();
             buckets.landed.notify_waiters();
             return;
         }
+        self.metrics.leases_open.inc();
         let (limiter, buckets) = (self.clone(), buckets.clone());
         tokio::spawn(async move {
-            let answer = limiter.ask_in_time(&buckets, question, Ask::Take).await;
-            let now_us = limiter.clock.monotonic_us();
-            let is_new = {
-                let mut lease = buckets.lease.lock();
-                match &answer {
-                    Ok(answer) => {
-                        lease.land(&buckets.rates, question, answer, now_us, limiter.lease_us)
-                    }
-                    Err(Away) => {
-                        lease.fail();
-                        false
-                    }
-                }
-            };
-            buckets.landed.notify_waiters();
-            if is_new {
+            if limiter.land(&buckets, question).await {
                 limiter.keep(&buckets).await;
             }
+            limiter.metrics.leases_open.dec();
         });
+    }
+
+    /// Asks, and gives the lease what the answer brings. Whether somebody has to look after it now.
+    async fn land(&self, buckets: &SharedBuckets, question: Question) -> bool {
+        let call = self.ask_at(buckets, question, Ask::Take, None);
+        let answer = self.within(self.timeout, call).await;
+        let (now_us, length_us) = (self.clock.monotonic_us(), self.lease_us(buckets));
+        let is_new = {
+            let mut lease = buckets.lease.lock();
+            match &answer {
+                Ok(answer) => lease.land(&buckets.rates, question, answer, now_us, length_us),
+                Err(Away) => {
+                    lease.fail();
+                    false
+                }
+            }
+        };
+        buckets.landed.notify_waiters();
+        is_new
     }
 
     /// Looks after a lease until it is no longer in use, and gives back what is left of it.
     async fn keep(&self, buckets: &SharedBuckets) {
-        self.metrics.leases_open.inc();
+        let length = Duration::from_micros(self.lease_us(buckets));
         loop {
-            tokio::time::sleep(Duration::from_micros(self.lease_us)).await;
-            let left = buckets.lease.lock().expire(self.clock.monotonic_us());
+            let closing = self.closing.notified();
+            let is_closing = self.is_closing.load(Ordering::Acquire);
+            let pause = if is_closing { CLOSING_PAUSE } else { length };
+            // Either way it is time to look.
+            let _ = tokio::time::timeout(pause, closing).await;
+            let at_us = if self.is_closing.load(Ordering::Acquire) {
+                u64::MAX
+            } else {
+                self.clock.monotonic_us()
+            };
+            let left = buckets.lease.lock().expire(at_us);
             match left {
                 None => {}
-                Some(0) => break,
-                Some(tokens) => break self.return_tokens(buckets, tokens).await,
+                Some(0) => return,
+                Some(tokens) => return self.return_tokens(buckets, tokens).await,
             }
         }
-        self.metrics.leases_open.dec();
+    }
+
+    /// Gives back all that is held in advance, as soon as nobody asks for more. To be called when no
+    /// request is served any more; [`Metrics::leases_open`] tells when it is done.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.closing.notify_waiters();
     }
 
     /// Tokens that can't be given back are lost: nobody gets one too many.
     async fn return_tokens(&self, buckets: &SharedBuckets, tokens: u64) {
         let mut call = self.give_back.prepare_invoke();
         call.arg(tokens);
-        for name in &buckets.names {
+        for (name, rate) in buckets.names.iter().zip(&buckets.rates) {
             call.key(name);
+            for number in rate.units() {
+                call.arg(number);
+            }
         }
-        let returned = self.in_time(self.link.run::<u64>(&call)).await;
+        let returned = self.within(self.timeout, self.link.run::<u64>(&call)).await;
         if returned.is_ok() {
             self.metrics.lease_tokens_returned.inc_by(tokens);
         }
     }
 
-    async fn ask_in_time(
-        &self,
-        buckets: &SharedBuckets,
-        question: Question,
-        ask: Ask,
-    ) -> Result<Answer, Away> {
-        self.in_time(self.ask_at(buckets, question, ask, None))
-            .await
-    }
-
     /// One call, if the breaker lets it through, with a limit on its time.
-    async fn in_time<T>(
+    async fn within<T>(
         &self,
+        limit: Duration,
         call: impl Future<Output = Result<T, redis::RedisError>>,
     ) -> Result<T, Away> {
         let Some(permit) = self.breaker.permit(self.clock.monotonic_us()) else {
             return Err(Away);
         };
         self.metrics.redis_calls.inc();
-        let outcome = match tokio::time::timeout(self.timeout, call).await {
+        let outcome = match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if self.link.is_about_one_of_several(&error) => {
                 self.metrics.redis_errors.inc();
@@ -287,12 +337,11 @@ impl RedisLimiter {
             Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         };
         let was_open = self.breaker.is_open();
-        match outcome {
+        let outcome = match outcome {
             Ok(answer) => {
                 permit.succeeded();
                 if was_open {
                     tracing::info!("Redis answers again");
-                    self.metrics.redis_up.set(1);
                 }
                 Ok(answer)
             }
@@ -305,11 +354,13 @@ impl RedisLimiter {
                         reason,
                         "Redis is away; limits.on_outage decides until it answers"
                     );
-                    self.metrics.redis_up.set(0);
                 }
                 Err(Away)
             }
-        }
+        };
+        let is_up = !self.breaker.is_open();
+        self.metrics.redis_up.set(i64::from(is_up));
+        outcome
     }
 
     /// One call of the script, without a limit on its time: at `now_us` (in tests), or by the server's
