@@ -152,6 +152,10 @@ async fn a_copy_leaves_everything_and_other_mint_keys_are_refused() {
     );
     assert_eq!(early.code, Some(1), "{early:?}");
     assert!(early.stderr.contains("sidekey secrets move"), "{early:?}");
+    // So would a rotation that makes the first one.
+    let early = secrets_command(&directory, &["rotate-mint-key"]);
+    assert_eq!(early.code, Some(1), "{early:?}");
+    assert!(early.stderr.contains("sidekey secrets move"), "{early:?}");
     assert_eq!(bao.value("mint_keys").await, json!(null));
 
     bao.put("mint_keys", json!({"keys": ["ab".repeat(32)]}))
@@ -243,4 +247,30 @@ async fn the_embedded_mint_key_is_rotated_too() {
     for key in [&old, &new] {
         assert_eq!(sidekey.status("/", &key.text).await, 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_beside_hashes_in_vault_is_refused() {
+    let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
+    let role = bao.app_role(json!({}), None).await;
+    let vault = crate::vault::open(&bao).await;
+    vault.mint_keys().await.unwrap();
+    let hash = stored(1);
+    let tenant: TenantId = "acme".parse().unwrap();
+    for number in 0..20 {
+        let key: KeyId = format!("{number:012}").parse().unwrap();
+        vault.add_hash(&tenant, key, &hash).await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let text = config(upstream.address, &bao.config(&role.lines()));
+    std::fs::write(directory.path().join("sidekey.toml"), text).unwrap();
+    let environment = [
+        ("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0"),
+        ("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0"),
+    ];
+    let serve = ["serve", "--config", "sidekey.toml"];
+    let refused = run(directory.path(), &serve, &environment);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("check store.url"), "{refused:?}");
+    assert_eq!(moved_keys(&bao).await, 20, "nothing was removed");
 }
