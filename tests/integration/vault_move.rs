@@ -7,8 +7,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::SystemClock;
-use sidekey::key::{KeyId, TenantId};
-use sidekey::secrets::{EmbeddedSecrets, SecretStore};
+use sidekey::key::hash::SecretHash;
+use sidekey::key::{Generation, KeyId, TenantId};
+use sidekey::secrets::{EmbeddedSecrets, SecretStore, StoredHash};
 use sidekey::store::SqlStore;
 
 use crate::harness::eventually;
@@ -166,6 +167,34 @@ async fn a_copy_leaves_everything_and_other_mint_keys_are_refused() {
     assert_eq!(moved_keys(&bao).await, 0);
     bao.ask(reqwest::Method::DELETE, "secret/metadata/mint_keys", None)
         .await;
+
+    // A damaged hash is named, and not copied.
+    let (store, secrets) = database(&directory).await;
+    let (tenant, key): (TenantId, KeyId) =
+        ("acme".parse().unwrap(), "4fzN8cQ2pLrT".parse().unwrap());
+    let damaged = StoredHash {
+        generation: Generation(7),
+        hash: SecretHash::from_stored("$2b$not-to-be-shown".to_owned()),
+    };
+    secrets.add_hash(&tenant, key, &damaged).await.unwrap();
+    let refused = secrets_command(&directory, &["move"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("key 4fzN8cQ2pLrT, generation 7")
+            && !refused.stderr.contains("not-to-be-shown"),
+        "{refused:?}"
+    );
+    assert!(!bao.list("api_keys/acme").await.contains(&key.to_string()));
+    let gone = [damaged.generation];
+    secrets.remove_hashes(&tenant, key, &gone).await.unwrap();
+    store.close().await;
+    // What else was copied meanwhile is not asked about here.
+    for folder in bao.list("api_keys").await {
+        for name in bao.list(&format!("api_keys/{folder}")).await {
+            let path = format!("secret/metadata/api_keys/{folder}{name}");
+            bao.ask(reqwest::Method::DELETE, &path, None).await;
+        }
+    }
 
     let kept = secrets_command(&directory, &["move", "--keep"]);
     assert_eq!(kept.code, Some(0), "{kept:?}");
