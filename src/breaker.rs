@@ -8,6 +8,9 @@ const FAILURES_MAX: u32 = 3;
 /// How long it stays open before the next call is let through.
 const OPEN_US: u64 = 500_000;
 
+/// How long a probe may be late before others than the one who usually makes it may.
+const OVERDUE_US: u64 = 2 * OPEN_US;
+
 /// Closed at first.
 #[derive(Debug, Default)]
 pub struct Breaker {
@@ -41,6 +44,12 @@ impl Breaker {
         self.is_open()
             && (now_us < self.open_until_us.load(Ordering::Relaxed)
                 || self.is_probing.load(Ordering::Relaxed))
+    }
+
+    /// Whether a probe could have been made long ago.
+    pub fn is_overdue(&self, now_us: u64) -> bool {
+        let open_until_us = self.open_until_us.load(Ordering::Relaxed);
+        now_us >= open_until_us.saturating_add(OVERDUE_US)
     }
 
     /// Whether it is open.

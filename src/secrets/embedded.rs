@@ -11,6 +11,9 @@ use crate::key::hash::SecretHash;
 use crate::key::{Generation, KeyId, MintKeys, TenantId};
 use crate::store::sql::within;
 
+/// Hashes that are read at once where all of them are listed.
+const HOLDERS_PAGE: usize = 10_000;
+
 impl From<sqlx::Error> for SecretError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -31,6 +34,28 @@ impl EmbeddedSecrets {
     /// On the database of an opened store, whose schema has the tables.
     pub fn new(pool: AnyPool, clock: SharedClock) -> Self {
         EmbeddedSecrets { pool, clock }
+    }
+}
+
+/// The place of a hash in the order of all; the default is before the first.
+#[derive(Debug, Default)]
+struct HashPlace {
+    key: String,
+    generation: i64,
+}
+
+/// Whose the hashes of one page are, one by one, and where the next page starts.
+#[derive(Debug, Default)]
+struct HoldersPage {
+    holders: Vec<Holder>,
+    next: Option<HashPlace>,
+}
+
+/// Adds the holder of the next hash, in the order of keys, unless it is there already.
+fn add_holder(holders: &mut Vec<Holder>, next: Holder) {
+    let mut of_key = holders.iter().rev().take_while(|h| h.key == next.key);
+    if !of_key.any(|holder| *holder == next) {
+        holders.push(next);
     }
 }
 
@@ -68,7 +93,20 @@ impl SecretStore for EmbeddedSecrets {
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, SecretError> {
-        within(SecretError::Unavailable, self.read_holders()).await
+        let mut holders = Vec::new();
+        let mut after = HashPlace::default();
+        // Each page has a time of its own: all together take as long as there are hashes.
+        loop {
+            let page = self.read_holders(&after, HOLDERS_PAGE);
+            let page = within(SecretError::Unavailable, page).await?;
+            for holder in page.holders {
+                add_holder(&mut holders, holder);
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(holders),
+            }
+        }
     }
 
     async fn ping(&self) -> Result<(), SecretError> {
@@ -164,19 +202,35 @@ impl EmbeddedSecrets {
             .collect()
     }
 
-    async fn read_holders(&self) -> Result<Vec<Holder>, SecretError> {
-        let rows = sqlx::query("SELECT DISTINCT tenant_id, key_id FROM key_hashes")
-            .fetch_all(&self.pool)
-            .await?;
-        let mut holders = Vec::with_capacity(rows.len());
-        for row in rows {
+    async fn read_holders(
+        &self,
+        after: &HashPlace,
+        limit: usize,
+    ) -> Result<HoldersPage, SecretError> {
+        let rows = sqlx::query(
+            "SELECT key_id, generation, tenant_id FROM key_hashes \
+             WHERE (key_id, generation) > ($1, $2) ORDER BY key_id, generation LIMIT $3",
+        )
+        .bind(after.key.clone())
+        .bind(after.generation)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut page = HoldersPage::default();
+        for row in &rows {
             let tenant: String = row.try_get("tenant_id")?;
             let key: String = row.try_get("key_id")?;
             if let (Ok(tenant), Ok(key)) = (tenant.parse(), key.parse()) {
-                holders.push(Holder { tenant, key });
+                page.holders.push(Holder { tenant, key });
             }
         }
-        Ok(holders)
+        if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
+            page.next = Some(HashPlace {
+                key: last.try_get("key_id")?,
+                generation: last.try_get("generation")?,
+            });
+        }
+        Ok(page)
     }
 
     async fn insert_hash(
@@ -256,6 +310,41 @@ mod tests {
                 .unwrap()
                 .minted(&presented)
         );
+    }
+
+    #[tokio::test]
+    async fn holders_are_listed_in_pages_and_once_each() {
+        let directory = tempfile::tempdir().unwrap();
+        let secrets = secrets(&directory).await;
+        let tenants: [TenantId; 2] = ["acme", "x"].map(|name| name.parse().unwrap());
+        let mut expected = Vec::new();
+        for number in 0..3 {
+            let key: KeyId = format!("{number:012}").parse().unwrap();
+            for generation in 1..=4 {
+                let hash = StoredHash {
+                    generation: Generation(generation),
+                    hash: SecretHash::from_stored(String::new()),
+                };
+                // Of one key they take turns, which only a damaged store has.
+                let tenant = &tenants[usize::from(number == 1 && generation % 2 == 0)];
+                secrets.add_hash(tenant, key, &hash).await.unwrap();
+                let tenant = tenant.clone();
+                add_holder(&mut expected, Holder { tenant, key });
+            }
+        }
+        assert_eq!(expected.len(), 4);
+        assert_eq!(secrets.holders().await.unwrap(), expected);
+        let (mut found, mut after) = (Vec::new(), HashPlace::default());
+        loop {
+            let page = secrets.read_holders(&after, 5).await.unwrap();
+            assert!(page.holders.len() <= 5);
+            for holder in page.holders {
+                add_holder(&mut found, holder);
+            }
+            let Some(next) = page.next else { break };
+            after = next;
+        }
+        assert_eq!(found, expected);
     }
 
     #[tokio::test]

@@ -61,8 +61,14 @@ pub fn ready(keys: &[MintMaterial]) -> Option<MintKeys> {
     Some(MintKeys::new(ready.next()?, ready.collect()))
 }
 
-/// `keys` with a new one in front. The others are still believed.
+/// `keys` with a new one in front. The others are still believed. Never the first: the keys of a store
+/// without one may have been minted with one that is somewhere else.
 pub fn rotated(keys: &[MintMaterial]) -> Result<Vec<MintMaterial>, SecretError> {
+    if keys.is_empty() {
+        return Err(SecretError::Misplaced(
+            "there is no mint key here to be rotated: start Sidekey once, or run `sidekey secrets move` first",
+        ));
+    }
     if keys.len() >= MINT_KEYS_MAX {
         return Err(SecretError::Damaged(
             "there are as many mint keys as there may be; regenerate the keys that the oldest has minted and remove it",
@@ -71,4 +77,17 @@ pub fn rotated(keys: &[MintMaterial]) -> Result<Vec<MintMaterial>, SecretError> 
     let mut all = vec![MintMaterial::random()?];
     all.extend_from_slice(keys);
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_mint_key_is_never_made_by_a_rotation() {
+        assert!(matches!(rotated(&[]), Err(SecretError::Misplaced(_))));
+        let first = MintMaterial::random().unwrap();
+        let both = rotated(std::slice::from_ref(&first)).unwrap();
+        assert!(both.len() == 2 && both[1] == first && both[0] != first);
+    }
 }

@@ -21,6 +21,10 @@ use crate::telemetry::Metrics;
 pub use embedded::EmbeddedSecrets;
 pub use vault::VaultSecrets;
 
+/// Keys whose hashes may be in Vault before the database has its first key: a first start that crashes
+/// leaves one.
+const FIRST_STARTS_MAX: usize = 10;
+
 /// Why a secret store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -85,8 +89,9 @@ pub trait SecretStore: Send + Sync + 'static {
 }
 
 /// Opens the secret store that the configuration names, on an opened key store. Refuses to go on where
-/// the mint keys of the keys that are there lie in the other one: a new mint key would make each of them
-/// a forged one.
+/// the two don't belong together. Without the mint keys of the keys that are there, a new mint key would
+/// make each of them a forged one; without the rows of the hashes that are there, each hash would be a
+/// left-over one.
 pub async fn open(
     settings: &SecretsSettings,
     store: &SqlStore,
@@ -95,9 +100,11 @@ pub async fn open(
     metrics: Arc<Metrics>,
 ) -> Result<Arc<dyn SecretStore>, SecretError> {
     let embedded = EmbeddedSecrets::new(store.pool().clone(), clock.clone());
+    // Asked before the mint key, which comes before any row: another instance may be making both.
+    let has_rows = has_keys(store).await?;
     match settings {
         SecretsSettings::Embedded => {
-            if embedded.mint_material().await?.is_empty() && has_keys(store).await? {
+            if has_rows && embedded.mint_material().await?.is_empty() {
                 return Err(SecretError::Misplaced(
                     "the database has keys, but no mint key: were the hashes moved to Vault? Then set secrets.backend to \"vault\"; otherwise restore the database",
                 ));
@@ -106,14 +113,29 @@ pub async fn open(
         }
         SecretsSettings::Vault(settings) => {
             let vault = VaultSecrets::open(settings.clone(), clock, metrics).await?;
-            if vault.mint_material().await?.is_empty() && has_keys(store).await? {
+            if has_rows && vault.mint_material().await?.is_empty() {
                 return Err(SecretError::Misplaced(
                     "the database has keys, but Vault has no mint key: run `sidekey secrets move`, or restore Vault's mint_keys from a backup",
                 ));
             }
+            if !has_rows {
+                refuse_lost_rows(store, &vault).await?;
+            }
             Ok(Arc::new(vault))
         }
     }
+}
+
+/// Refuses a database without keys beside a Vault with the hashes of some.
+async fn refuse_lost_rows(store: &SqlStore, vault: &VaultSecrets) -> Result<(), SecretError> {
+    let has_too_many = vault.holders().await?.len() > FIRST_STARTS_MAX;
+    // Asked again: another instance may have made keys meanwhile.
+    if has_too_many && !has_keys(store).await? {
+        return Err(SecretError::Misplaced(
+            "Vault has hashes of keys that the database does not have: check store.url, or restore the database; if those keys are gone for good, delete api_keys in Vault",
+        ));
+    }
+    Ok(())
 }
 
 async fn has_keys(store: &SqlStore) -> Result<bool, SecretError> {

@@ -43,6 +43,10 @@ pub enum MoveError {
         "key {0} has another hash in Vault than in the database: remove the wrong one by hand and run this again; nothing was removed"
     )]
     OtherHash(String),
+    #[error(
+        "the hash of key {key}, generation {generation}, in the database is damaged, so that secret works nowhere: delete it by hand (DELETE FROM key_hashes WHERE key_id = '{key}' AND generation = {generation}), run this again, and regenerate or revoke the key; nothing was removed"
+    )]
+    DamagedHash { key: String, generation: i64 },
     #[error("what Vault gives back for key {0} is not what was written; nothing was removed")]
     NotReadBack(String),
     #[error(
@@ -136,6 +140,13 @@ async fn copy_key(
     let Holder { tenant, key } = &holder;
     let hashes = database.hashes(tenant, *key).await;
     let hashes = hashes.map_err(MoveError::Database)?;
+    // Vault would be given a value that it can't be asked for again.
+    if let Some(damaged) = hashes.iter().find(|hash| !hash.hash.is_well_formed()) {
+        return Err(MoveError::DamagedHash {
+            key: key.to_string(),
+            generation: damaged.generation.0,
+        });
+    }
     let mut new = 0;
     // In the order in which they were made: the first can be written without a look.
     for hash in hashes.iter().rev() {

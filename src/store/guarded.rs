@@ -1,8 +1,9 @@
 //! A circuit breaker in front of the database: while it is away, whoever needs it is told so at once,
 //! instead of waiting as long as an operation may take.
 //!
-//! Whoever follows changes asks all the time and keeps nobody waiting, so it alone looks for recovery;
-//! no caller of a request is ever the one who waits for a server that hangs. The embedded secret store
+//! Whoever follows changes asks all the time and keeps nobody waiting, so it looks for recovery; a caller
+//! of a request is the one who waits for a server that hangs only where the follower is told to look so
+//! rarely (`store.poll_interval_ms`) that it is overdue, and one at a time. The embedded secret store
 //! is in the same database and stands behind the same breaker. An answer about one key (a conflict, a
 //! damaged row) is an answer.
 
@@ -67,7 +68,7 @@ impl Guard {
 
     /// Does `work`, unless the database is away.
     async fn run<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        if self.breaker.is_open() {
+        if self.breaker.is_open() && !self.breaker.is_overdue(self.clock.monotonic_us()) {
             return Err(E::held_back());
         }
         self.probe(work).await
@@ -201,7 +202,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn only_who_follows_looks_for_recovery() {
+    async fn who_follows_looks_for_recovery() {
         let clock = ManualClock::at(Timestamp::from_millis(1_000));
         let is_open = IntGauge::new("open", "is it?").unwrap();
         let guard = Guard::new(clock.clone(), is_open.clone());
@@ -229,5 +230,25 @@ mod tests {
         guard.probe(answer()).await.unwrap();
         assert_eq!(is_open.get(), 0);
         guard.run(answer()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_looks_where_who_follows_is_overdue() {
+        let clock = ManualClock::at(Timestamp::from_millis(1_000));
+        let is_open = IntGauge::new("open", "is it?").unwrap();
+        let guard = Guard::new(clock.clone(), is_open.clone());
+        let answer = || async { Ok::<(), StoreError>(()) };
+        let away = || async { Err::<(), _>(StoreError::Unavailable("away".to_owned())) };
+        while is_open.get() == 0 {
+            guard.run(away()).await.unwrap_err();
+        }
+        clock.advance(Duration::from_millis(1_499));
+        guard.run(answer()).await.unwrap_err();
+        clock.advance(Duration::from_millis(1));
+        guard.run(away()).await.unwrap_err();
+        guard.run(answer()).await.unwrap_err();
+        clock.advance(Duration::from_millis(1_500));
+        guard.run(answer()).await.unwrap();
+        assert_eq!(is_open.get(), 0);
     }
 }

@@ -25,8 +25,9 @@ pub const EXAMINED_MAX: usize = 400;
 const GRAMS_ASKED_MAX: usize = 5;
 /// Keys that may be added between two statements of a page without one being passed over.
 const ADDED_MAX: usize = 100;
-/// Keys whose time is over and that nobody has marked yet: so many of them are found.
-const LATE_MAX: usize = 1000;
+/// Keys whose time is over and that nobody has marked yet, and keys that were marked too early by a
+/// clock that is ahead: so many of each are found.
+const WRONGLY_MARKED_MAX: usize = 1000;
 
 /// A value in a statement.
 #[derive(Debug, Clone)]
@@ -100,6 +101,9 @@ enum Source {
     },
     /// Keys whose time was over at this moment, but that are not marked yet.
     Late { filter: KeyFilter, now: Timestamp },
+    /// Keys that are marked although their time was not over at this moment: another instance's
+    /// clock is ahead.
+    Early { filter: KeyFilter, now: Timestamp },
 }
 
 impl Source {
@@ -109,7 +113,25 @@ impl Source {
             Source::Range { table, value, rest } => {
                 select_range(statement, table, value.as_ref(), *rest, after, count)
             }
-            Source::Late { filter, now } => select_late(statement, filter, *now, after, count),
+            Source::Late { filter, now } => {
+                let marked = |now: &str| Marked {
+                    range: format!(
+                        "(lapsed, expires_at) >= ('no', 0) AND (lapsed, expires_at) <= ('no', {now})"
+                    ),
+                    nearest: "lapsed DESC, expires_at DESC",
+                };
+                select_wrongly_marked(statement, filter, *now, marked, after, count)
+            }
+            Source::Early { filter, now } => {
+                let marked = |now: &str| Marked {
+                    range: format!(
+                        "(lapsed, expires_at) > ('yes', {now}) AND (lapsed, expires_at) <= ('yes', {})",
+                        i64::MAX
+                    ),
+                    nearest: "lapsed, expires_at",
+                };
+                select_wrongly_marked(statement, filter, *now, marked, after, count)
+            }
         }
     }
 }
@@ -152,14 +174,22 @@ fn select_range(
     )
 }
 
-fn select_late(
+/// A range of the index of marks and times.
+struct Marked {
+    range: String,
+    /// The order that begins at the moment in question.
+    nearest: &'static str,
+}
+
+fn select_wrongly_marked(
     statement: &mut Statement,
     filter: &KeyFilter,
     now: Timestamp,
+    marked: impl FnOnce(&str) -> Marked,
     after: Option<Position>,
     count: usize,
 ) -> String {
-    let now = statement.bind(now);
+    let Marked { range, nearest } = marked(&statement.bind(now));
     let mut conditions = equalities(statement, filter);
     let active = statement.bind(Standing::Active.as_str());
     conditions.push(format!("standing = {active}"));
@@ -172,8 +202,7 @@ fn select_late(
     format!(
         "SELECT created_at AS found_at, id AS found_id FROM (\
            SELECT created_at, id, standing, tenant_id, environment FROM api_keys \
-           WHERE (lapsed, expires_at) >= ('no', 0) AND (lapsed, expires_at) <= ('no', {now}) \
-           ORDER BY lapsed DESC, expires_at DESC LIMIT {LATE_MAX}) AS late{condition} \
+           WHERE {range} ORDER BY {nearest} LIMIT {WRONGLY_MARKED_MAX}) AS marked{condition} \
          ORDER BY created_at DESC, id DESC LIMIT {count}"
     )
 }
@@ -272,9 +301,10 @@ fn sources(filter: &KeyFilter) -> Vec<Source> {
             }
         }
     }
-    if let Some((Status::Expired, now)) = filter.status {
-        let filter = filter.clone();
-        sources.push(Source::Late { filter, now });
+    match (filter.status, filter.clone()) {
+        (Some((Status::Expired, now)), filter) => sources.push(Source::Late { filter, now }),
+        (Some((Status::Active, now)), filter) => sources.push(Source::Early { filter, now }),
+        _ => {}
     }
     sources
 }

@@ -3,6 +3,9 @@
 //! up to date. A change that this instance made itself is seen here once more, and changes nothing. It
 //! looks at every interval, and at once when it is told to: what tells it may lose words, not changes.
 //!
+//! A live key whose changed row can't be read, or is not there, admits nobody from then on: what was
+//! known of it holds no longer, and nothing else is known.
+//!
 //! What can't be followed gets old: after `store.max_stale_seconds` without an answer from the
 //! database, a live record is no longer trusted.
 
@@ -156,10 +159,12 @@ impl Follower {
         match self.store.get(key).await {
             Ok(Some(record)) if is_reset => self.live.restore(record, before),
             Ok(Some(record)) => self.live.apply(record),
-            // Rows are never deleted; one that can't be read concerns that key alone.
-            Ok(None) => {}
+            // Rows are never deleted: an older database was restored, or somebody took it out by hand.
+            Ok(None) => self.live.close(key, before),
+            // It may say that the key was revoked.
             Err(error @ StoreError::Damaged { .. }) => {
-                tracing::error!(%error, "a changed key can't be read");
+                tracing::error!(%error, "a changed key can't be read, and is refused until a later change of it can be");
+                self.live.close(key, before);
             }
             Err(error) => return Err(error),
         }

@@ -137,6 +137,17 @@ impl LiveKeys {
         self.apply(record);
     }
 
+    /// Lets a live key admit nobody until a newer record of it is read: the database has none that
+    /// can be read. `before` is the same as for [`LiveKeys::restore`].
+    pub fn close(&self, id: KeyId, before: Option<i64>) {
+        let shard = self.shard(id).lock();
+        let live = shard.get(&id).and_then(|slot| slot.live.as_ref());
+        if let Some(live) = live.filter(|live| Some(live.view.load().revision) == before) {
+            let closed = live.view.load().closed();
+            live.view.store(Arc::new(closed));
+        }
+    }
+
     /// Whether the key is live, or being loaded.
     pub fn knows(&self, id: KeyId) -> bool {
         self.shard(id).lock().contains_key(&id)
@@ -232,7 +243,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::key::record::tests::record;
-    use crate::key::{Catalogue, Policy};
+    use crate::key::{Catalogue, Denial, Policy};
 
     fn keys() -> (Arc<LiveKeys>, Arc<ManualClock>) {
         let clock = ManualClock::at(Timestamp::from_millis(0));
@@ -290,6 +301,27 @@ mod tests {
         assert!(keys.is_empty());
         keys.apply(revision(1));
         assert!(keys.is_empty());
+    }
+
+    #[test]
+    fn a_closed_key_admits_nobody_until_something_newer_is_read() {
+        let (keys, _) = keys();
+        let live = keys.begin_load(record().id).finish(revision(5));
+        let admits = || {
+            let now = Timestamp::from_millis(1);
+            live.view().authority.check(record().generation, now)
+        };
+        keys.close(record().id, Some(4));
+        assert_eq!(admits(), Ok(()), "it has changed since");
+        keys.close(record().id, Some(5));
+        assert_eq!(admits(), Err(Denial::Revoked));
+        // What was read before it was closed is no news.
+        keys.begin_load(record().id).finish(revision(5));
+        assert_eq!(admits(), Err(Denial::Revoked));
+        keys.apply(revision(6));
+        assert_eq!(admits(), Ok(()));
+        keys.close(record().id, None);
+        assert_eq!(admits(), Ok(()));
     }
 
     #[test]

@@ -486,3 +486,42 @@ async fn changes_of_others_are_followed() {
     follower.follow().await.unwrap();
     assert!(!freshness.is_stale(clock.monotonic_us()));
 }
+
+/// What was known of a key no longer holds where its row is damaged, or gone with an older database.
+#[tokio::test]
+async fn a_live_key_without_a_sound_row_is_refused() {
+    let bench = bench(8).await;
+    let (key, mut record) = bench.create(4).await;
+    let proof = bench.verifier.prove(text(&key)).await.unwrap();
+    let now = Timestamp::from_millis(5000);
+    let check = || proof.key.view().authority.check(proof.generation, now);
+    let mut follower = Follower {
+        store: bench.store.clone(),
+        live: bench.live.clone(),
+        clock: ManualClock::at(Timestamp::from_millis(0)),
+        metrics: bench.metrics.clone(),
+        freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
+        seen: 1,
+    };
+    let by_hand = async |sql: &'static str| {
+        let pool = bench.store.inner.pool();
+        sqlx::query(sql).execute(pool).await.unwrap();
+    };
+    record.revision += 1;
+    bench.store.update(&record).await.unwrap();
+    by_hand("UPDATE api_keys SET standing = 'lost'").await;
+    assert_eq!(check(), Ok(()));
+    follower.follow().await.unwrap();
+    assert_eq!((check(), follower.seen), (Err(Denial::Revoked), 2));
+
+    by_hand("UPDATE api_keys SET standing = 'active'").await;
+    record.revision += 1;
+    bench.store.update(&record).await.unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!((check(), follower.seen), (Ok(()), 3));
+
+    by_hand("DELETE FROM api_keys").await;
+    by_hand("UPDATE change_counter SET seq = 0").await;
+    follower.follow().await.unwrap();
+    assert_eq!((check(), follower.seen), (Err(Denial::Revoked), 0));
+}

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
+use crate::key::record::Standing;
 use crate::key::{
     Authority, Catalogue, Denial, Generation, KeyId, KeyRecord, Policy, ScopePattern, ScopeSet,
     TenantId,
@@ -54,6 +55,27 @@ impl KeyView {
             Ok(())
         } else {
             Err(Denial::Address)
+        }
+    }
+}
+
+impl KeyView {
+    /// The same, but nobody is admitted. A newer record is still a newer one.
+    pub fn closed(&self) -> Self {
+        KeyView {
+            id: self.id,
+            authority: Authority {
+                standing: Standing::Revoked,
+                ..self.authority
+            },
+            allowed_ips: self.allowed_ips.clone(),
+            tenant: self.tenant.clone(),
+            grants: self.grants.clone(),
+            plan: self.plan.clone(),
+            buckets: self.buckets.iter().cloned().collect(),
+            shared: self.shared.clone(),
+            id_field: self.id_field.clone(),
+            revision: self.revision,
         }
     }
 }

@@ -112,6 +112,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("secrets-backend", &["secrets.backend"]),
     ("vault-plain", &["secrets.vault.address"]),
     ("vault-address", &["secrets.vault.address"]),
+    ("vault-port", &["secrets.vault.address"]),
     ("vault-mount", &["secrets.vault.mount"]),
     ("vault-token", &["secrets.vault.token"]),
     ("vault-token-file", &["secrets.vault.token_file"]),

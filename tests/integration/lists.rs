@@ -154,6 +154,15 @@ async fn every_filter_finds_what_it_should_in_order() {
             }
             while store.settle(now).await.unwrap() {}
         }
+        // An instance whose clock is ahead has marked some too early.
+        let ahead = Timestamp::from_millis(950);
+        while store.settle(ahead).await.unwrap() {}
+        for filter in &filters {
+            let found = read_all(&store, filter, 7).await;
+            let expected = keys.iter().filter(|key| matches(key, filter));
+            let expected: Vec<String> = expected.map(|key| key.id.to_string()).collect();
+            assert_eq!(found, expected, "marked too early: {filter:?}");
+        }
         store.close().await;
     }
 }

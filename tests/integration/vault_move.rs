@@ -7,8 +7,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::SystemClock;
-use sidekey::key::{KeyId, TenantId};
-use sidekey::secrets::{EmbeddedSecrets, SecretStore};
+use sidekey::key::hash::SecretHash;
+use sidekey::key::{Generation, KeyId, TenantId};
+use sidekey::secrets::{EmbeddedSecrets, SecretStore, StoredHash};
 use sidekey::store::SqlStore;
 
 use crate::harness::eventually;
@@ -152,6 +153,10 @@ async fn a_copy_leaves_everything_and_other_mint_keys_are_refused() {
     );
     assert_eq!(early.code, Some(1), "{early:?}");
     assert!(early.stderr.contains("sidekey secrets move"), "{early:?}");
+    // So would a rotation that makes the first one.
+    let early = secrets_command(&directory, &["rotate-mint-key"]);
+    assert_eq!(early.code, Some(1), "{early:?}");
+    assert!(early.stderr.contains("sidekey secrets move"), "{early:?}");
     assert_eq!(bao.value("mint_keys").await, json!(null));
 
     bao.put("mint_keys", json!({"keys": ["ab".repeat(32)]}))
@@ -162,6 +167,34 @@ async fn a_copy_leaves_everything_and_other_mint_keys_are_refused() {
     assert_eq!(moved_keys(&bao).await, 0);
     bao.ask(reqwest::Method::DELETE, "secret/metadata/mint_keys", None)
         .await;
+
+    // A damaged hash is named, and not copied.
+    let (store, secrets) = database(&directory).await;
+    let (tenant, key): (TenantId, KeyId) =
+        ("acme".parse().unwrap(), "4fzN8cQ2pLrT".parse().unwrap());
+    let damaged = StoredHash {
+        generation: Generation(7),
+        hash: SecretHash::from_stored("$2b$not-to-be-shown".to_owned()),
+    };
+    secrets.add_hash(&tenant, key, &damaged).await.unwrap();
+    let refused = secrets_command(&directory, &["move"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("key 4fzN8cQ2pLrT, generation 7")
+            && !refused.stderr.contains("not-to-be-shown"),
+        "{refused:?}"
+    );
+    assert!(!bao.list("api_keys/acme").await.contains(&key.to_string()));
+    let gone = [damaged.generation];
+    secrets.remove_hashes(&tenant, key, &gone).await.unwrap();
+    store.close().await;
+    // What else was copied meanwhile is not asked about here.
+    for folder in bao.list("api_keys").await {
+        for name in bao.list(&format!("api_keys/{folder}")).await {
+            let path = format!("secret/metadata/api_keys/{folder}{name}");
+            bao.ask(reqwest::Method::DELETE, &path, None).await;
+        }
+    }
 
     let kept = secrets_command(&directory, &["move", "--keep"]);
     assert_eq!(kept.code, Some(0), "{kept:?}");
@@ -243,4 +276,30 @@ async fn the_embedded_mint_key_is_rotated_too() {
     for key in [&old, &new] {
         assert_eq!(sidekey.status("/", &key.text).await, 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_beside_hashes_in_vault_is_refused() {
+    let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
+    let role = bao.app_role(json!({}), None).await;
+    let vault = crate::vault::open(&bao).await;
+    vault.mint_keys().await.unwrap();
+    let hash = stored(1);
+    let tenant: TenantId = "acme".parse().unwrap();
+    for number in 0..20 {
+        let key: KeyId = format!("{number:012}").parse().unwrap();
+        vault.add_hash(&tenant, key, &hash).await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let text = config(upstream.address, &bao.config(&role.lines()));
+    std::fs::write(directory.path().join("sidekey.toml"), text).unwrap();
+    let environment = [
+        ("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0"),
+        ("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0"),
+    ];
+    let serve = ["serve", "--config", "sidekey.toml"];
+    let refused = run(directory.path(), &serve, &environment);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("check store.url"), "{refused:?}");
+    assert_eq!(moved_keys(&bao).await, 20, "nothing was removed");
 }

@@ -160,6 +160,11 @@ impl Checker<'_> {
         if !is_plain || !matches!(scheme, "http" | "https") {
             return self.report(path, "must be https://HOST:PORT, without path or login");
         }
+        // The client takes it apart by stricter rules, and can't say so: ports and numbers of addresses
+        // have limits.
+        if let Err(error) = url::Url::parse(address) {
+            return self.report(path, format!("must be https://HOST:PORT: {error}"));
+        }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let is_local =
             host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
