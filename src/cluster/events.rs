@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use redis::aio::PubSub;
 use tokio::time::timeout;
 
 use super::{Announcer, Identity};
@@ -27,7 +28,8 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait between attempts to connect again, at least and at most.
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// After so long without a message the connection has to show that it is sound.
+/// After so long without a message the connection has to show that it is sound; one that did not last
+/// so long was none.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -73,13 +75,24 @@ impl Events {
         let mut pause = RECONNECT_MIN;
         let mut is_away = false;
         loop {
-            let Err(lost) = self.session().await;
-            // A session that stood begins the attempts anew.
-            let was_connected = self.metrics.events_connected.get() == 1;
-            self.metrics.events_connected.set(0);
-            if was_connected {
-                (pause, is_away) = (RECONNECT_MIN, false);
-            }
+            let lost = match self.connect().await {
+                Err(lost) => lost,
+                Ok(pubsub) => {
+                    self.metrics.events_connected.set(1);
+                    let mut session = std::pin::pin!(self.hear(pubsub));
+                    // A server that accepts and closes is not there yet.
+                    let Err(lost) = match timeout(QUIET_MAX, &mut session).await {
+                        Ok(lost) => lost,
+                        Err(_) => {
+                            tracing::info!("changes are announced through Redis");
+                            (pause, is_away) = (RECONNECT_MIN, false);
+                            session.await
+                        }
+                    };
+                    self.metrics.events_connected.set(0);
+                    lost
+                }
+            };
             if !is_away {
                 tracing::warn!(error = %lost, "changes are not announced through Redis; they are found by polling");
             }
@@ -89,12 +102,14 @@ impl Events {
         }
     }
 
-    /// One connection, from its beginning to its end.
-    async fn session(&self) -> Result<Infallible, Lost> {
+    async fn connect(&self) -> Result<PubSub, Lost> {
         let mut pubsub = timeout(SUBSCRIBE_TIMEOUT, self.link.pubsub()).await??;
         timeout(SUBSCRIBE_TIMEOUT, pubsub.subscribe(CHANNEL)).await??;
-        self.metrics.events_connected.set(1);
-        tracing::info!("changes are announced through Redis");
+        Ok(pubsub)
+    }
+
+    /// One connection, to its end.
+    async fn hear(&self, pubsub: PubSub) -> Result<Infallible, Lost> {
         // For what was announced before.
         self.announcer.look();
         let (mut sink, mut messages) = pubsub.split();

@@ -28,9 +28,12 @@ pub struct Presence {
     roster: Roster,
     clock: SharedClock,
     beat: Heartbeat,
+    joined_us: u64,
     told_us: u64,
     tidied_us: u64,
     has_company: bool,
+    /// Whether a living instance of the same name has been told of.
+    has_namesake: bool,
     is_failing: bool,
 }
 
@@ -53,7 +56,6 @@ impl Presence {
             // What the database confirmed after the last word may be served for longer.
             serves_for: max_stale + HEARTBEAT + RETRY,
         };
-        store.forget_namesakes(&beat.id, &beat.name).await?;
         store.note_instance(&beat).await?;
         let now_us = clock.monotonic_us();
         let mut presence = Presence {
@@ -61,11 +63,14 @@ impl Presence {
             roster,
             clock,
             beat,
+            joined_us: now_us,
             told_us: now_us,
             tidied_us: now_us,
             has_company: false,
+            has_namesake: false,
             is_failing: false,
         };
+        presence.forget_former_self().await?;
         presence.look_around().await?;
         Ok(presence)
     }
@@ -122,10 +127,35 @@ impl Presence {
         self.beat = beat;
         if is_due {
             self.told_us = now_us;
+            self.forget_former_self().await?;
             self.look_around().await?;
+            self.warn_of_namesake(now_us);
             self.tidy(now_us).await?;
         }
         Ok(())
+    }
+
+    /// What this instance was before a restart is not waited for, once it counts as live no more.
+    async fn forget_former_self(&self) -> Result<(), StoreError> {
+        let beat = &self.beat;
+        self.store.forget_namesakes(&beat.id, &beat.name).await
+    }
+
+    fn warn_of_namesake(&mut self, now_us: u64) {
+        let live_us = u64::try_from(LIVE_FOR.as_micros()).unwrap_or(u64::MAX);
+        // Until then it may be what this one was before a restart.
+        if self.has_namesake || now_us.saturating_sub(self.joined_us) <= live_us {
+            return;
+        }
+        let beat = &self.beat;
+        self.has_namesake = (self.roster.get().iter())
+            .any(|other| other.is_live && other.name == beat.name && other.id != beat.id);
+        if self.has_namesake {
+            tracing::warn!(
+                name = beat.name,
+                "another instance has the same name; give each its own store.instance_name"
+            );
+        }
     }
 
     async fn look_around(&mut self) -> Result<(), StoreError> {
@@ -141,5 +171,61 @@ impl Presence {
         }
         self.tidied_us = now_us;
         self.store.forget_gone_instances().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+    use crate::store::SqlStore;
+    use crate::telemetry::Metrics;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_living_namesake_is_warned_of_and_a_dead_one_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/keys.db", directory.path().display());
+        let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+        let mut beat = Heartbeat {
+            id: "other".to_owned(),
+            name: "me".to_owned(),
+            seen: 1,
+            live_for: HOUR,
+            serves_for: HOUR,
+        };
+        store.note_instance(&beat).await.unwrap();
+        beat.id = "former".to_owned();
+        beat.live_for = Duration::ZERO;
+        store.note_instance(&beat).await.unwrap();
+        let count = async || store.instances().await.unwrap().len();
+        // By the database's clock.
+        while store
+            .instances()
+            .await
+            .unwrap()
+            .iter()
+            .all(|one| one.is_live)
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+
+        let clock = ManualClock::at(Timestamp::from_millis(0));
+        let identity = Identity::new(Some("me"), 1).unwrap();
+        let roster = Roster::new(Arc::new(Metrics::new().unwrap()));
+        let instances = Arc::new(store.clone());
+        let joining = Presence::join(&identity, HOUR, instances, roster, clock.clone());
+        let mut presence = joining.await.unwrap();
+        assert_eq!(count().await, 2, "the former self is forgotten");
+        clock.advance(LIVE_FOR);
+        presence.tell(1).await.unwrap();
+        assert!(!presence.has_namesake, "it may be a former self");
+        clock.advance(HEARTBEAT);
+        presence.tell(1).await.unwrap();
+        assert!(presence.has_namesake);
+        assert_eq!(count().await, 2, "it keeps its row");
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Every master has a connection that comes back by itself ([`Node`]), so one that is away costs the
 //! others nothing. The map of slots is read from the masters themselves: at first, when a call was sent
-//! on to another server, while one is away, and every now and then. Until a new map is there, calls
-//! follow the redirections that servers answer with.
+//! on to another server, while one is away, and every now and then. Several are asked, others each time:
+//! one that was cut off from the rest still tells the old map. Until a new map is there, calls follow
+//! the redirections that servers answer with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
@@ -25,6 +27,8 @@ const MAP_AGE_MAX: Duration = Duration::from_secs(10);
 const MAP_AGE_MIN: Duration = Duration::from_millis(200);
 /// How long one server may take to tell the map.
 const MAP_TIMEOUT: Duration = Duration::from_secs(1);
+/// So many servers are asked for the map at once.
+const TELLERS_MAX: usize = 3;
 /// Servers that are remembered; a cluster has at most 1000.
 const NODES_MAX: usize = 2000;
 
@@ -248,42 +252,40 @@ async fn wait(inner: Arc<Inner>, cluster: &Weak<Inner>, all_up: bool) {
 }
 
 impl Inner {
-    /// The map as the first of the known servers tells it that can be reached, those that are up first.
+    /// The map as most of a few known servers tell it, which are others each time. Those that are up
+    /// come first.
     async fn read_map(&self, known: &Map, seeds: &[(Address, Node)]) -> RedisResult<Map> {
-        let mut all: Vec<&(Address, Node)> = known.nodes.iter().chain(seeds).collect();
-        all.sort_by_key(|(_, node)| !node.is_up());
-        let mut question = redis::cmd("CLUSTER");
-        question.arg("SLOTS");
+        let all = known.nodes.iter().chain(seeds);
+        let (mut up, away): (Vec<_>, Vec<_>) = all.partition(|(_, node)| node.is_up());
+        fastrand::shuffle(&mut up);
         let mut reason = None;
-        for (address, node) in all {
-            let answer = within(MAP_TIMEOUT, node.call(&question)).await;
-            let map = answer.and_then(|answer| {
+        for tellers in up.chunks(TELLERS_MAX).chain(away.chunks(TELLERS_MAX)) {
+            let asking = tellers.iter().map(|(address, node)| ask(address, node));
+            let mut told = Vec::new();
+            for answer in join_all(asking).await {
+                match answer {
+                    Ok(ranges) => told.push(ranges),
+                    Err(error) => reason = Some(error),
+                }
+            }
+            if let Some(ranges) = most_told(told) {
                 // Of two for one address the later one stays: the one that is in use.
                 let all = seeds.iter().chain(&known.nodes);
                 let known = all.map(|(at, node)| (at.clone(), node.clone())).collect();
-                self.build(&answer, address, known)
-            });
-            match map {
-                Ok(map) => return Ok(map),
-                Err(error) => reason = Some(error),
+                return Ok(self.build(ranges, known));
             }
         }
         Err(reason.unwrap_or_else(|| nobody("redis.url names no server of the cluster")))
     }
 
-    /// The map in `answer`, which `teller` gave. Nodes that are known keep their connections.
-    fn build(
-        &self,
-        answer: &Value,
-        teller: &Address,
-        mut known: HashMap<Address, Node>,
-    ) -> RedisResult<Map> {
+    /// The map of `ranges`. Nodes that are known keep their connections.
+    fn build(&self, ranges: Vec<Range>, mut known: HashMap<Address, Node>) -> Map {
         let mut map = Map {
             slots: vec![u16::MAX; SLOTS],
             nodes: Vec::new(),
         };
         let mut indices: HashMap<Address, u16> = HashMap::new();
-        for (first, last, master) in read_ranges(answer, teller) {
+        for (first, last, master) in ranges {
             let count = map.nodes.len();
             let index = *indices.entry(master).or_insert_with_key(|master| {
                 let node = known.remove(master).unwrap_or_else(|| {
@@ -297,16 +299,37 @@ impl Inner {
                 map.slots[slot] = index;
             }
         }
-        if map.nodes.is_empty() || map.nodes.len() > NODES_MAX {
-            return Err(nobody("no server of the cluster has any slots"));
-        }
-        Ok(map)
+        map
     }
 }
 
-/// First slot, last slot and master of each range in the answer to CLUSTER SLOTS. What can't be read
-/// is left out.
-fn read_ranges(answer: &Value, teller: &Address) -> Vec<(usize, usize, Address)> {
+/// First slot, last slot and master.
+type Range = (usize, usize, Address);
+
+/// The ranges that one server tells, in order.
+async fn ask(address: &Address, node: &Node) -> RedisResult<Vec<Range>> {
+    let mut question = redis::cmd("CLUSTER");
+    question.arg("SLOTS");
+    let answer = within(MAP_TIMEOUT, node.call(&question)).await?;
+    let ranges = read_ranges(&answer, address);
+    let masters: HashSet<&Address> = ranges.iter().map(|(.., master)| master).collect();
+    if masters.is_empty() || masters.len() > NODES_MAX {
+        return Err(nobody("no server of the cluster has any slots"));
+    }
+    Ok(ranges)
+}
+
+/// What most servers told; of what equally many did, the first.
+fn most_told(mut told: Vec<Vec<Range>>) -> Option<Vec<Range>> {
+    let votes = |ranges| told.iter().filter(|other| *other == ranges).count();
+    let most = (0..told.len())
+        .rev()
+        .max_by_key(|index| votes(&told[*index]))?;
+    Some(told.swap_remove(most))
+}
+
+/// The ranges in the answer to CLUSTER SLOTS, in order. What can't be read is left out.
+fn read_ranges(answer: &Value, teller: &Address) -> Vec<Range> {
     let Value::Array(ranges) = answer else {
         return Vec::new();
     };
@@ -335,7 +358,10 @@ fn read_ranges(answer: &Value, teller: &Address) -> Vec<(usize, usize, Address)>
         let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
         (last < SLOTS).then_some((first, last, Address { host, port }))
     };
-    ranges.iter().filter_map(read).collect()
+    let mut ranges: Vec<Range> = ranges.iter().filter_map(read).collect();
+    // Not every version tells them in the same order.
+    ranges.sort_unstable_by_key(|(first, last, _)| (*first, *last));
+    ranges
 }
 
 /// The slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it.
@@ -420,5 +446,15 @@ mod tests {
             read,
             ["0-10 a:7000", "11-20 teller:7001", "21-30 teller:7002"]
         );
+    }
+    #[test]
+    fn the_map_is_what_most_servers_tell() {
+        let told = |port| vec![(0, 5, url::address("a", port).unwrap())];
+        let most = |ports: &[u16]| most_told(ports.iter().map(|port| told(*port)).collect());
+        assert_eq!(most(&[]), None);
+        assert_eq!(most(&[1, 2, 2]), Some(told(2)));
+        assert_eq!(most(&[2, 1, 2]), Some(told(2)));
+        assert_eq!(most(&[1, 2, 3]), Some(told(1)));
+        assert_eq!(most(&[3, 2]), Some(told(3)));
     }
 }

@@ -85,14 +85,21 @@ impl RedisLink {
     }
 
     /// Whether `error` is about one server of several, or one slot, which need not bother calls to
-    /// others: the server is away, or the slot is on its way to another server. The error came at once,
-    /// and will until that is over.
+    /// others: the server is away, or the slot is on its way to another server, or nobody has it. The
+    /// error came at once, and will until that is over.
     pub fn is_about_one_of_several(&self, error: &RedisError) -> bool {
         match &self.servers {
             Servers::One(_) => false,
             Servers::Cluster(cluster) => {
-                let is_moving = error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain);
-                (error.is_io_error() || is_moving) && cluster.is_up()
+                let is_about_one = error.is_io_error()
+                    || matches!(
+                        error.kind(),
+                        ErrorKind::ClusterConnectionNotFound
+                            | ErrorKind::Server(
+                                ServerErrorKind::TryAgain | ServerErrorKind::MasterDown
+                            )
+                    );
+                is_about_one && cluster.is_up()
             }
         }
     }

@@ -3,6 +3,8 @@
 //! A task of its own opens the connection, looks after it every second, and opens it again when it
 //! breaks, whether or not a call has noticed: one attempt at a time, however many calls fail meanwhile. While an attempt after a good
 //! connection runs, calls wait for it; once it has failed they are answered at once, with the reason.
+//! So are they when the server hangs: a caller that goes away without an answer has the connection looked
+//! after at once, and until that is answered nobody else waits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,6 +23,9 @@ use super::url::Address;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A server that takes longer to answer that is away.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// When a caller gave up waiting, and the server takes longer than this to show that it is there, calls
+/// are answered at once until it does.
+const DOUBT_AFTER: Duration = Duration::from_millis(50);
 /// How long to wait between attempts to connect, at least and at most.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -41,6 +46,8 @@ pub(super) struct Node(Arc<Inner>);
 struct Inner {
     place: Place,
     state: watch::Sender<State>,
+    /// A caller went away without an answer.
+    unanswered: Arc<Notify>,
     is_started: AtomicBool,
 }
 
@@ -49,6 +56,8 @@ enum State {
     /// Not used yet, or an attempt runs that may well succeed.
     Opening,
     Up(Up),
+    /// It may hang.
+    Doubted(Up),
     Away(RedisError),
 }
 
@@ -65,11 +74,12 @@ impl Node {
         Node(Arc::new(Inner {
             place,
             state: watch::Sender::new(State::Opening),
+            unanswered: Arc::default(),
             is_started: AtomicBool::new(false),
         }))
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection to a server that answers.
     pub fn is_up(&self) -> bool {
         matches!(*self.0.state.borrow(), State::Up(_))
     }
@@ -100,7 +110,9 @@ impl Node {
     /// Runs one command.
     pub async fn call(&self, command: &Cmd) -> RedisResult<Value> {
         let mut up = self.up().await?;
+        let call = Unanswered(&self.0.unanswered);
         let result = ask(&mut up.connection, command).await;
+        call.is_answered();
         self.note(up.number, result)
     }
 
@@ -110,7 +122,9 @@ impl Node {
         let mut both = redis::pipe();
         both.cmd("ASKING").ignore().add_command(command.clone());
         // The first answer, to ASKING, is of no interest.
+        let call = Unanswered(&self.0.unanswered);
         let result = up.connection.send_packed_commands(&both, 1, 1).await;
+        call.is_answered();
         let result =
             result.and_then(|mut values| values.pop().unwrap_or(Value::Nil).extract_error());
         self.note(up.number, result)
@@ -126,17 +140,38 @@ impl Node {
     }
 }
 
+/// A call that waits. Callers have limits of their own: one that is dropped may have taken too long.
+struct Unanswered<'a>(&'a Notify);
+
+impl Unanswered<'_> {
+    fn is_answered(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl State {
     fn settled(&self) -> Option<RedisResult<Up>> {
         match self {
             State::Opening => None,
             State::Up(up) => Some(Ok(up.clone())),
+            State::Doubted(_) => {
+                let hangs = "the server does not answer";
+                let error = std::io::Error::new(std::io::ErrorKind::TimedOut, hangs);
+                Some(Err(error.into()))
+            }
             State::Away(reason) => Some(Err(reason.clone())),
         }
     }
 
-    fn is_up(&self, number: u64) -> bool {
-        matches!(self, State::Up(up) if up.number == number)
+    /// Whether the connection of that number has not been lost.
+    fn has(&self, number: u64) -> bool {
+        matches!(self, State::Up(up) | State::Doubted(up) if up.number == number)
     }
 }
 
@@ -182,13 +217,38 @@ impl Place {
 
 impl Inner {
     fn lose(&self, number: u64) {
+        self.replace(number, State::Opening);
+    }
+
+    /// Puts `next` in the place of the connection of that number, if nobody else has.
+    fn replace(&self, number: u64, next: State) {
         self.state.send_if_modified(|state| {
-            let is_this_one = state.is_up(number);
+            let is_this_one = state.has(number);
             if is_this_one {
-                *state = State::Opening;
+                *state = next;
             }
             is_this_one
         });
+    }
+
+    /// Whether the server is there, and still what it has to be. While one that is `suspect` is slow to
+    /// say so, nobody waits for it.
+    async fn check(&self, up: &Up, is_suspect: bool) -> RedisResult<()> {
+        let mut connection = up.connection.clone();
+        let check = within(CHECK_TIMEOUT, self.place.check(&mut connection));
+        if !is_suspect {
+            return check.await;
+        }
+        let mut check = std::pin::pin!(check);
+        if let Ok(result) = tokio::time::timeout(DOUBT_AFTER, &mut check).await {
+            return result;
+        }
+        self.replace(up.number, State::Doubted(up.clone()));
+        let result = check.await;
+        if result.is_ok() {
+            self.replace(up.number, State::Up(up.clone()));
+        }
+        result
     }
 }
 
@@ -210,9 +270,9 @@ async fn tend(node: Weak<Inner>) {
                     number,
                 };
                 inner.state.send_replace(State::Up(up.clone()));
-                let state = inner.state.subscribe();
+                let (state, unanswered) = (inner.state.subscribe(), inner.unanswered.clone());
                 drop(inner);
-                if keep(&node, state, up, &gone).await == Kept::ForAWhile {
+                if keep(&node, state, up, &gone, &unanswered).await == Kept::ForAWhile {
                     delay = RECONNECT_MIN;
                     continue;
                 }
@@ -244,15 +304,17 @@ enum Kept {
 async fn keep(
     node: &Weak<Inner>,
     mut state: watch::Receiver<State>,
-    mut up: Up,
+    up: Up,
     gone: &Notify,
+    unanswered: &Notify,
 ) -> Kept {
     let mut kept = Kept::Shortly;
     loop {
-        let is_gone = tokio::select! {
-            _ = state.wait_for(|state| !state.is_up(up.number)) => return kept,
-            () = gone.notified() => true,
-            () = tokio::time::sleep(CHECK_INTERVAL) => false,
+        let (is_gone, is_suspect) = tokio::select! {
+            _ = state.wait_for(|state| !state.has(up.number)) => return kept,
+            () = gone.notified() => (true, false),
+            () = unanswered.notified() => (false, true),
+            () = tokio::time::sleep(CHECK_INTERVAL) => (false, false),
         };
         let Some(inner) = node.upgrade() else {
             return kept;
@@ -261,11 +323,17 @@ async fn keep(
             inner.lose(up.number);
             return kept;
         }
-        let check = within(CHECK_TIMEOUT, inner.place.check(&mut up.connection)).await;
-        match check {
+        match inner.check(&up, is_suspect).await {
             // A right that is missing does not come with a new connection.
             Err(error) if error.kind() != ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                inner.lose(up.number);
+                // Of a server that hangs no new connection is to be waited for.
+                let hangs = error.is_timeout();
+                let next = if hangs {
+                    State::Away(error)
+                } else {
+                    State::Opening
+                };
+                inner.replace(up.number, next);
                 return kept;
             }
             _ => kept = Kept::ForAWhile,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::sql::{SqlStore, within_limit};
@@ -51,8 +52,13 @@ impl InstanceStore for SqlStore {
              SELECT $1, $2, $3, {now}, $4, $5 {may_be_lost} \
              ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, seen_at = excluded.seen_at",
             now = self.dialect().now_ms,
-            // Whose word is lost says it again.
-            may_be_lost = self.dialect().may_be_lost,
+            // Whose word is lost says it again. But who has seen nothing yet joins: whoever changes a key
+            // from now on has to find it, whatever crashes.
+            may_be_lost = if beat.seen > 0 {
+                self.dialect().may_be_lost
+            } else {
+                "WHERE true"
+            },
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(beat.id.clone())
@@ -68,20 +74,21 @@ impl InstanceStore for SqlStore {
         let now = self.dialect().now_ms;
         let sql = format!(
             "SELECT id, name, seen_seq, {now} - seen_at - live_ms AS late_ms FROM instances \
-             WHERE {now} - seen_at <= serves_ms ORDER BY name, id LIMIT {INSTANCES_MAX}"
+             WHERE {now} - seen_at <= serves_ms ORDER BY seen_at DESC LIMIT {INSTANCES_MAX}"
         );
         let query = sqlx::query(AssertSqlSafe(sql));
         let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Heard {
-                    id: row.try_get("id")?,
-                    name: row.try_get("name")?,
-                    seen: row.try_get("seen_seq")?,
-                    is_live: row.try_get::<i64, _>("late_ms")? <= 0,
-                })
+        let read = |row: &AnyRow| {
+            Ok::<_, StoreError>(Heard {
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                seen: row.try_get("seen_seq")?,
+                is_live: row.try_get::<i64, _>("late_ms")? <= 0,
             })
-            .collect()
+        };
+        let mut all: Vec<Heard> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        all.sort_unstable_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(all)
     }
 
     async fn forget_instance(&self, id: &str) -> Result<(), StoreError> {
@@ -91,7 +98,12 @@ impl InstanceStore for SqlStore {
     }
 
     async fn forget_namesakes(&self, id: &str, name: &str) -> Result<(), StoreError> {
-        let query = sqlx::query("DELETE FROM instances WHERE name = $1 AND id <> $2")
+        // One that lives was given the same name: without its row, nobody would wait for it.
+        let sql = format!(
+            "DELETE FROM instances WHERE name = $1 AND id <> $2 AND {now} - seen_at > live_ms",
+            now = self.dialect().now_ms
+        );
+        let query = sqlx::query(AssertSqlSafe(sql))
             .bind(name.to_owned())
             .bind(id.to_owned());
         within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;

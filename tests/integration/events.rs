@@ -224,6 +224,11 @@ async fn answers_count_the_instances_that_there_are() {
         Some(missing)
     );
     fleet.all.push(killed.restart().await);
+    eventually("what it was before counts as live no more", || async {
+        revoke(&fleet.all[0], &key).await;
+        fleet.all[0].metric("sidekey_instances").await == 2.0
+    })
+    .await;
     eventually("both confirm", || async {
         revoke(&fleet.all[0], &key).await.header(FIELD) == Some(&*all_of(2))
     })

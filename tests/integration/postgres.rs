@@ -150,6 +150,8 @@ async fn exercise_instances(store: &SqlStore) {
     store.forget_gone_instances().await.unwrap();
     store.forget_namesakes("new", "name-silent").await.unwrap();
     store.forget_namesakes("live", "name-live").await.unwrap();
+    // A copied name takes nobody's row.
+    store.forget_namesakes("new", "name-live").await.unwrap();
     assert_eq!(known().await, [one("live", 4, true)]);
 }
 
