@@ -354,18 +354,21 @@ fn keys(
             "SELECT found_at, found_id FROM ({found}) AS near WHERE (found_at, found_id) >= ({at}, {id})"
         );
     }
-    let mut wanted = vec!["id = found_id".to_owned()];
-    if let Some((filter, folded)) = filter {
-        wanted.extend(conditions(&mut statement, filter, folded));
-    }
-    let condition = where_all(&wanted);
-    // SQLite takes the tables of a CROSS JOIN in this order; otherwise it would begin with all keys
-    // that have one of the wanted properties.
-    statement.sql = format!(
-        "WITH found AS MATERIALIZED ({found}) \
-         SELECT {COLUMNS} FROM found CROSS JOIN api_keys{condition} \
-         ORDER BY found_at DESC, found_id DESC LIMIT {count}"
+    // The look-ups stand apart from the conditions, and SQLite takes the tables of a CROSS JOIN in this
+    // order: a planner could begin with all keys that have one of the wanted properties.
+    let mut sql = format!(
+        "WITH found AS MATERIALIZED ({found}), \
+         seen AS MATERIALIZED (SELECT {COLUMNS}, search, found_at, found_id \
+           FROM found CROSS JOIN api_keys WHERE id = found_id) \
+         SELECT {COLUMNS} FROM seen"
     );
+    if let Some((filter, folded)) = filter {
+        sql.push_str(&where_all(&conditions(&mut statement, filter, folded)));
+    }
+    sql.push_str(&format!(
+        " ORDER BY found_at DESC, found_id DESC LIMIT {count}"
+    ));
+    statement.sql = sql;
     statement
 }
 
