@@ -36,21 +36,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     if !arguments.stores {
         return ExitCode::SUCCESS;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let checked = match runtime {
-        Ok(runtime) => runtime.block_on(check_stores(&settings)),
-        Err(error) => Err(format!("no thread can be started: {error}")),
-    };
-    match checked {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("sidekey: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    super::block_on(check_stores(&settings))
 }
 
 fn print_summary(path: &Path, settings: &Settings) {
@@ -62,8 +48,8 @@ fn print_summary(path: &Path, settings: &Settings) {
     );
 }
 
-/// Prints what is wrong; whether all is well.
-async fn check_stores(settings: &Settings) -> Result<bool, String> {
+/// Prints what is wrong; fails where anything is.
+async fn check_stores(settings: &Settings) -> Result<ExitCode, String> {
     let redis_answers = check_redis(settings).await;
     let clock: SharedClock = Arc::new(SystemClock::new());
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
@@ -80,7 +66,11 @@ async fn check_stores(settings: &Settings) -> Result<bool, String> {
     stores.sql.close().await;
     let seen = seen.map_err(|error| format!("the stores can't be compared: {error}"))?;
     print_findings(&seen);
-    Ok(redis_answers && seen.is_sound())
+    Ok(if redis_answers && seen.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Only what is found twice is wrong.

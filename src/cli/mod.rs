@@ -68,3 +68,18 @@ fn load(path: &std::path::Path) -> Result<Settings, ExitCode> {
         ExitCode::from(EXIT_CONFIG)
     })
 }
+
+/// Runs `work` on this thread to its end, and prints why it failed where it did.
+fn block_on(work: impl Future<Output = Result<ExitCode, String>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(format!("no thread can be started: {error}")),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("sidekey: {error}");
+        ExitCode::FAILURE
+    })
+}

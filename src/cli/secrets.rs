@@ -78,23 +78,10 @@ fn carry_out(path: &Path, work: impl AsyncFnOnce(&Stores) -> Result<String, Stri
         Err(code) => return code,
     };
     let _log = logs::start(&settings.log);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(with_stores(settings, work)),
-        Err(error) => Err(format!("the threads can't be started: {error}")),
-    };
-    match done {
-        Ok(done) => {
-            println!("{done}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("sidekey: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    super::block_on(async {
+        println!("{}", with_stores(settings, work).await?);
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 async fn with_stores(

@@ -113,26 +113,6 @@ pub trait KeyStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
-    /// The first `limit` keys after `after`, newest first, from as many pages as it takes.
-    async fn list(
-        &self,
-        filter: &KeyFilter,
-        after: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<KeyRecord>, StoreError> {
-        let mut keys = Vec::new();
-        let mut next = after;
-        while keys.len() < limit {
-            let page = self.page(filter, next, limit - keys.len()).await?;
-            keys.extend(page.keys);
-            next = page.next;
-            if next.is_none() {
-                break;
-            }
-        }
-        Ok(keys)
-    }
-
     /// Brings what lists are read from up to date, a bounded part of it, and says whether there may
     /// be more to do: rows of older versions, and keys whose time was over before `now`.
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError>;

@@ -498,7 +498,11 @@ mod tests {
         }
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = store.list(&KeyFilter::default(), after, 10).await.unwrap();
+            let page = store
+                .page(&KeyFilter::default(), after, 10)
+                .await
+                .unwrap()
+                .keys;
             let Some(last) = page.last() else { break };
             after = Some(Position {
                 created_at: last.created_at,
@@ -536,7 +540,7 @@ mod tests {
             store.insert(&key).await.unwrap();
         }
         let ids = async |filter: KeyFilter| -> Vec<i64> {
-            let page = store.list(&filter, None, 100).await.unwrap();
+            let page = store.page(&filter, None, 100).await.unwrap().keys;
             page.iter()
                 .map(|key| key.id.as_str()[3..].parse().unwrap())
                 .collect()

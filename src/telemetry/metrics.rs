@@ -345,7 +345,7 @@ impl Metrics {
             vault_login_errors: counter(
                 r,
                 "sidekey_vault_login_errors_total",
-                "Logins at Vault and renewals of its token that failed.",
+                "Logins at Vault and renewals of its token that failed, and looks that found a token which can't be replaced refused.",
             )?,
             vault_up: gauge(
                 r,
@@ -355,7 +355,7 @@ impl Metrics {
             vault_token_ttl: gauge(
                 r,
                 "sidekey_vault_token_ttl_seconds",
-                "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used.",
+                "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where Vault refuses one that can't be replaced.",
             )?,
             reconcile_runs: counter(
                 r,

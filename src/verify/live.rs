@@ -46,6 +46,9 @@ struct Slot {
     loads: u32,
     /// The newest record that was announced while the key was being loaded.
     announced: Option<Box<KeyRecord>>,
+    /// The row could not be read any more while the key was being loaded, and nothing was announced
+    /// since.
+    is_closed: bool,
 }
 
 /// All live keys by id. Only the cold path and administration look here; a warm request finds its
@@ -101,6 +104,7 @@ impl LiveKeys {
             .is_none_or(|known| known.revision < record.revision)
         {
             slot.announced = Some(Box::new(record));
+            slot.is_closed = false;
         }
     }
 
@@ -138,13 +142,20 @@ impl LiveKeys {
     }
 
     /// Lets a live key admit nobody until a newer record of it is read: the database has none that
-    /// can be read. `before` is the same as for [`LiveKeys::restore`].
+    /// can be read. `before` is the same as for [`LiveKeys::restore`]; where the key was not live yet,
+    /// what a load has read is older than this.
     pub fn close(&self, id: KeyId, before: Option<i64>) {
-        let shard = self.shard(id).lock();
-        let live = shard.get(&id).and_then(|slot| slot.live.as_ref());
-        if let Some(live) = live.filter(|live| Some(live.view.load().revision) == before) {
-            let closed = live.view.load().closed();
-            live.view.store(Arc::new(closed));
+        let mut shard = self.shard(id).lock();
+        let Some(slot) = shard.get_mut(&id) else {
+            return;
+        };
+        let Some(live) = &slot.live else {
+            slot.is_closed = true;
+            return;
+        };
+        let view = live.view.load();
+        if before.is_none_or(|before| before == view.revision) {
+            live.view.store(Arc::new(view.closed()));
         }
     }
 
@@ -208,6 +219,7 @@ impl Load<'_> {
             }
             None => {
                 let view = keys.builder.build(&newest, None, keys.clock.monotonic_us());
+                let view = if slot.is_closed { view.closed() } else { view };
                 let live = Arc::new(LiveKey {
                     id: self.id,
                     view: ArcSwap::from_pointee(view),
@@ -230,6 +242,7 @@ impl Drop for Load<'_> {
             slot.loads = slot.loads.saturating_sub(1);
             if slot.loads == 0 {
                 slot.announced = None;
+                slot.is_closed = false;
                 if slot.live.is_none() {
                     entry.remove();
                 }
@@ -321,7 +334,35 @@ mod tests {
         keys.apply(revision(6));
         assert_eq!(admits(), Ok(()));
         keys.close(record().id, None);
-        assert_eq!(admits(), Ok(()));
+        assert_eq!(admits(), Err(Denial::Revoked), "it was read too early");
+    }
+
+    #[test]
+    fn a_key_that_is_closed_while_it_is_loaded_admits_nobody() {
+        let (keys, _) = keys();
+        let now = Timestamp::from_millis(1);
+        let admits = |live: &LiveKey| live.view().authority.check(record().generation, now);
+        let (first, second) = (keys.begin_load(record().id), keys.begin_load(record().id));
+        keys.close(record().id, None);
+        let live = first.finish(revision(1));
+        assert_eq!(admits(&live), Err(Denial::Revoked));
+        second.finish(revision(1));
+        assert_eq!(admits(&live), Err(Denial::Revoked));
+        keys.apply(revision(3));
+        assert_eq!(admits(&live), Ok(()));
+
+        let (keys, _) = self::keys();
+        let load = keys.begin_load(record().id);
+        keys.close(record().id, None);
+        keys.apply(revision(3));
+        assert_eq!(admits(&load.finish(revision(1))), Ok(()));
+        // A load that is begun later reads what is there then.
+        let (keys, _) = self::keys();
+        let load = keys.begin_load(record().id);
+        keys.close(record().id, None);
+        drop(load);
+        let live = keys.begin_load(record().id).finish(revision(2));
+        assert_eq!(admits(&live), Ok(()));
     }
 
     #[test]

@@ -94,18 +94,18 @@ async fn exercise(store: &SqlStore) {
         tenant_id: Some("odd".parse().unwrap()),
         ..KeyFilter::default()
     };
-    let page = store.list(&filter, None, 2).await.unwrap();
+    let page = store.page(&filter, None, 2).await.unwrap().keys;
     let ids = |page: &[KeyRecord]| page.iter().map(|r| r.id).collect::<Vec<_>>();
     assert_eq!(ids(&page), [record(9).id, record(7).id]);
     let after = Position {
         created_at: page[1].created_at,
         id: page[1].id,
     };
-    let page = store.list(&filter, Some(after), 9).await.unwrap();
+    let page = store.page(&filter, Some(after), 9).await.unwrap().keys;
     assert_eq!(ids(&page), [record(5).id, record(3).id, record(1).id]);
     filter.tenant_id = None;
     filter.text = Some("SCHLÜSSEL 3".to_owned().to_lowercase());
-    assert_eq!(store.list(&filter, None, 9).await.unwrap().len(), 1);
+    assert_eq!(store.page(&filter, None, 9).await.unwrap().keys.len(), 1);
     store.ping().await.unwrap();
 }
 

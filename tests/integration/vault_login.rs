@@ -125,18 +125,19 @@ async fn a_plain_token_is_renewed_and_one_that_ends_is_warned_about() {
     assert!(!sidekey.output().contains(&renewable));
     drop(sidekey);
 
-    let ending = bao.token(json!({"ttl": "6s", "renewable": false})).await;
-    let file = bao_file(&ending);
+    let file = bao_file("");
     for (line, can_be_replaced) in [
-        (format!("token = \"{ending}\"\n"), false),
+        ("token = \"{ending}\"\n".to_owned(), false),
         (
             format!("token_file = \"{}\"\n", file.path().display()),
             true,
         ),
     ] {
+        // Not beside the hashes of another database.
+        let bao = OpenBao::start().await;
         let token = bao.token(json!({"ttl": "6s", "renewable": false})).await;
         std::fs::write(file.path(), &token).unwrap();
-        let line = line.replace(&ending, &token);
+        let line = line.replace("{ending}", &token);
         let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&line))).await;
         if can_be_replaced {
             // As an agent beside Sidekey does.
@@ -285,4 +286,23 @@ async fn an_authority_of_its_own() {
     let ended = crate::harness::run::run(directory.path(), &arguments, &environment);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("UnknownIssuer"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_that_nobody_can_replace_shows_in_the_metrics() {
+    let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
+    let token = bao.token(json!({"ttl": "1h"})).await;
+    let lines = format!("auth = \"token\"\ntoken = \"{token}\"\n");
+    let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&lines))).await;
+    let ttl = "sidekey_vault_token_ttl_seconds";
+    assert!(sidekey.metric(ttl).await > 3000.0);
+    bao.must(None, "auth/token/revoke", json!({"token": token}))
+        .await;
+    let errors = "sidekey_vault_login_errors_total";
+    eventually("it is noticed", || async {
+        sidekey.metric(errors).await >= 1.0
+    })
+    .await;
+    assert_eq!(sidekey.metric(ttl).await, -1.0);
+    assert!(!sidekey.output().contains(&token));
 }

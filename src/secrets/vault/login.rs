@@ -29,6 +29,9 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// A token that nobody can replace is warned about this often.
 const WARN_INTERVAL_US: u64 = 60_000_000;
 
+/// What is shown as the time of a token that is refused; 0 is one without an end.
+const TTL_OF_NO_TOKEN: i64 = -1;
+
 /// A token in use.
 pub(super) struct Session {
     pub client: Arc<VaultClient>,
@@ -219,9 +222,21 @@ impl Link {
             .call("auth/token/lookup-self", async |client| {
                 token::lookup_self(client.as_ref()).await
             })
-            .await?;
-        self.show_ttl(Duration::from_secs(found.ttl));
+            .await;
+        if matches!(found, Err(Failure::Denied(_))) {
+            self.token_does_not_hold();
+        }
+        self.show_ttl(Duration::from_secs(found?.ttl));
         Ok(())
+    }
+
+    /// Vault does not know the token any more. A login that fails says so by itself; where there can
+    /// be none, nobody else does.
+    fn token_does_not_hold(&self) {
+        if !self.can_log_in_again() {
+            self.metrics.vault_token_ttl.set(TTL_OF_NO_TOKEN);
+            self.metrics.vault_login_errors.inc();
+        }
     }
 
     fn current_lease(&self) -> Option<Lease> {
