@@ -26,6 +26,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// When a caller gave up waiting, and the server takes longer than this to show that it is there, calls
 /// are answered at once until it does.
 const DOUBT_AFTER: Duration = Duration::from_millis(50);
+/// After so many checks of a master its sentinels are asked whether it still is the one.
+const CHECKS_PER_VOTE: u64 = 5;
 /// How long to wait between attempts to connect, at least and at most.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -195,6 +197,15 @@ impl Place {
         }
     }
 
+    /// Whether the sentinels have chosen another master than the one at `address`, which may not have
+    /// heard of it.
+    async fn has_moved_from(&self, address: &Address) -> bool {
+        match self {
+            Place::Server(..) => false,
+            Place::Master(sentinels) => sentinels.have_left(address).await,
+        }
+    }
+
     /// Whether nothing more is to be expected of a connection after `error`.
     fn is_broken_by(&self, error: &RedisError) -> bool {
         let is_demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
@@ -309,7 +320,7 @@ async fn keep(
     unanswered: &Notify,
 ) -> Kept {
     let mut kept = Kept::Shortly;
-    loop {
+    for number in 1u64.. {
         let (is_gone, is_suspect) = tokio::select! {
             _ = state.wait_for(|state| !state.has(up.number)) => return kept,
             () = gone.notified() => (true, false),
@@ -338,7 +349,12 @@ async fn keep(
             }
             _ => kept = Kept::ForAWhile,
         }
+        if number % CHECKS_PER_VOTE == 0 && inner.place.has_moved_from(&up.address).await {
+            inner.lose(up.number);
+            return kept;
+        }
     }
+    kept
 }
 
 /// What was logged of an outage.

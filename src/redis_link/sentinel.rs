@@ -28,6 +28,28 @@ impl Sentinels {
     /// Where the master is, as more than half of the sentinels say; or, if not so many answer, as most
     /// of them say. One who was cut off from the others may still name the old master.
     pub async fn find(&self) -> RedisResult<Address> {
+        let (most, reason) = self.vote().await;
+        match most {
+            Some((address, _)) => Ok(address),
+            None => Err(reason.unwrap_or_else(unknown_master)),
+        }
+    }
+
+    /// Whether more than half of the sentinels say that the master is elsewhere than at `address`.
+    pub async fn have_left(&self, address: &Address) -> bool {
+        match self.vote().await.0 {
+            Some((named, votes)) => named != *address && self.are_most(votes),
+            None => false,
+        }
+    }
+
+    fn are_most(&self, votes: usize) -> bool {
+        votes * 2 > self.sentinels.len()
+    }
+
+    /// Where most of the sentinels that answer say that the master is, and how many of them; and why
+    /// one did not answer.
+    async fn vote(&self) -> (Option<(Address, usize)>, Option<RedisError>) {
         let mut asking: FuturesUnordered<_> = self
             .sentinels
             .iter()
@@ -49,16 +71,11 @@ impl Sentinels {
                 votes.len() - 1
             });
             votes[index].1 += 1;
-            if votes[index].1 * 2 > self.sentinels.len() {
+            if self.are_most(votes[index].1) {
                 break;
             }
         }
-        let most = votes.into_iter().max_by_key(|(_, count)| *count);
-        match (most, reason) {
-            (Some((address, _)), _) => Ok(address),
-            (None, Some(reason)) => Err(reason),
-            (None, None) => Err(unknown_master()),
-        }
+        (votes.into_iter().max_by_key(|(_, count)| *count), reason)
     }
 
     async fn ask(&self, sentinel: &Address) -> RedisResult<Address> {

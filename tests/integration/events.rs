@@ -16,6 +16,9 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey};
 
 /// What an answer may take beyond `propagation_wait_ms` on a busy machine.
 const MARGIN: Duration = Duration::from_secs(1);
+/// For tests that want to hear that all have confirmed: a busy machine needs more than the default.
+const PATIENT: &str = "[store]\npropagation_wait_ms = 5000\n";
+const PATIENT_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a revocation takes, and what its answer says.
 async fn timed_revocation(sidekey: &Sidekey, key: &Key) -> (Duration, String) {
@@ -55,7 +58,8 @@ async fn a_revocation_is_everywhere_soon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_change_is_announced_and_no_message_holds_a_secret() {
     let (postgres, redis) = (Postgres::start().await, Redis::start().await);
-    let fleet = Fleet::start(4, &postgres.url(), Some(&redis), HARDLY_EVER).await;
+    let more = format!("{HARDLY_EVER}propagation_wait_ms = 5000\n");
+    let fleet = Fleet::start(4, &postgres.url(), Some(&redis), &more).await;
     let client = redis::Client::open(redis.url()).unwrap();
     let mut pubsub = client.get_async_pubsub().await.unwrap();
     pubsub.psubscribe("*").await.unwrap();
@@ -72,7 +76,8 @@ async fn every_kind_of_change_is_announced_and_no_message_holds_a_secret() {
         (&told["instances"], &told["confirmed"], &told["unconfirmed"]),
         (&json!(4), &json!(4), &json!([]))
     );
-    assert!(told["waited_ms"].as_u64().unwrap() <= 600, "{told}");
+    let waited = Duration::from_millis(told["waited_ms"].as_u64().unwrap());
+    assert!(waited <= PATIENT_WAIT, "{told}");
     // Confirmed is done.
     fleet.expect_at_once(&key, 401).await;
     change(b, &key, json!({"status": "active"})).await;
@@ -114,13 +119,13 @@ async fn an_instance_that_hangs_is_named_and_refuses_when_it_goes_on() {
     let redis = Redis::start().await;
     for redis in [Some(&redis), None] {
         let postgres = Postgres::start().await;
-        let fleet = Fleet::start(4, &postgres.url(), redis, "").await;
+        let fleet = Fleet::start(4, &postgres.url(), redis, PATIENT).await;
         let key = fleet.key().await;
         fleet.all[3].signal("STOP");
         let (took, field) = timed_revocation(&fleet.all[0], &key).await;
         assert_eq!(field, "instances=4, confirmed=3, unconfirmed=(\"four\")");
-        let wait = Duration::from_millis(500);
-        assert!(took >= wait && took < wait + MARGIN, "{took:?}");
+        let wait = PATIENT_WAIT..PATIENT_WAIT + MARGIN;
+        assert!(wait.contains(&took), "{took:?}");
         let late = fleet.all[0]
             .metric("sidekey_propagation_unconfirmed_total")
             .await;
@@ -137,7 +142,7 @@ async fn an_instance_that_hangs_is_named_and_refuses_when_it_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_changes_arrive_by_polling_and_no_answer_waits() {
     let (postgres, mut redis) = (Postgres::start().await, Redis::start().await);
-    let fleet = Fleet::start(3, &postgres.url(), Some(&redis), "").await;
+    let fleet = Fleet::start(3, &postgres.url(), Some(&redis), PATIENT).await;
     for way in ["killed", "hanging"] {
         let keys = [fleet.key().await, fleet.key().await];
         if way == "killed" {
@@ -148,10 +153,7 @@ async fn while_redis_is_away_changes_arrive_by_polling_and_no_answer_waits() {
         for key in &keys {
             let (took, field) = timed_revocation(&fleet.all[0], key).await;
             assert_eq!(field, all_of(3), "{way}");
-            assert!(
-                took < Duration::from_millis(500) + MARGIN,
-                "{way}: {took:?}"
-            );
+            assert!(took < PATIENT_WAIT + MARGIN, "{way}: {took:?}");
             fleet.expect_at_once(key, 401).await;
         }
         for sidekey in &fleet.all {
@@ -199,7 +201,7 @@ async fn answers_count_the_instances_that_there_are() {
     drop(alone);
     std::fs::remove_dir_all(directory.path()).unwrap();
 
-    let mut fleet = Fleet::start(3, &store, None, "").await;
+    let mut fleet = Fleet::start(3, &store, None, PATIENT).await;
     let key = fleet.key().await;
     let reply = change(&fleet.all[2], &key, json!({"status": "disabled"})).await;
     assert_eq!(reply.header(FIELD), Some(&*all_of(3)));
