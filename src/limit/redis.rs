@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use redis::Script;
 use tokio::sync::Notify;
 
@@ -24,6 +25,7 @@ use crate::clock::SharedClock;
 use crate::key::{KeyId, Policy, TenantId};
 use crate::redis_link::{RedisLink, explain};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Dependency;
 
 /// How often a request waits for somebody else's question before it asks for itself.
 const WAITS_MAX: usize = 3;
@@ -85,6 +87,8 @@ pub struct RedisLimiter {
     script: Script,
     give_back: Script,
     breaker: Breaker,
+    /// Shows the breaker's state.
+    shows_open: IntGauge,
     timeout: Duration,
     lease_us: u64,
     is_closing: AtomicBool,
@@ -109,6 +113,7 @@ impl RedisLimiter {
             script: Script::new(include_str!("bucket.lua")),
             give_back: Script::new(include_str!("give_back.lua")),
             breaker: Breaker::default(),
+            shows_open: metrics.breaker_open(Dependency::Redis),
             timeout,
             lease_us: u64::try_from(max_lease.as_micros()).unwrap_or(u64::MAX),
             is_closing: AtomicBool::new(false),
@@ -358,8 +363,9 @@ impl RedisLimiter {
                 Err(Away)
             }
         };
-        let is_up = !self.breaker.is_open();
-        self.metrics.redis_up.set(i64::from(is_up));
+        let is_open = self.breaker.is_open();
+        self.metrics.redis_up.set(i64::from(!is_open));
+        self.shows_open.set(i64::from(is_open));
         outcome
     }
 

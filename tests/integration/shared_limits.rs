@@ -422,6 +422,8 @@ async fn while_redis_is_away_each_route_does_what_it_says() {
             assert!(closed.headers().contains_key("retry-after"), "{way}");
         }
         assert_eq!(sidekey.metric("sidekey_redis_up").await, 0.0, "{way}");
+        let open = sidekey.metric("sidekey_breaker_open{dependency=\"redis\"}");
+        assert_eq!(open.await, 1.0, "{way}");
         if way == "killed" {
             redis.launch().await;
         } else {

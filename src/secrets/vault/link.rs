@@ -19,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::config::settings::VaultSettings;
 use crate::secrets::SecretError;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Dependency;
 
 /// Characters of somebody else's text that a message takes over.
 const FOREIGN_CHARS_MAX: usize = 200;
@@ -166,6 +167,9 @@ impl Link {
                 self.metrics.vault_up.set(1);
             }
         }
+        let is_open = self.breaker.is_open();
+        let shown = self.metrics.breaker_open(Dependency::Vault);
+        shown.set(i64::from(is_open));
         let is_expected = matches!(
             outcome,
             Ok(_) | Err(Failure::Missing | Failure::Deleted | Failure::Raced | Failure::NotOurs)
