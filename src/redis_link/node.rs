@@ -114,7 +114,7 @@ impl Node {
         let mut up = self.up().await?;
         let call = Unanswered(&self.0.unanswered);
         let result = ask(&mut up.connection, command).await;
-        call.is_answered();
+        call.answered();
         self.note(up.number, result)
     }
 
@@ -126,7 +126,7 @@ impl Node {
         // The first answer, to ASKING, is of no interest.
         let call = Unanswered(&self.0.unanswered);
         let result = up.connection.send_packed_commands(&both, 1, 1).await;
-        call.is_answered();
+        call.answered();
         let result =
             result.and_then(|mut values| values.pop().unwrap_or(Value::Nil).extract_error());
         self.note(up.number, result)
@@ -146,7 +146,7 @@ impl Node {
 struct Unanswered<'a>(&'a Notify);
 
 impl Unanswered<'_> {
-    fn is_answered(self) {
+    fn answered(self) {
         std::mem::forget(self);
     }
 }
