@@ -150,8 +150,8 @@ pub trait InstanceStore: Send + Sync + 'static {
     /// Forgets an instance that has ended.
     async fn forget_instance(&self, id: &str) -> Result<(), StoreError>;
 
-    /// Forgets all instances of that name but `id`: what it was before a restart. One that is wrongly
-    /// forgotten comes back with its next word.
+    /// Forgets the instances of that name, but for `id`, that count as live no more: what it was before a
+    /// restart. One that is wrongly forgotten comes back with its next word.
     async fn forget_namesakes(&self, id: &str, name: &str) -> Result<(), StoreError>;
 
     /// Forgets instances that ended long ago without a word.
