@@ -20,6 +20,8 @@ use crate::verify::Verifier;
 
 /// How often host names of upstreams are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often to look for the end of an outage of Redis.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {
     AddressLimiter::new(vec![limits.failed_auth.clone()], limits.max_addresses)
@@ -112,6 +114,14 @@ fn build_routes(
         };
         Some((place, Arc::new(ready)))
     }))
+}
+
+/// Looks whether Redis is back while it is away, for ever.
+pub(super) async fn look_for_recovery(limiter: Arc<RedisLimiter>) {
+    loop {
+        tokio::time::sleep(RECOVERY_INTERVAL).await;
+        limiter.look_for_recovery().await;
+    }
 }
 
 fn keep_resolving(upstreams: Vec<Arc<Upstream>>, echo: Option<SocketAddr>) {

@@ -85,6 +85,9 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let metrics = app.metrics.clone();
     let result = control.block_on(async {
         let admin = app.serve_admin(listeners.admin.1, stopping)?;
+        if let Some(limiter) = limiter.clone() {
+            tokio::spawn(gateway::look_for_recovery(limiter));
+        }
         tracing::info!(proxy = %proxy_address, admin = %admin_address, "ready");
         // Nobody may be reading: that is no reason not to serve.
         let _ = writeln!(
@@ -99,7 +102,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
             stop::give_back_leases(limiter, &metrics, limit).await;
         }
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
-        app.close().await;
+        let _log = app.close().await;
         tracing::info!("stopped");
         Ok(())
     });
@@ -375,13 +378,16 @@ impl App {
         }))
     }
 
-    async fn close(self) {
+    /// Ends what is left. The log goes on for as long as the result is there.
+    async fn close(self) -> LogGuard {
         self.following.abort();
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;
         self.store.close().await;
+        self.log
     }
 }
+
 /// Runs `build`, in which Pingora panics where no certificate authorities can be read, even where
 /// no service is behind TLS.
 fn set_up<T>(build: impl FnOnce() -> T) -> Result<T, AppError> {

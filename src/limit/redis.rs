@@ -299,6 +299,18 @@ impl RedisLimiter {
         }
     }
 
+    /// While Redis is away: sees whether it is back, so that no request has to, and the metrics tell the
+    /// end of an outage when nobody asks. To be called about twice a second.
+    pub async fn look_for_recovery(&self) {
+        if self.breaker.is_open() {
+            let ping = redis::cmd("PING");
+            // Whether it is away is what the breaker knows then.
+            let _ = self
+                .within(self.timeout, self.link.query::<redis::Value>(&ping))
+                .await;
+        }
+    }
+
     /// Gives back all that is held in advance, as soon as nobody asks for more. To be called when no
     /// request is served any more; [`Metrics::leases_open`] tells when it is done.
     pub fn close(&self) {

@@ -60,6 +60,10 @@ async fn a_request_in_flight_is_finished_after(signal: &str) {
     assert_eq!(client.read_chunk().await, b"");
     assert!(sidekey.wait().success());
     assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+    eventually("the log has the end too", || async {
+        sidekey.output().contains("\"stopped\"")
+    })
+    .await;
     assert_eq!(idle.read_to_end().await, b"");
     assert_eq!(client.read_to_end().await, b"");
 }
