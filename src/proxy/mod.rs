@@ -19,10 +19,12 @@ pub mod headers;
 pub mod respond;
 pub mod route;
 pub mod target;
+pub mod upgrade;
 pub mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,6 +54,8 @@ use upstream::{ATTEMPTS_MAX, Endpoint};
 
 /// The name of no route, in metrics and logs.
 pub const NO_ROUTE: &str = "(none)";
+/// Keeps connections for upgrades apart from all others, which are of group 0.
+const UPGRADE_GROUP: u64 = 1;
 
 /// Everything that a request meets on its way.
 pub struct Gateway {
@@ -202,6 +206,11 @@ impl ProxyHttp for Gateway {
         }
         if session.is_upgrade_req() {
             peer.options.read_timeout = Some(self.settings.upgrade_idle);
+            let timeout = peer.options.connection_timeout.unwrap_or_default();
+            peer.options.custom_l4 = Some(Arc::new(upgrade::Connector { timeout }));
+            // Connections of this kind neither go to the pool nor come from it.
+            peer.options.idle_timeout = Some(Duration::ZERO);
+            peer.group_key = UPGRADE_GROUP;
         }
         ctx.endpoint = Some(endpoint);
         Ok(peer)

@@ -89,6 +89,28 @@ async fn a_checked_key_opens_a_websocket_and_messages_go_both_ways() {
     .await;
 }
 
+/// A service that answers at once must not be taken for one that has ended: about one in twenty of such
+/// connections would be cut after its handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_upgrade_stands_however_soon_the_service_answers() {
+    let sidekey = Sidekey::start(&config(echo().await, "")).await;
+    let limits = json!({"rate_limits": []});
+    let key = sidekey.create_key(limits).await;
+    let url = format!("ws://{}/socket", sidekey.proxy);
+    for n in 0..100 {
+        let stream = TcpStream::connect(sidekey.proxy).await.unwrap();
+        let mut request = url.as_str().into_client_request().unwrap();
+        let bearer = format!("Bearer {}", key.text).parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let opened = timeout(DEADLINE, client_async(request, stream)).await;
+        let (mut socket, _) = opened.expect("in time").expect("a handshake");
+        socket.send(Message::text("hello")).await.unwrap();
+        let answer = timeout(DEADLINE, socket.next()).await.expect("in time");
+        let answer = answer.unwrap();
+        assert!(answer.is_ok(), "connection {n}: {answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_no_websocket_is_opened() {
     let sidekey = Sidekey::start(&config(echo().await, "")).await;
