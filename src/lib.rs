@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod breaker;
 pub mod cli;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod config;
 pub mod key;
 pub mod limit;
+pub mod manage;
 pub mod problem;
 pub mod proxy;
 pub mod reconcile;

@@ -12,8 +12,10 @@ use axum::http::request::Parts;
 
 use super::AdminState;
 use super::answer::ApiError;
-use super::keys::KeyError;
+use super::request_id;
+use crate::audit::{self, Origin};
 use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
+use crate::manage::KeyError;
 use crate::problem::Kind;
 use crate::verify::{Proof, Recall, Refusal};
 
@@ -69,6 +71,8 @@ pub struct Caller {
 pub struct Actor {
     pub key_id: KeyId,
     pub tenant_id: TenantId,
+    /// For what is noted of the call.
+    pub origin: Origin,
     scopes: Vec<ScopePattern>,
 }
 
@@ -87,6 +91,11 @@ impl Caller {
         let actor = Actor {
             key_id: view.id,
             tenant_id: view.tenant.id.clone(),
+            origin: Origin {
+                actor: audit::Actor::Key(view.id),
+                address: Some(self.client),
+                request_id: Some(request_id::current()),
+            },
             scopes: view.grants.patterns.clone(),
         };
         if actor.is_admin() || actor.holds(permission) {

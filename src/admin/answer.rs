@@ -6,11 +6,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::input::FieldError;
-use super::keys::KeyError;
+use super::request_id;
 use crate::clock::Timestamp;
 use crate::cluster::Propagation;
 use crate::key::KeyRecord;
 use crate::key::format::redact;
+use crate::manage::KeyError;
 use crate::problem::{self, Kind, Problem};
 
 /// When to come back after an answer that can't be given now.
@@ -49,7 +50,7 @@ pub fn propagation_json(propagation: &Propagation) -> Value {
     })
 }
 
-/// A problem on its way to the client. The request id is put in by the outermost layer.
+/// A problem on its way to the client.
 #[derive(Debug)]
 pub struct ApiError {
     pub problem: Box<Problem>,
@@ -115,16 +116,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.kind.status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let request_id = problem::new_request_id();
-        let mut response = (
-            status,
-            self.problem.body(request_id.to_str().unwrap_or_default()),
-        )
-            .into_response();
+        let body = self.problem.body(&request_id::current());
+        let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-request-id", request_id);
         if let Some(value) = self
             .challenge
             .and_then(|text| HeaderValue::from_str(&text).ok())

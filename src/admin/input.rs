@@ -4,11 +4,11 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::access::Permission;
-use super::keys::{KeyChange, NewKey};
 use crate::clock::Timestamp;
 use crate::key::policy::POLICIES_MAX;
 use crate::key::record::{self, ROTATION_DAYS_DEFAULT};
 use crate::key::{Catalogue, Environment, Policy, ScopePattern, TenantId};
+use crate::manage::{KeyChange, NewKey};
 
 /// A key's name has at most this many characters.
 pub const NAME_LEN_MAX: usize = 200;

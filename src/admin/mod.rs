@@ -1,16 +1,14 @@
 //! The admin port: the key API, health, metrics; later the dashboard.
 //!
-//! `keys` carries operations out (and owns the order of their writes), `api` speaks HTTP,
-//! `access` knows who may do what, `input` reads bodies and reports every bad field at once, `serve`
-//! has the port's connections.
+//! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
+//! once, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
 pub mod api;
 pub mod input;
-pub mod keys;
+mod request_id;
 pub mod serve;
-mod unnamed;
 
 use std::sync::Arc;
 
@@ -19,9 +17,9 @@ use axum::Router;
 use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
+use crate::manage::KeyService;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
-use keys::KeyService;
 
 /// What every handler can reach.
 pub struct AdminState {

@@ -6,9 +6,9 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 
 use super::{AppError, failed};
-use crate::admin::keys::{KeyError, KeyService, NewKey};
 use crate::key::Environment;
 use crate::key::record::ROTATION_DAYS_DEFAULT;
+use crate::manage::{KeyError, KeyService, NewKey};
 
 /// The tenant of the first admin key.
 const BOOTSTRAP_TENANT: &str = "sidekey";

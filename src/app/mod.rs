@@ -24,10 +24,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::keys::{HASHING_MAX, KeyService};
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
+use crate::manage::keys::{HASHING_MAX, KeyService};
 use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
 use crate::reconcile::{self, Pair, Reconciler};

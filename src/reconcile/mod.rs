@@ -2,7 +2,7 @@
 //!
 //! A pass looks at every key. A hash that nothing needs is removed if it is still not needed
 //! `secrets.leftover_age_seconds` later: whoever makes a key writes its hash before its row, and
-//! gives up where more than half of that time has passed in between ([`crate::admin::keys`]). What
+//! gives up where more than half of that time has passed in between ([`crate::manage::keys`]). What
 //! was removed and turns out to be needed all the same (a row was written late by a process that had
 //! stood still) is put back, by both sides: each looks again after its own write, so one of them sees
 //! the other's. A generation is never used twice, so a removal that arrives late removes nothing else.

@@ -5,6 +5,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use super::rows::{self, COLUMNS};
 use super::sql::SqlStore;
 use super::{StoreError, search};
+use crate::audit::Note;
 use crate::key::KeyRecord;
 
 /// Columns that a record has none of. They follow [`COLUMNS`] in statements.
@@ -111,13 +112,21 @@ pub async fn replace_grams(
 }
 
 impl SqlStore {
-    pub(super) async fn insert_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+    pub(super) async fn insert_row(
+        &self,
+        record: &KeyRecord,
+        _note: &Note,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         insert(&mut transaction, record).await?;
         Ok(transaction.commit().await?)
     }
 
-    pub(super) async fn insert_first_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+    pub(super) async fn insert_first_row(
+        &self,
+        record: &KeyRecord,
+        _note: &Note,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         // Whoever comes at the same time waits here.
         sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
@@ -133,7 +142,11 @@ impl SqlStore {
         Ok(transaction.commit().await?)
     }
 
-    pub(super) async fn update_row(&self, record: &KeyRecord) -> Result<(), StoreError> {
+    pub(super) async fn update_row(
+        &self,
+        record: &KeyRecord,
+        _note: &Note,
+    ) -> Result<(), StoreError> {
         let columns = columns();
         let assignments: Vec<String> = columns
             .iter()

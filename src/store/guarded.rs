@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use prometheus::IntGauge;
 
 use super::{Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::audit::Note;
 use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId};
@@ -103,20 +104,20 @@ impl<S> Guarded<S> {
 
 #[async_trait]
 impl<S: KeyStore> KeyStore for Guarded<S> {
-    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.guard.run(self.inner.insert(record)).await
+    async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.guard.run(self.inner.insert(record, note)).await
     }
 
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         self.guard.run(self.inner.get(id)).await
     }
 
-    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.guard.run(self.inner.insert_first(record)).await
+    async fn insert_first(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.guard.run(self.inner.insert_first(record, note)).await
     }
 
-    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.guard.run(self.inner.update(record)).await
+    async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.guard.run(self.inner.update(record, note)).await
     }
 
     async fn page(

@@ -14,6 +14,7 @@ pub mod sql;
 
 use async_trait::async_trait;
 
+use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
@@ -90,19 +91,20 @@ pub struct KeyFilter {
 /// Where records live. Every write that returned is durable.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
-    /// Adds a new key. [`StoreError::Conflict`] where the id is taken.
-    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError>;
+    /// Adds a new key. [`StoreError::Conflict`] where the id is taken. A write and the note of it are
+    /// there together, or neither is: so it is with all writes here.
+    async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError>;
 
     /// The key of that id.
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;
 
     /// Adds the first key of all. [`StoreError::Conflict`] where there is one, whoever comes at the
     /// same time.
-    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError>;
+    async fn insert_first(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError>;
 
     /// Replaces the record whose revision is the one before `record.revision`.
     /// [`StoreError::Conflict`] where it has another by now.
-    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError>;
+    async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError>;
 
     /// A page of at most `limit` keys (no more than [`PAGE_LEN_MAX`]) after `after`, newest first.
     /// What it costs has a bound, whatever is in the store.

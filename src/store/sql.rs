@@ -14,6 +14,7 @@ use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 use super::claims::{self, ClaimPage};
 use super::rows::{self, COLUMNS};
 use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
 
@@ -307,12 +308,12 @@ pub(super) async fn within_limit<T>(
 
 #[async_trait]
 impl KeyStore for SqlStore {
-    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        within_limit(self.insert_row(record)).await
+    async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        within_limit(self.insert_row(record, note)).await
     }
 
-    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        within_limit(self.insert_first_row(record)).await
+    async fn insert_first(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        within_limit(self.insert_first_row(record, note)).await
     }
 
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -322,8 +323,8 @@ impl KeyStore for SqlStore {
         row.as_ref().map(rows::read).transpose()
     }
 
-    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        within_limit(self.update_row(record)).await
+    async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        within_limit(self.update_row(record, note)).await
     }
 
     async fn page(
@@ -391,6 +392,7 @@ impl KeyStore for SqlStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::tests::noted;
     use crate::clock::Timestamp;
     use crate::key::record::{PreviousSecret, Standing, tests::record};
     use crate::key::{Environment, Generation, Policy, Status};
@@ -437,8 +439,8 @@ mod tests {
             k
         };
         let first = store(&directory).await;
-        first.insert(&key).await.unwrap();
-        first.insert(&plain).await.unwrap();
+        first.insert(&key, &noted()).await.unwrap();
+        first.insert(&plain, &noted()).await.unwrap();
         first.close().await;
         let again = store(&directory).await;
         assert_eq!(again.get(key.id).await.unwrap(), Some(key));
@@ -454,7 +456,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
-        store.insert(&record()).await.unwrap();
+        store.insert(&record(), &noted()).await.unwrap();
         let files: Vec<_> = std::fs::read_dir(directory.path().join("deep/er"))
             .unwrap()
             .collect();
@@ -474,16 +476,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         let mut key = record();
-        store.insert(&key).await.unwrap();
+        store.insert(&key, &noted()).await.unwrap();
         assert!(matches!(
-            store.insert(&key).await,
+            store.insert(&key, &noted()).await,
             Err(StoreError::Conflict)
         ));
         key.revision = 2;
         key.name = "two".into();
-        store.update(&key).await.unwrap();
+        store.update(&key, &noted()).await.unwrap();
         assert!(matches!(
-            store.update(&key).await,
+            store.update(&key, &noted()).await,
             Err(StoreError::Conflict)
         ));
         assert_eq!(store.get(key.id).await.unwrap().unwrap().name, "two");
@@ -494,7 +496,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         for n in 0..25 {
-            store.insert(&numbered(n)).await.unwrap();
+            store.insert(&numbered(n), &noted()).await.unwrap();
         }
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
@@ -510,7 +512,7 @@ mod tests {
             });
             seen.extend(page.iter().map(|key| key.id));
             let newer = 1000 + i64::try_from(seen.len()).unwrap();
-            store.insert(&numbered(newer)).await.unwrap();
+            store.insert(&numbered(newer), &noted()).await.unwrap();
         }
         let expected: Vec<KeyId> = (0..25).rev().map(|n| numbered(n).id).collect();
         assert_eq!(seen, expected);
@@ -537,7 +539,7 @@ mod tests {
         ] {
             let mut key = numbered(n);
             change(&mut key);
-            store.insert(&key).await.unwrap();
+            store.insert(&key, &noted()).await.unwrap();
         }
         let ids = async |filter: KeyFilter| -> Vec<i64> {
             let page = store.page(&filter, None, 100).await.unwrap().keys;

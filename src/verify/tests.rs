@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::*;
+use crate::audit::Note;
+use crate::audit::tests::noted;
 use crate::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use crate::config::settings::{BcryptSettings, VerificationSettings};
 use crate::key::format::MintedKey;
@@ -25,8 +27,8 @@ struct Watched {
 
 #[async_trait]
 impl KeyStore for Watched {
-    async fn insert(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.inner.insert(record).await
+    async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.inner.insert(record, note).await
     }
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
@@ -35,8 +37,8 @@ impl KeyStore for Watched {
         }
         self.inner.get(id).await
     }
-    async fn update(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.inner.update(record).await
+    async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.inner.update(record, note).await
     }
     async fn page(&self, f: &KeyFilter, a: Option<Position>, n: usize) -> Result<Page, StoreError> {
         self.inner.page(f, a, n).await
@@ -47,8 +49,8 @@ impl KeyStore for Watched {
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
         self.inner.claims(after).await
     }
-    async fn insert_first(&self, record: &KeyRecord) -> Result<(), StoreError> {
-        self.inner.insert_first(record).await
+    async fn insert_first(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
+        self.inner.insert_first(record, note).await
     }
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
         self.inner.changes_since(seq).await
@@ -155,7 +157,7 @@ impl Bench {
             ..crate::key::record::tests::record()
         };
         self.hash(&key, 1, cost).await.unwrap();
-        self.store.insert(&record).await.unwrap();
+        self.store.insert(&record, &noted()).await.unwrap();
         (key, record)
     }
 
@@ -317,11 +319,14 @@ async fn unknown_and_revoked_keys_cost_no_bcrypt() {
     let (key, record) = bench.create(4).await;
     bench
         .store
-        .update(&KeyRecord {
-            standing: Standing::Revoked,
-            revision: 2,
-            ..record
-        })
+        .update(
+            &KeyRecord {
+                standing: Standing::Revoked,
+                revision: 2,
+                ..record
+            },
+            &noted(),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -350,7 +355,7 @@ async fn old_and_new_secret_are_told_apart() {
         revision: 2,
         ..record
     };
-    bench.store.update(&regenerated).await.unwrap();
+    bench.store.update(&regenerated, &noted()).await.unwrap();
     let old_proof = bench.verifier.prove(text(&old)).await.unwrap();
     let new_proof = bench.verifier.prove(text(&new)).await.unwrap();
     assert!(
@@ -392,14 +397,17 @@ async fn a_damaged_hash_is_an_error_for_that_key_alone() {
         id: damaged.id,
         ..crate::key::record::tests::record()
     };
-    bench.store.insert(&record).await.unwrap();
+    bench.store.insert(&record, &noted()).await.unwrap();
     let missing = bench.mint();
     bench
         .store
-        .insert(&KeyRecord {
-            id: missing.id,
-            ..record
-        })
+        .insert(
+            &KeyRecord {
+                id: missing.id,
+                ..record
+            },
+            &noted(),
+        )
         .await
         .unwrap();
     let (sound, _) = bench.create(4).await;
@@ -435,14 +443,14 @@ async fn changes_of_others_are_followed() {
     assert_eq!(scopes(), record.scopes.len());
     record.scopes.push("one:more".parse().unwrap());
     record.revision += 1;
-    bench.store.update(&record).await.unwrap();
+    bench.store.update(&record, &noted()).await.unwrap();
     follower.follow().await.unwrap();
     assert_eq!(scopes(), record.scopes.len());
 
     for _ in 0..2 {
         record.scopes.pop();
         record.revision += 1;
-        bench.store.update(&record).await.unwrap();
+        bench.store.update(&record, &noted()).await.unwrap();
     }
     // The first of the two is forgotten, as after a long time away.
     sqlx::query("DELETE FROM key_changes WHERE seq = 3")
@@ -455,7 +463,7 @@ async fn changes_of_others_are_followed() {
     // All of the latest changes are forgotten, and none comes after them.
     record.scopes.push("two:more".parse().unwrap());
     record.revision += 1;
-    bench.store.update(&record).await.unwrap();
+    bench.store.update(&record, &noted()).await.unwrap();
     let all = Timestamp::from_millis(i64::MAX / 2);
     bench.store.forget_changes(all).await.unwrap();
     follower.follow().await.unwrap();
@@ -508,7 +516,7 @@ async fn a_live_key_without_a_sound_row_is_refused() {
         sqlx::query(sql).execute(pool).await.unwrap();
     };
     record.revision += 1;
-    bench.store.update(&record).await.unwrap();
+    bench.store.update(&record, &noted()).await.unwrap();
     by_hand("UPDATE api_keys SET standing = 'lost'").await;
     assert_eq!(check(), Ok(()));
     follower.follow().await.unwrap();
@@ -516,7 +524,7 @@ async fn a_live_key_without_a_sound_row_is_refused() {
 
     by_hand("UPDATE api_keys SET standing = 'active'").await;
     record.revision += 1;
-    bench.store.update(&record).await.unwrap();
+    bench.store.update(&record, &noted()).await.unwrap();
     follower.follow().await.unwrap();
     assert_eq!((check(), follower.seen), (Ok(()), 3));
 

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::harness::DEADLINE;
 use crate::harness::eventually;
+use crate::harness::noted;
 use crate::harness::raw::{Raw, get, request};
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::{Scripted, Upstream, nobody};
@@ -223,7 +224,7 @@ async fn behind_the_longest_page_the_rest_comes() {
     let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
     for number in 0..KEYS_MADE {
-        store.insert(&numbered(number)).await.unwrap();
+        store.insert(&numbered(number), &noted()).await.unwrap();
     }
     store.close().await;
     let sidekey = sidekey.restart().await;

@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::eventually;
+use crate::harness::noted;
 use crate::harness::raw::{Answer, Raw};
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
@@ -145,7 +146,7 @@ async fn revoking_a_key_again_makes_a_revocation_hold_that_was_only_written() {
     record.standing = Standing::Revoked;
     record.revoked_at = Some(record.updated_at);
     record.revision += 1;
-    store.update(&record).await.unwrap();
+    store.update(&record, &noted()).await.unwrap();
     store.close().await;
     assert!(is_over(&sidekey, &key).await);
     assert_eq!(

@@ -13,6 +13,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 
 use self::fill::{STEP_MS, fill, now};
+use crate::harness::noted;
 use crate::harness::postgres::Postgres;
 use crate::postgres::record;
 
@@ -130,7 +131,7 @@ async fn every_filter_finds_what_it_should_in_order() {
     for url in urls {
         let store = SqlStore::open(&url).await.unwrap();
         for key in &keys {
-            store.insert(key).await.unwrap();
+            store.insert(key, &noted()).await.unwrap();
         }
         let mut filters = filters(now);
         filters.extend(with_texts(filters.clone()));
@@ -176,8 +177,8 @@ async fn what_other_versions_wrote_is_found_too() {
         let store = SqlStore::open(&url).await.unwrap();
         let mut key = record(1);
         key.name = "First name".to_owned();
-        store.insert(&key).await.unwrap();
-        store.insert(&record(2)).await.unwrap();
+        store.insert(&key, &noted()).await.unwrap();
+        store.insert(&record(2), &noted()).await.unwrap();
         let found = async |text: &str| -> usize {
             let text = Some(text.to_owned());
             let filter = KeyFilter {
@@ -188,7 +189,7 @@ async fn what_other_versions_wrote_is_found_too() {
         };
         key.name = "Second name".to_owned();
         key.revision = 2;
-        store.update(&key).await.unwrap();
+        store.update(&key, &noted()).await.unwrap();
         assert_eq!((found("first").await, found("SECOND").await), (0, 1));
 
         let pool = AnyPool::connect(secrecy::ExposeSecret::expose_secret(&url))

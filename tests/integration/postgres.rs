@@ -15,6 +15,7 @@ use sidekey::store::{
 use tokio::time::timeout;
 
 use crate::harness::api::Reply;
+use crate::harness::noted;
 use crate::harness::postgres::Postgres;
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
@@ -52,15 +53,15 @@ pub fn record(number: i64) -> KeyRecord {
 async fn exercise(store: &SqlStore) {
     assert!(store.is_empty().await.unwrap());
     let first = record(1);
-    store.insert_first(&first).await.unwrap();
-    let second = store.insert_first(&record(2)).await;
+    store.insert_first(&first, &noted()).await.unwrap();
+    let second = store.insert_first(&record(2), &noted()).await;
     assert!(matches!(second, Err(StoreError::Conflict)));
     assert_eq!(store.get(first.id).await.unwrap(), Some(first.clone()));
     assert_eq!(store.get(record(2).id).await.unwrap(), None);
-    let again = store.insert(&first).await;
+    let again = store.insert(&first, &noted()).await;
     assert!(matches!(again, Err(StoreError::Conflict)));
     for number in 2..=9 {
-        store.insert(&record(number)).await.unwrap();
+        store.insert(&record(number), &noted()).await.unwrap();
     }
 
     // Changes are numbered, creations too; a write on an old revision changes nothing.
@@ -69,13 +70,13 @@ async fn exercise(store: &SqlStore) {
     changed.revision = 2;
     changed.expires_at = Some(Timestamp::from_millis(5));
     changed.rate_limits = Some(vec![]);
-    store.update(&changed).await.unwrap();
+    store.update(&changed, &noted()).await.unwrap();
     assert_eq!(store.get(first.id).await.unwrap(), Some(changed.clone()));
-    let stale = store.update(&changed).await;
+    let stale = store.update(&changed, &noted()).await;
     assert!(matches!(stale, Err(StoreError::Conflict)));
     let mut other = record(2);
     other.revision = 2;
-    store.update(&other).await.unwrap();
+    store.update(&other, &noted()).await.unwrap();
     let changes = store.changes_since(9).await.unwrap();
     let seen: Vec<_> = changes.iter().map(|c| (c.seq, c.key_id)).collect();
     assert_eq!(seen, [(10, first.id), (11, other.id)]);
@@ -176,7 +177,7 @@ async fn no_change_is_missed_by_who_follows() {
     let url = SecretString::from(postgres.url());
     let store = SqlStore::open(&url).await.unwrap();
     for number in 0..8 {
-        store.insert(&record(number)).await.unwrap();
+        store.insert(&record(number), &noted()).await.unwrap();
     }
     let writers: Vec<_> = (0..8)
         .map(|number| {
@@ -185,7 +186,7 @@ async fn no_change_is_missed_by_who_follows() {
                 for revision in 2..=30 {
                     let mut record = record(number);
                     record.revision = revision;
-                    store.update(&record).await.unwrap();
+                    store.update(&record, &noted()).await.unwrap();
                 }
             })
         })

@@ -15,8 +15,16 @@ pub mod wire;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ::sidekey::audit::{Action, Note};
+use ::sidekey::clock::Timestamp;
+
 /// How long a test waits for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test notes of its own writes.
+pub fn noted() -> Note {
+    Note::by_system(Action::KeyChanged, Timestamp::from_millis(1000))
+}
 
 /// An HTTP client. Its TLS, which Vault's client needs, has no provider of its own.
 pub fn client_builder() -> reqwest::ClientBuilder {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use super::unnamed::Unnamed;
+use crate::audit::{Action, Note, Origin, diff};
 use crate::clock::{SharedClock, Timestamp};
 use crate::cluster::Announcer;
 use crate::key::format::MintedKey;
@@ -134,16 +135,12 @@ pub const HASHING_MAX: usize = 1;
 
 impl KeyService {
     /// Mints and stores a key.
-    pub async fn create(&self, new: NewKey) -> Result<IssuedKey, KeyError> {
+    pub async fn create(&self, new: NewKey, origin: &Origin) -> Result<IssuedKey, KeyError> {
         let minted = self.mint(new.environment, None)?;
-        self.create_minted(new, minted).await
-    }
-
-    /// Stores a key that was minted before.
-    async fn create_minted(&self, new: NewKey, minted: MintedKey) -> Result<IssuedKey, KeyError> {
         let (issued, unnamed) = self.prepare(new, minted).await?;
         self.check_in_time(&unnamed)?;
-        self.store.insert(&issued.record).await?;
+        let note = note_of_new(&issued.record, origin);
+        self.store.insert(&issued.record, &note).await?;
         self.live.apply(issued.record.clone());
         self.keep(&issued.record, &unnamed).await?;
         self.announcer.announce();
@@ -160,7 +157,8 @@ impl KeyService {
         let (issued, unnamed) = self.prepare(new, minted).await?;
         self.check_in_time(&unnamed)?;
         let record = &issued.record;
-        if let Err(error) = self.store.insert_first(record).await {
+        let note = note_of_new(record, &Origin::system());
+        if let Err(error) = self.store.insert_first(record, &note).await {
             if matches!(error, StoreError::Conflict) {
                 let generations = [record.generation];
                 let secrets = &self.secrets;
@@ -297,8 +295,9 @@ impl KeyService {
         &self,
         authorised: &KeyRecord,
         change: &KeyChange,
+        origin: &Origin,
     ) -> Result<KeyRecord, KeyError> {
-        self.write(authorised, |record| {
+        self.write(authorised, Action::KeyChanged, origin, |record| {
             if record.standing == Standing::Revoked {
                 return Err(REVOKED);
             }
@@ -309,10 +308,14 @@ impl KeyService {
     }
 
     /// Revokes a key for good. Revoking a revoked key changes nothing.
-    pub async fn revoke(&self, authorised: &KeyRecord) -> Result<KeyRecord, KeyError> {
+    pub async fn revoke(
+        &self,
+        authorised: &KeyRecord,
+        origin: &Origin,
+    ) -> Result<KeyRecord, KeyError> {
         let now = self.clock.now();
         let record = self
-            .write(authorised, |record| {
+            .write(authorised, Action::KeyRevoked, origin, |record| {
                 if record.standing == Standing::Revoked {
                     return Ok(false);
                 }
@@ -340,6 +343,7 @@ impl KeyService {
         &self,
         authorised: &KeyRecord,
         grace: Duration,
+        origin: &Origin,
     ) -> Result<IssuedKey, KeyError> {
         if authorised.standing == Standing::Revoked {
             return Err(REVOKED);
@@ -361,7 +365,10 @@ impl KeyService {
         record.updated_at = now;
         record.revision += 1;
         self.check_in_time(&unnamed)?;
-        if let Err(error) = self.save(&record).await {
+        let mut note = note_of_change(Action::KeyRegenerated, authorised, &record, origin);
+        note.details
+            .insert("grace_period_seconds".to_owned(), grace.as_secs().into());
+        if let Err(error) = self.save(&record, &note).await {
             if matches!(error, KeyError::Conflict(_)) {
                 self.remove_hashes(&record, &[generation]).await;
             }
@@ -424,6 +431,8 @@ impl KeyService {
     async fn write(
         &self,
         authorised: &KeyRecord,
+        action: Action,
+        origin: &Origin,
         edit: impl Fn(&mut KeyRecord) -> Result<bool, KeyError>,
     ) -> Result<KeyRecord, KeyError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
@@ -431,6 +440,7 @@ impl KeyService {
             if record.scopes != authorised.scopes {
                 break;
             }
+            let before = record.clone();
             if !edit(&mut record)? {
                 // What an earlier, interrupted call wrote may not have been announced.
                 self.live.apply(record.clone());
@@ -438,7 +448,8 @@ impl KeyService {
             }
             record.updated_at = self.clock.now();
             record.revision += 1;
-            match self.save(&record).await {
+            let note = note_of_change(action, &before, &record, origin);
+            match self.save(&record, &note).await {
                 Ok(()) => return Ok(record),
                 Err(KeyError::Conflict(_)) => {}
                 Err(error) => return Err(error),
@@ -449,8 +460,8 @@ impl KeyService {
 
     /// Writes a record and makes it the current one. After a failure that leaves open whether it
     /// was written, what is stored becomes the current one.
-    async fn save(&self, record: &KeyRecord) -> Result<(), KeyError> {
-        match self.store.update(record).await {
+    async fn save(&self, record: &KeyRecord, note: &Note) -> Result<(), KeyError> {
+        match self.store.update(record, note).await {
             Ok(()) => {
                 self.live.apply(record.clone());
                 self.announcer.announce();
@@ -465,6 +476,28 @@ impl KeyService {
                 Err(error.into())
             }
         }
+    }
+}
+
+fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
+    Note {
+        at: record.created_at,
+        action: Action::KeyCreated,
+        origin: origin.clone(),
+        key_id: Some(record.id),
+        tenant_id: Some(record.tenant_id.clone()),
+        details: diff::of_new(record),
+    }
+}
+
+fn note_of_change(action: Action, before: &KeyRecord, after: &KeyRecord, origin: &Origin) -> Note {
+    Note {
+        at: after.updated_at,
+        action,
+        origin: origin.clone(),
+        key_id: Some(after.id),
+        tenant_id: Some(after.tenant_id.clone()),
+        details: diff::between(before, after),
     }
 }
 

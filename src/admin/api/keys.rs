@@ -1,0 +1,144 @@
+//! Keys over HTTP: create, see, change, regenerate, revoke.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::extract::{Body, IdText};
+use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
+use crate::admin::AdminState;
+use crate::admin::access::{Actor, Caller, Permission};
+use crate::admin::answer::{ApiError, key_json, propagation_json};
+use crate::admin::input;
+use crate::clock::Timestamp;
+use crate::key::{KeyId, KeyRecord};
+use crate::manage::IssuedKey;
+use crate::problem::Kind;
+
+fn issued_json(key: &IssuedKey, now: Timestamp) -> Value {
+    json!({"api_key": key_json(&key.record, now), "key": key.text.expose_secret()})
+}
+
+fn created(key: &IssuedKey, now: Timestamp) -> Response {
+    let mut response = private(StatusCode::CREATED, issued_json(key, now));
+    if let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+pub async fn create(
+    State(state): Shared,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let now = state.clock.now();
+    let own_tenant = (!actor.is_admin()).then_some(&actor.tenant_id);
+    let new = input::new_key(body, own_tenant, &state.keys.catalogue, now)
+        .map_err(|errors| ApiError::fields(&errors))?;
+    if !actor.sees(&new.tenant_id) {
+        return Err(ApiError::new(Kind::NotFound, "There is no such tenant."));
+    }
+    actor.require_power_over(&new.scopes)?;
+    to_the_end(async move {
+        let key = state.keys.create(new, &actor.origin).await?;
+        tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
+        Ok(created(&key, now))
+    })
+    .await
+}
+
+/// The key of a path, if the actor may know of it.
+pub async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyRecord, ApiError> {
+    let id: KeyId = id.parse().map_err(|_| ApiError::not_found())?;
+    let record = state.keys.get(id).await?;
+    if actor.sees(&record.tenant_id) {
+        Ok(record)
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+pub async fn show(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
+    let record = find(&state, &actor, &id).await?;
+    Ok(private(
+        StatusCode::OK,
+        key_json(&record, state.clock.now()),
+    ))
+}
+
+pub async fn change(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_over(&found.scopes)?;
+    let change = input::key_change(body, &state.keys.catalogue)
+        .map_err(|errors| ApiError::fields(&errors))?;
+    actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
+    to_the_end(async move {
+        let record = state.keys.change(&found, &change, &actor.origin).await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
+        let propagation = state.confirmations.wait().await;
+        let mut body = key_json(&record, state.clock.now());
+        body["propagation"] = propagation_json(&propagation);
+        Ok(confirmed(private(StatusCode::OK, body), &propagation))
+    })
+    .await
+}
+
+pub async fn regenerate(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_to_end(&found)?;
+    let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
+    to_the_end(async move {
+        let key = state
+            .keys
+            .regenerate(&found, Duration::from_secs(seconds), &actor.origin)
+            .await?;
+        let (key_id, actor) = (key.record.id, actor.key_id);
+        tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
+        let propagation = state.confirmations.wait().await;
+        let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
+        Ok(confirmed(answer, &propagation))
+    })
+    .await
+}
+
+pub async fn revoke(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_to_end(&found)?;
+    to_the_end(async move {
+        let record = state.keys.revoke(&found, &actor.origin).await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
+        let propagation = state.confirmations.wait().await;
+        let answer = StatusCode::NO_CONTENT.into_response();
+        Ok(confirmed(answer, &propagation))
+    })
+    .await
+}

@@ -1,0 +1,128 @@
+//! Lists of keys over HTTP: filters and cursors.
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::{Shared, private};
+use crate::admin::access::{Caller, Permission};
+use crate::admin::answer::{ApiError, key_json};
+use crate::admin::input::FieldError;
+use crate::clock::Timestamp;
+use crate::key::{Status, TenantId};
+use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
+
+/// Keys in a page where the request doesn't say.
+const PAGE_LEN_DEFAULT: usize = 50;
+/// A search text has at most this many characters.
+const SEARCH_LEN_MAX: usize = 200;
+
+/// What a list is asked for.
+struct ListQuery {
+    filter: KeyFilter,
+    after: Option<Position>,
+    limit: usize,
+}
+
+fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery, Vec<FieldError>> {
+    let mut query = ListQuery {
+        filter: KeyFilter::default(),
+        after: None,
+        limit: PAGE_LEN_DEFAULT,
+    };
+    let mut errors = Vec::new();
+    for (name, value) in pairs {
+        let result = match name.as_str() {
+            "limit" => value
+                .parse()
+                .ok()
+                .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
+                .map(|limit| query.limit = limit)
+                .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
+            "cursor" => read_cursor(&value)
+                .map(|position| query.after = Some(position))
+                .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
+            "tenant_id" => value
+                .parse::<TenantId>()
+                .map(|tenant| query.filter.tenant_id = Some(tenant))
+                .map_err(|error| error.to_string()),
+            "status" => Status::from_name(&value)
+                .map(|status| query.filter.status = Some((status, now)))
+                .ok_or_else(|| "must be active, disabled, expired or revoked".to_owned()),
+            "q" if value.chars().count() <= SEARCH_LEN_MAX => {
+                query.filter.text = Some(value);
+                Ok(())
+            }
+            "q" => Err(format!("has more than {SEARCH_LEN_MAX} characters")),
+            _ => Err("is not known here; leave it out".to_owned()),
+        };
+        if let Err(detail) = result {
+            errors.push(FieldError {
+                field: name,
+                detail,
+            });
+        }
+    }
+    if errors.is_empty() {
+        Ok(query)
+    } else {
+        Err(errors)
+    }
+}
+
+fn write_cursor(position: Position) -> String {
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}:{}",
+        position.created_at.as_millis(),
+        position.id
+    ))
+}
+
+fn read_cursor(text: &str) -> Option<Position> {
+    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (millis, id) = decoded.split_once(':')?;
+    Some(Position {
+        created_at: Timestamp::from_millis(millis.parse().ok()?),
+        id: id.parse().ok()?,
+    })
+}
+
+pub async fn list(
+    State(state): Shared,
+    caller: Caller,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
+    let now = state.clock.now();
+    let mut query = list_query(pairs, now).map_err(|errors| ApiError::fields(&errors))?;
+    if !actor.is_admin() {
+        if query
+            .filter
+            .tenant_id
+            .as_ref()
+            .is_some_and(|tenant| *tenant != actor.tenant_id)
+        {
+            // Another tenant's keys are not there.
+            return Ok(private(
+                StatusCode::OK,
+                json!({"data": [], "next_cursor": null}),
+            ));
+        }
+        query.filter.tenant_id = Some(actor.tenant_id.clone());
+    }
+    let page = state.keys.page(&query.filter, query.after, query.limit);
+    let page = page.await?;
+    let next_cursor = page.next.map(write_cursor);
+    let data: Vec<Value> = page
+        .keys
+        .iter()
+        .map(|record| key_json(record, now))
+        .collect();
+    Ok(private(
+        StatusCode::OK,
+        json!({"data": data, "next_cursor": next_cursor}),
+    ))
+}

@@ -1,0 +1,108 @@
+//! The platform API over HTTP, and the endpoints for machines.
+
+mod extract;
+mod keys;
+mod list;
+mod machines;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use super::AdminState;
+use super::answer::{ApiError, PROPAGATION, propagation_field};
+use super::request_id;
+use crate::cluster::Propagation;
+use crate::problem::Kind;
+
+/// Where the key API stands.
+pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
+/// A request's body has at most this many bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// How long one request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Shared = State<Arc<AdminState>>;
+
+/// All routes.
+pub fn router() -> Router<Arc<AdminState>> {
+    Router::new()
+        .merge(key_routes())
+        .merge(machine_routes())
+        .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn(request_id::assign))
+}
+
+fn key_routes() -> Router<Arc<AdminState>> {
+    let one = format!("{KEYS_PATH}/{{key_id}}");
+    Router::new()
+        .route(KEYS_PATH, get(list::list).post(keys::create))
+        .route(
+            &one,
+            get(keys::show).patch(keys::change).delete(keys::revoke),
+        )
+        .route(&format!("{one}/regenerate"), post(keys::regenerate))
+}
+
+fn machine_routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(machines::ready))
+        .route("/metrics", get(machines::metrics))
+}
+
+/// Ends a request whose body does not come.
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            Kind::RequestTimeout,
+            "Send the whole request without pauses.",
+        )
+        .into_response(),
+    }
+}
+
+/// An answer that no cache may keep.
+fn private(status: StatusCode, body: Value) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `answer` to a change, with how far that has come.
+fn confirmed(mut answer: Response, propagation: &Propagation) -> Response {
+    if let Some(field) = propagation_field(propagation) {
+        answer.headers_mut().insert(PROPAGATION, field);
+    }
+    answer
+}
+
+/// Carries `work` out to its end, also when the client goes away meanwhile: half of an operation
+/// would be written and not acted upon.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let internal = |_| {
+        ApiError::new(
+            Kind::Internal,
+            "The operation ended early. Look at the key again.",
+        )
+    };
+    tokio::spawn(work).await.map_err(internal)?
+}
