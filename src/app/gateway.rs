@@ -16,7 +16,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
 use crate::telemetry::Metrics;
-use crate::verify::Verifier;
+use crate::verify::{Records, Verifier};
 
 /// How often host names of upstreams are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -30,6 +30,7 @@ pub(super) fn failed_auth_limiter(limits: &LimitSettings) -> AddressLimiter {
 pub(super) async fn build_gateway(
     settings: Settings,
     verifier: Arc<Verifier>,
+    records: Records,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 ) -> Result<Gateway, AppError> {
@@ -79,6 +80,7 @@ pub(super) async fn build_gateway(
         limits: settings.limits,
         access_log: settings.log.access,
         verifier,
+        records,
         anonymous,
         failed_auth,
         clock,

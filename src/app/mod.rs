@@ -37,7 +37,7 @@ use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
-    BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
+    BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Records, Verifier, ViewBuilder,
 };
 
 use bootstrap::bootstrap;
@@ -244,6 +244,7 @@ impl App {
             freshness: freshness.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
+        let records = Records::new(key_store.clone(), tokio::runtime::Handle::current());
         metrics.store_up.set(1);
         let follower = Follower {
             store: key_store.clone(),
@@ -297,7 +298,8 @@ impl App {
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
-        let gateway = build_gateway(settings, verifier.clone(), clock, metrics.clone()).await?;
+        let gateway =
+            build_gateway(settings, verifier.clone(), records, clock, metrics.clone()).await?;
         let app = App {
             admin,
             verifier,

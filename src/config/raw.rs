@@ -17,6 +17,7 @@ pub struct Raw {
     pub credentials: Credentials,
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
+    pub self_service: SelfService,
     pub scopes: Vec<ScopeEntry>,
     pub limits: Limits,
     pub verification: Verification,
@@ -225,6 +226,25 @@ impl Default for Limits {
             anonymous: vec![policy("anonymous", 60, 30)],
             failed_auth: policy("failed-auth", 600, 1000),
             max_addresses: 100_000,
+        }
+    }
+}
+
+/// `[self_service]`: where the holder of a key can ask what it may do.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct SelfService {
+    /// Whether anybody can.
+    pub enabled: bool,
+    /// The path on the clients' port, for GET and HEAD; it hides the service's own.
+    pub path: String,
+}
+
+impl Default for SelfService {
+    fn default() -> Self {
+        SelfService {
+            enabled: false,
+            path: "/.well-known/api-key".to_owned(),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct ProxySettings {
     pub max_header_bytes: usize,
     pub max_body_bytes: u64,
     pub shutdown: Duration,
+    /// Where the holder of a key can ask about it, if anywhere.
+    pub self_service: Option<String>,
 }
 
 /// One place where a request may carry its key.

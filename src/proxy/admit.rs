@@ -23,7 +23,7 @@ use crate::verify::{self, Digest, KeyView, Proof, Recall};
 const TORN: &str = "Parameters, or spaces and dots at the end of a segment, may lead elsewhere.";
 
 /// What a look at the credential brought, before anything was waited for.
-enum Credential {
+pub(super) enum Credential {
     None,
     /// Proven a while ago.
     Proven(Proof),
@@ -132,7 +132,11 @@ impl Gateway {
     }
 
     /// The proof that `credential` is right.
-    async fn prove(&self, credential: Credential, ctx: &Context) -> Result<Proof, Refusal> {
+    pub(super) async fn prove(
+        &self,
+        credential: Credential,
+        ctx: &Context,
+    ) -> Result<Proof, Refusal> {
         let (presented, digest) = match credential {
             Credential::None => return Err(Refusal::NoCredential),
             Credential::Proven(proof) => return Ok(proof),
@@ -208,7 +212,7 @@ impl Gateway {
     }
 
     /// Finds the credential and recalls what is known about it. Waits for nothing.
-    fn look_at_credential(
+    pub(super) fn look_at_credential(
         &self,
         session: &Session,
         ctx: &mut Context,
@@ -298,7 +302,7 @@ impl Gateway {
     }
 
     /// Asks the buckets of a key; `None` where nothing is known of them and nobody is held to them.
-    async fn limit(
+    pub(super) async fn limit(
         &self,
         view: &KeyView,
         cost: u64,
@@ -365,7 +369,7 @@ impl Gateway {
     }
 
     /// Refuses a key that is known to be wrong.
-    fn refuse_key(&self, ctx: &Context) -> Refusal {
+    pub(super) fn refuse_key(&self, ctx: &Context) -> Refusal {
         match self.check_failures(ctx) {
             Ok(()) => self.count_failure(ctx),
             Err(limited) => limited,
@@ -465,7 +469,7 @@ fn check_fragment(session: &Session) -> Result<(), target::Ambiguity> {
     }
 }
 
-fn check_header_size(session: &Session, max_bytes: usize) -> Result<(), Refusal> {
+pub(super) fn check_header_size(session: &Session, max_bytes: usize) -> Result<(), Refusal> {
     let size = session
         .as_http1()
         .map_or(0, |http1| http1.get_headers_raw_bytes().len());

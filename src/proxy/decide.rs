@@ -82,6 +82,16 @@ impl Refusal {
     }
 }
 
+/// What a record's own say means for the request.
+pub fn refusal(denial: Denial) -> Refusal {
+    match denial {
+        Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
+        Denial::Disabled => Refusal::DisabledKey,
+        Denial::Expired => Refusal::ExpiredKey,
+        Denial::Address => Refusal::AddressNotAllowed,
+    }
+}
+
 /// The record's own say, then the scopes that the route needs.
 pub fn decide(
     view: &KeyView,
@@ -90,13 +100,7 @@ pub fn decide(
     client: IpAddr,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    view.admits(generation, client, now)
-        .map_err(|denial| match denial {
-            Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
-            Denial::Disabled => Refusal::DisabledKey,
-            Denial::Expired => Refusal::ExpiredKey,
-            Denial::Address => Refusal::AddressNotAllowed,
-        })?;
+    view.admits(generation, client, now).map_err(refusal)?;
     if !view.grants.granted.contains_all(&route.required) {
         return Err(Refusal::InsufficientScope);
     }

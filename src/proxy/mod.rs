@@ -2,7 +2,7 @@
 //! thinking is in plain functions beside it that a unit test can call without a server.
 //!
 //! ```text
-//! request_filter          admit: target, route, credential, proof, decide, limits -> pass or refuse
+//! request_filter          self_service, or admit: target, route, credential, proof, decide, limits -> pass or refuse
 //! upstream_peer           whose turn it is
 //! upstream_request_filter credential out, identity in
 //! response_filter         rate-limit fields, request id
@@ -18,6 +18,7 @@ pub mod echo;
 pub mod headers;
 pub mod respond;
 pub mod route;
+pub mod self_service;
 pub mod target;
 pub mod upgrade;
 pub mod upstream;
@@ -45,7 +46,7 @@ use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
-use crate::verify::{KeyView, Verifier};
+use crate::verify::{KeyView, Records, Verifier};
 use connection::{ClientStream, Peer};
 use decide::Refusal;
 use respond::{Answer, Challenges, Circumstances};
@@ -65,6 +66,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
+    /// For what holders ask about their keys.
+    pub records: Records,
     /// Where instances share limits.
     pub shared: Option<Arc<RedisLimiter>>,
     pub anonymous: AddressLimiter,
@@ -112,6 +115,8 @@ pub struct Context {
     /// Why it would have been refused, were the mode not `shadow`.
     shadow: Option<Refusal>,
     body_bytes: u64,
+    /// Whether the holder of a key was told about it.
+    is_self_service: bool,
     tried: SmallVec<[SocketAddr; ATTEMPTS_MAX]>,
     endpoint: Option<Arc<Endpoint>>,
     _in_flight: InFlight,
@@ -141,6 +146,7 @@ impl ProxyHttp for Gateway {
             refusal: None,
             shadow: None,
             body_bytes: 0,
+            is_self_service: false,
             tried: SmallVec::new(),
             endpoint: None,
             _in_flight: InFlight::new(&self.metrics.in_flight),
@@ -173,6 +179,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if self.is_self_service(session) {
+            Box::pin(self.serve_holder(session, ctx)).await?;
+            return Ok(true);
+        }
         match self.admit(session, ctx).await {
             Ok(()) => Ok(false),
             Err(refusal) if self.settings.mode == Mode::Shadow && ctx.route.is_some() => {
@@ -353,6 +363,7 @@ impl ProxyHttp for Gateway {
         let outcome = match (ctx.refusal, error) {
             (Some(refusal), _) => refusal.outcome(),
             (None, Some(_)) => Outcome::ClientFailed,
+            (None, None) if ctx.is_self_service => Outcome::SelfService,
             (None, None) => Outcome::Forwarded,
         };
         let metrics = ctx
@@ -367,7 +378,10 @@ impl ProxyHttp for Gateway {
         }
         let is_logged = match self.access_log {
             AccessLog::All => true,
-            AccessLog::Refused => outcome != Outcome::Forwarded || ctx.shadow.is_some(),
+            AccessLog::Refused => {
+                !matches!(outcome, Outcome::Forwarded | Outcome::SelfService)
+                    || ctx.shadow.is_some()
+            }
             AccessLog::Off => false,
         };
         if is_logged {

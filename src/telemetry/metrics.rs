@@ -12,6 +12,8 @@ use prometheus::{
 pub enum Outcome {
     /// Passed to the upstream, which answered.
     Forwarded,
+    /// A key's holder asked about the key.
+    SelfService,
     NoRoute,
     AmbiguousPath,
     HeadersTooLarge,
@@ -37,8 +39,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 19] = [
+    pub const ALL: [Outcome; 20] = [
         Outcome::Forwarded,
+        Outcome::SelfService,
         Outcome::NoRoute,
         Outcome::AmbiguousPath,
         Outcome::HeadersTooLarge,
@@ -63,6 +66,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Forwarded => "forwarded",
+            Outcome::SelfService => "self_service",
             Outcome::NoRoute => "no_route",
             Outcome::AmbiguousPath => "ambiguous_path",
             Outcome::HeadersTooLarge => "headers_too_large",

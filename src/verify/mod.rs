@@ -17,6 +17,7 @@ pub mod follow;
 pub mod live;
 pub mod pool;
 pub mod proofs;
+pub mod records;
 pub mod view;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ pub use follow::{Follower, Freshness};
 pub use live::{LiveKey, LiveKeys};
 pub use pool::BcryptPool;
 pub use proofs::{Digest, Proof, Proofs, Recall};
+pub use records::Records;
 pub use view::{KeyView, ViewBuilder};
 
 use crate::clock::SharedClock;

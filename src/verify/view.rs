@@ -113,6 +113,10 @@ impl Plan {
             policies,
         }
     }
+
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
 }
 
 /// A field's value from a text that is plain ASCII by its type.

@@ -38,6 +38,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("source-bad-cookie", &["credentials.sources[0]"]),
     ("no-sources", &["credentials.sources"]),
     ("realm", &["credentials.realm"]),
+    ("self-service-path", &["self_service.path"]),
     ("prefix", &["credentials.prefix"]),
     ("upstream-unnamed", &["upstreams[0].name"]),
     ("upstream-bad-name", &["upstreams[0].name"]),

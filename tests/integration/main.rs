@@ -41,6 +41,7 @@ mod reconcile;
 mod redis_topologies;
 mod routes;
 mod secrecy;
+mod self_service;
 mod shared_limits;
 mod shutdown;
 mod smuggling;

@@ -32,7 +32,7 @@ struct Checker<'p> {
 pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let mut checker = Checker { problems };
     let c = &mut checker;
-    let proxy = c.proxy(&raw.proxy);
+    let proxy = c.proxy(&raw.proxy, &raw.self_service);
     let credentials = c.credentials(&raw.credentials);
     let upstreams = c.upstreams(&raw.upstreams);
     let catalogue = c.catalogue(&raw.scopes);

@@ -11,7 +11,25 @@ use crate::config::{parse, raw};
 use crate::key::record;
 
 impl Checker<'_> {
-    pub(super) fn proxy(&mut self, raw: &raw::Proxy) -> Option<ProxySettings> {
+    fn self_service(&mut self, raw: &raw::SelfService) -> Option<String> {
+        match parse::path(&raw.path) {
+            Ok(path) if path.is_empty() => {
+                let detail = "is the root, which belongs to the services; choose a path of its own";
+                self.report("self_service.path", detail);
+            }
+            Ok(path) if raw.enabled => return Some(path),
+            Ok(_) => {}
+            Err(detail) => self.report("self_service.path", detail),
+        }
+        None
+    }
+
+    pub(super) fn proxy(
+        &mut self,
+        raw: &raw::Proxy,
+        self_service: &raw::SelfService,
+    ) -> Option<ProxySettings> {
+        let self_service = self.self_service(self_service);
         if raw.listen.0.is_empty() {
             self.report(
                 "proxy.listen",
@@ -87,6 +105,7 @@ impl Checker<'_> {
             upgrade_idle: Duration::from_secs(raw.upgrade_idle_seconds),
             header_timeout: Duration::from_secs(raw.header_timeout_seconds),
             max_connections: raw.max_connections,
+            self_service,
             max_header_bytes: raw.max_header_bytes,
             max_body_bytes: raw.max_body_bytes,
             shutdown: Duration::from_secs(raw.shutdown_seconds),
