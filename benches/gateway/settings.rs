@@ -36,10 +36,12 @@ pub enum Case {
     Leased,
     /// nginx with Lua against Sidekey with limits in Redis, asked for each request.
     Unleased,
+    /// The creation of a key, beside one bcrypt hash.
+    Create,
 }
 
 impl Case {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Noise,
         Self::Lean,
         Self::Warm,
@@ -48,8 +50,9 @@ impl Case {
         Self::Memory,
         Self::Leased,
         Self::Unleased,
+        Self::Create,
     ];
-    const DEFAULT: [Self; 7] = [
+    const DEFAULT: [Self; 8] = [
         Self::Noise,
         Self::Warm,
         Self::Forged,
@@ -57,6 +60,7 @@ impl Case {
         Self::Memory,
         Self::Leased,
         Self::Unleased,
+        Self::Create,
     ];
 
     /// The case's name in `SIDEKEY_BENCH_CASES` and in the output.
@@ -70,6 +74,7 @@ impl Case {
             Self::Memory => "memory",
             Self::Leased => "leased",
             Self::Unleased => "unleased",
+            Self::Create => "create",
         }
     }
 

@@ -171,6 +171,11 @@ impl Sidekey {
         self.counter("sidekey_bcrypt_runs_total")
     }
 
+    /// How long those took together.
+    pub fn bcrypt_seconds(&self) -> Result<f64, String> {
+        self.counter("sidekey_bcrypt_seconds_sum")
+    }
+
     /// How many requests it has forwarded.
     pub fn forwarded(&self) -> Result<f64, String> {
         self.counter("sidekey_requests_total{outcome=\"forwarded\",route=\"orders\"}")

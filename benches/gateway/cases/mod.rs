@@ -12,6 +12,7 @@ use crate::upstream;
 
 pub mod cold;
 pub mod compare;
+pub mod create;
 pub mod forged;
 pub mod memory;
 pub mod shared;
