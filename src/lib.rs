@@ -32,3 +32,8 @@ pub mod stores;
 pub mod telemetry;
 pub mod tls;
 pub mod verify;
+
+/// The programs in this document must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/api.md")]
+struct ApiExamples;

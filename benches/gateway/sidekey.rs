@@ -173,7 +173,7 @@ impl Sidekey {
 
     /// How long those took together.
     pub fn bcrypt_seconds(&self) -> Result<f64, String> {
-        self.counter("sidekey_bcrypt_seconds_sum")
+        self.counter("sidekey_bcrypt_duration_seconds_sum")
     }
 
     /// How many requests it has forwarded.

@@ -35,6 +35,7 @@ mod postgres;
 mod postgres_tls;
 mod privileges;
 mod production;
+mod programs;
 mod races;
 mod real_services;
 mod reconcile;
