@@ -1,5 +1,6 @@
-//! The admin port's connections: how many there may be, and how long a request's header may take.
-//! axum's own `serve` limits neither, and the port shares the process's open files with the proxy.
+//! The admin port's connections: how many there may be, how long a request's header may take, and how
+//! long a client may leave an answer unread. axum's own `serve` limits none of it, and the port shares
+//! the process's open files with the proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,18 +16,37 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tower_service::Service as _;
 
-/// Connections at the same time; who comes later waits.
-const CONNECTIONS_MAX: usize = 256;
-/// How long a request's header may take, and how long a connection may be idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// What connections are held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at the same time; who comes later waits.
+    pub connections_max: usize,
+    /// How long a request's header may take, and how long a connection may be idle.
+    pub header_timeout: Duration,
+    /// How long nothing of an answer may be taken before the connection is closed.
+    pub write_timeout: Duration,
+}
+
+/// Those of the admin port.
+pub const LIMITS: Limits = Limits {
+    connections_max: 256,
+    header_timeout: Duration::from_secs(30),
+    write_timeout: Duration::from_secs(30),
+};
 /// How long to wait when the system has no connection to give (no more open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stopping` is done, and then finishes the requests in flight.
-pub async fn serve(listener: TcpListener, router: Router, stopping: impl Future<Output = ()>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stopping: impl Future<Output = ()>,
+) {
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
     let connections = GracefulShutdown::new();
     tokio::pin!(stopping);
     loop {
@@ -49,10 +69,12 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: impl Future<
         };
         let router = router.clone();
         let answer = service_fn(move |request| answer(router.clone(), client, request));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.write_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), answer);
+            .header_read_timeout(limits.header_timeout)
+            .serve_connection(TokioIo::new(Box::pin(stream)), answer);
         let watched = connections.watch(connection);
         tokio::spawn(async move {
             // Who breaks a connection off has nobody to tell.
@@ -70,4 +92,38 @@ async fn answer(
 ) -> Result<Response<axum::body::Body>, std::convert::Infallible> {
     request.extensions_mut().insert(ConnectInfo(client));
     router.call(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// Larger than what the system keeps for both ends of a connection.
+    const LARGE: usize = 64 << 20;
+
+    #[tokio::test]
+    async fn who_does_not_read_makes_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { vec![b'a'; LARGE] }));
+        let limits = Limits {
+            connections_max: 1,
+            header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_millis(50),
+        };
+        let serving = tokio::spawn(serve(listener, router, limits, std::future::pending()));
+        let mut lazy = TcpStream::connect(address).await.unwrap();
+        lazy.write_all(ASK).await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        other.write_all(ASK).await.unwrap();
+        let mut first = [0; 15];
+        other.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        serving.abort();
+    }
 }

@@ -376,7 +376,7 @@ impl App {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
             };
-            admin::serve::serve(listener, router, stopped).await;
+            admin::serve::serve(listener, router, admin::serve::LIMITS, stopped).await;
         }))
     }
 
