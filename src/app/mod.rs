@@ -206,17 +206,15 @@ impl App {
     ) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
+        let (stores, mint_keys) = Stores::open(&settings, &clock, &metrics)
+            .await
+            .map_err(|error| AppError(error.to_string()))?;
         let Stores {
             sql: store,
             keys: key_store,
+            audit: audit_store,
             secrets,
-        } = Stores::open(&settings, &clock, &metrics)
-            .await
-            .map_err(|error| AppError(error.to_string()))?;
-        let mint_keys = secrets
-            .mint_keys()
-            .await
-            .map_err(failed("the mint key can't be read"))?;
+        } = stores;
         let max_stale = settings.store.max_stale;
         let cluster =
             Cluster::join(&settings, admin_address.port(), &store, &clock, &metrics).await?;
