@@ -36,6 +36,18 @@ pub struct Head {
     pub seal: String,
 }
 
+impl Head {
+    /// That of a chain without entries.
+    pub fn genesis() -> Self {
+        Head {
+            seq: 0,
+            at: 0,
+            hash: GENESIS.to_owned(),
+            seal: String::new(),
+        }
+    }
+}
+
 /// An entry as it is stored. Texts and not types: an entry of a later version is shown and verified all
 /// the same, and so is one that somebody has tampered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,26 +217,16 @@ impl Actor {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::audit::tests::noted;
     use crate::audit::{Action, Origin};
     use serde_json::json;
 
-    /// The end of a chain without entries.
-    pub(crate) fn genesis() -> Head {
-        Head {
-            seq: 0,
-            at: 0,
-            hash: GENESIS.to_owned(),
-            seal: String::new(),
-        }
-    }
-
     fn entry(details: Value) -> Entry {
         let mut note = noted();
         note.details = details.as_object().cloned().unwrap_or_default();
-        Entry::after(&genesis(), &note, &Sealer::new(&[]))
+        Entry::after(&Head::genesis(), &note, &Sealer::new(&[]))
     }
 
     #[test]
@@ -241,7 +243,7 @@ pub(crate) mod tests {
             tenant_id: Some("acme".parse().unwrap()),
             details: Map::from_iter([("n\n".to_owned(), json!([1.0, "ü"]))]),
         };
-        let entry = Entry::after(&genesis(), &note, &Sealer::new(&[]));
+        let entry = Entry::after(&Head::genesis(), &note, &Sealer::new(&[]));
         let text = format!(
             r#"{{"seq":1,"at":"2023-11-14T22:13:20.123Z","action":"key.revoked","actor":{{"type":"key","key_id":"4fzN8cQ2pLrT"}},"key_id":"000000000001","tenant_id":"acme","address":"192.0.2.7","request_id":"r\"1","details":{{"n\n":[1.0,"ü"]}},"previous_hash":"{GENESIS}"}}"#
         );
@@ -255,7 +257,10 @@ pub(crate) mod tests {
 
     #[test]
     fn times_are_in_order_unless_a_clock_is_far_off() {
-        let head = |at| Head { at, ..genesis() };
+        let head = |at| Head {
+            at,
+            ..Head::genesis()
+        };
         let at = |head: Head| Entry::after(&head, &noted(), &Sealer::new(&[])).at;
         assert_eq!(at(head(0)), 1000);
         assert_eq!(at(head(2000)), 2000);

@@ -9,7 +9,9 @@
 pub mod chain;
 pub mod diff;
 pub mod entry;
+pub mod recorder;
 pub mod seal;
+pub mod verify;
 
 use std::net::IpAddr;
 

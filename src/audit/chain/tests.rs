@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::audit::entry::tests::genesis;
 use crate::audit::{Action, Actor, Note, Origin};
 use crate::clock::Timestamp;
 
@@ -34,7 +33,7 @@ fn note(n: i64) -> Note {
 
 /// A chain of `len` entries, and its head.
 fn chain(len: i64) -> (Vec<Entry>, Head) {
-    let (mut entries, mut head) = (Vec::new(), genesis());
+    let (mut entries, mut head) = (Vec::new(), Head::genesis());
     for n in 1..=len {
         let entry = Entry::after(&head, &note(n), &sealer());
         head = entry.as_head();
@@ -195,7 +194,7 @@ fn every_insertion_is_found() {
     for index in 0..=entries.len() {
         let before = index.checked_sub(1).map(|last| entries[last].as_head());
         let forged = Entry::after(
-            &before.unwrap_or_else(genesis),
+            &before.unwrap_or_else(Head::genesis),
             &note(99),
             &Sealer::new(&[[8; 32]]),
         );
