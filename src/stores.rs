@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::audit::seal::Sealer;
 use crate::clock::SharedClock;
 use crate::config::Settings;
+use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
-use crate::store::{Guard, Guarded, KeyStore, SqlStore, StoreError};
+use crate::store::{AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
 
@@ -23,18 +25,23 @@ pub struct Stores {
     /// The database itself, to be closed in the end.
     pub sql: SqlStore,
     pub keys: Arc<dyn KeyStore>,
+    pub audit: Arc<dyn AuditStore>,
     pub secrets: Arc<dyn SecretStore>,
 }
 
 impl Stores {
-    /// Opens both, and makes what is not there yet.
+    /// Opens both, and makes what is not there yet. Writes are sealed with the mint keys that are told.
     pub async fn open(
         settings: &Settings,
         clock: &SharedClock,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<(Self, MintKeys), OpenError> {
         let sql = SqlStore::open(&settings.store.url).await?;
-        Self::on(sql, settings, clock, metrics).await
+        let guard = guard(clock, metrics);
+        let secrets = open_secrets(settings, &sql, &guard, clock, metrics).await?;
+        let mint_keys = secrets.mint_keys().await?;
+        let sql = sql.with_journal(Journal::new(Sealer::from(&mint_keys), metrics));
+        Ok((Self::behind(guard, sql, secrets), mint_keys))
     }
 
     /// Opens both as they are, to read only.
@@ -44,19 +51,33 @@ impl Stores {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let sql = SqlStore::open_to_read(&settings.store.url).await?;
-        Self::on(sql, settings, clock, metrics).await
+        let guard = guard(clock, metrics);
+        let secrets = open_secrets(settings, &sql, &guard, clock, metrics).await?;
+        Ok(Self::behind(guard, sql, secrets))
     }
 
-    async fn on(
-        sql: SqlStore,
-        settings: &Settings,
-        clock: &SharedClock,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
-        let guard = Guard::new(clock.clone(), metrics.breaker_open(Dependency::Database));
-        let keys = Arc::new(Guarded::new(sql.clone(), guard.clone()));
-        let (clock, metrics) = (clock.clone(), metrics.clone());
-        let secrets = secrets::open(&settings.secrets, &sql, guard, clock, metrics).await?;
-        Ok(Stores { sql, keys, secrets })
+    fn behind(guard: Arc<Guard>, sql: SqlStore, secrets: Arc<dyn SecretStore>) -> Self {
+        let guarded = Arc::new(Guarded::new(sql.clone(), guard));
+        Stores {
+            sql,
+            keys: guarded.clone(),
+            audit: guarded,
+            secrets,
+        }
     }
+}
+
+fn guard(clock: &SharedClock, metrics: &Metrics) -> Arc<Guard> {
+    Guard::new(clock.clone(), metrics.breaker_open(Dependency::Database))
+}
+
+async fn open_secrets(
+    settings: &Settings,
+    sql: &SqlStore,
+    guard: &Arc<Guard>,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn SecretStore>, SecretError> {
+    let (guard, clock, metrics) = (guard.clone(), clock.clone(), metrics.clone());
+    secrets::open(&settings.secrets, sql, guard, clock, metrics).await
 }

@@ -12,8 +12,9 @@ use axum::http::request::Parts;
 
 use super::AdminState;
 use super::answer::ApiError;
-use super::request_id;
+use super::{request_id, watch};
 use crate::audit::{self, Origin};
+use crate::key::format::Presented;
 use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
 use crate::manage::KeyError;
 use crate::problem::Kind;
@@ -77,6 +78,12 @@ pub struct Actor {
 }
 
 impl Caller {
+    fn proven(proof: Proof, client: IpAddr) -> Self {
+        let view = proof.key.view_full();
+        watch::proven(view.id, &view.tenant.id);
+        Caller { proof, client }
+    }
+
     /// Asks the key's live record for `permission`, which `sidekey:admin` includes.
     pub fn authorize(&self, state: &AdminState, permission: Permission) -> Result<Actor, ApiError> {
         let view = self.proof.key.view_full();
@@ -99,6 +106,7 @@ impl Caller {
             scopes: view.grants.patterns.clone(),
         };
         if actor.is_admin() || actor.holds(permission) {
+            watch::allowed(actor.is_admin());
             Ok(actor)
         } else {
             Err(lacks(permission))
@@ -245,7 +253,10 @@ fn check_failures(state: &AdminState, client: IpAddr) -> Result<(), ApiError> {
 async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Caller, ApiError> {
     let recalled = state.verifier.recall(presented);
     if let Recall::Proven(proof) = recalled {
-        return Ok(Caller { proof, client });
+        return Ok(Caller::proven(proof, client));
+    }
+    if let Some(presented) = Presented::parse(presented) {
+        watch::presented(presented.id());
     }
     check_failures(state, client)?;
     let verified = match recalled {
@@ -253,7 +264,7 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ca
         Recall::Proven(_) | Recall::Refused => Err(Refusal::Invalid),
     };
     match verified {
-        Ok(proof) => Ok(Caller { proof, client }),
+        Ok(proof) => Ok(Caller::proven(proof, client)),
         Err(Refusal::Unavailable) => {
             Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }

@@ -1,7 +1,7 @@
 //! The admin port: the key API, health, metrics; later the dashboard.
 //!
 //! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! once, `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
@@ -9,21 +9,35 @@ pub mod api;
 pub mod input;
 mod request_id;
 pub mod serve;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
+use tokio::sync::Semaphore;
 
+use crate::audit::recorder::Recorder;
+use crate::audit::seal::Sealer;
 use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
 use crate::manage::KeyService;
+use crate::store::AuditStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 
 /// What every handler can reach.
 pub struct AdminState {
     pub keys: KeyService,
+    pub audit: Arc<dyn AuditStore>,
+    /// For verifications.
+    pub sealer: Sealer,
+    /// Notes what is not a write.
+    pub recorder: Arc<Recorder>,
+    /// Exports of the audit log that may run at the same time.
+    pub exports: Arc<Semaphore>,
+    /// Verifications of it.
+    pub verifications: Arc<Semaphore>,
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,
@@ -36,5 +50,5 @@ pub struct AdminState {
 
 /// All routes of the admin port.
 pub fn router(state: Arc<AdminState>) -> Router {
-    api::router().with_state(state)
+    api::router(&state).with_state(state)
 }

@@ -25,6 +25,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminState};
+use crate::audit::recorder::{self, Recorder};
+use crate::audit::seal::Sealer;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
 use crate::manage::keys::{HASHING_MAX, KeyService};
@@ -48,6 +50,10 @@ use gateway::{build_gateway, failed_auth_limiter};
 const CONTROL_THREADS: usize = 2;
 /// Idle connections to upstreams that each proxy thread keeps.
 const UPSTREAM_POOL_SIZE: usize = 512;
+/// Exports of the audit log that run at the same time.
+const EXPORTS_MAX: usize = 4;
+/// Verifications of it that do: each takes much of a thread.
+const VERIFICATIONS_MAX: usize = 1;
 /// How often idle keys are forgotten and gauges brought up to date.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -195,6 +201,9 @@ struct App {
     following: JoinHandle<()>,
     /// Ends after the following.
     presence: JoinHandle<()>,
+    /// Writes what is noted beside answers, until it is told that there are no more.
+    recording: JoinHandle<()>,
+    stop_recording: watch::Sender<bool>,
     log: LogGuard,
 }
 
@@ -206,17 +215,16 @@ impl App {
     ) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new().map_err(failed("the metrics can't be set up"))?);
+        let (stores, mint_keys) = Stores::open(&settings, &clock, &metrics)
+            .await
+            .map_err(|error| AppError(error.to_string()))?;
         let Stores {
             sql: store,
             keys: key_store,
+            audit: audit_store,
             secrets,
-        } = Stores::open(&settings, &clock, &metrics)
-            .await
-            .map_err(|error| AppError(error.to_string()))?;
-        let mint_keys = secrets
-            .mint_keys()
-            .await
-            .map_err(failed("the mint key can't be read"))?;
+        } = stores;
+        let sealer = Sealer::from(&mint_keys);
         let max_stale = settings.store.max_stale;
         let cluster =
             Cluster::join(&settings, admin_address.port(), &store, &clock, &metrics).await?;
@@ -289,8 +297,16 @@ impl App {
         bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
         // After the first key, so that the database is not empty.
         tokio::spawn(reconciler.run());
+        let (stop_recording, on_stop_recording) = watch::channel(false);
+        let notes = Recorder::new(clock.clone(), metrics.clone());
+        let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));
         let admin = Arc::new(AdminState {
             keys,
+            audit: audit_store,
+            sealer,
+            recorder: notes,
+            exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
+            verifications: Arc::new(tokio::sync::Semaphore::new(VERIFICATIONS_MAX)),
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             failed_auth: failed_auth_limiter(&settings.limits),
@@ -307,6 +323,8 @@ impl App {
             store,
             following,
             presence,
+            recording,
+            stop_recording,
             log,
         };
         Ok((app, gateway))
@@ -383,6 +401,8 @@ impl App {
     /// Ends what is left. The log goes on for as long as the result is there.
     async fn close(self) -> LogGuard {
         self.following.abort();
+        let _ = self.stop_recording.send(true);
+        let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;
         self.store.close().await;

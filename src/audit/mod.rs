@@ -2,8 +2,16 @@
 //! written in the transaction that makes the change, so that neither is there without the other.
 //!
 //! Must never hold a secret or a hash of one.
+//!
+//! `entry` says how a note is stored and hashed, `seal` and `chain` how it is known to be what was written;
+//! `verify` walks through a store's chain, and `recorder` has what is noted beside an answer.
 
+pub mod chain;
 pub mod diff;
+pub mod entry;
+pub mod recorder;
+pub mod seal;
+pub mod verify;
 
 use std::net::IpAddr;
 

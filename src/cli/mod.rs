@@ -1,5 +1,6 @@
 //! The commands: one file each. Exit codes: 0 well, 1 failed, 2 bad arguments or configuration.
 
+mod audit;
 mod check;
 mod secrets;
 mod serve;
@@ -31,6 +32,9 @@ enum Command {
     Serve(ConfigArgument),
     /// Print every problem of a configuration file, and of what is stored
     Check(check::Arguments),
+    /// Look whether the audit log is what was written
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Work on key hashes and mint keys
     #[command(subcommand)]
     Secrets(secrets::Secrets),
@@ -55,6 +59,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.config),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Audit(command) => audit::run(&command),
         Command::Secrets(command) => secrets::run(&command),
     }
 }

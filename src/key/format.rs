@@ -269,6 +269,12 @@ impl MintKey {
         head.copy_from_slice(&tag[..8]);
         base62(u64::from_be_bytes(head))
     }
+
+    fn derive(&self, label: &str) -> Zeroizing<[u8; MINT_KEY_LEN]> {
+        let mut mac = self.mac.clone();
+        mac.update(label.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
 }
 
 /// The mint keys of a deployment: new keys get their check from the first, and keys that any of
@@ -312,6 +318,15 @@ impl MintKeys {
     /// `current` mints; `previous` are still believed.
     pub fn new(current: MintKey, previous: Vec<MintKey>) -> Self {
         MintKeys { current, previous }
+    }
+
+    /// Keys for another use, one of each mint key, newest first. `label` must be nothing that could stand
+    /// before the check of a key.
+    pub fn derive(&self, label: &str) -> Vec<Zeroizing<[u8; MINT_KEY_LEN]>> {
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .map(|mint_key| mint_key.derive(label))
+            .collect()
     }
 
     /// Makes a new key with a new id.

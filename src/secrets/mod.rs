@@ -126,6 +126,27 @@ pub async fn open(
     }
 }
 
+/// The mint keys of the secret store that the configuration names, without making any; `None` where there
+/// are none.
+pub async fn known_mint_keys(
+    settings: &SecretsSettings,
+    store: &SqlStore,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+) -> Result<Option<MintKeys>, SecretError> {
+    let material = match settings {
+        SecretsSettings::Embedded => {
+            let embedded = EmbeddedSecrets::new(store.pool().clone(), clock);
+            embedded.mint_material().await?
+        }
+        SecretsSettings::Vault(settings) => {
+            let vault = VaultSecrets::open(settings.clone(), clock, metrics).await?;
+            vault.mint_material().await?
+        }
+    };
+    Ok(mint::ready(&material))
+}
+
 /// Refuses a database without keys beside a Vault with the hashes of some.
 async fn refuse_lost_rows(store: &SqlStore, vault: &VaultSecrets) -> Result<(), SecretError> {
     let has_too_many = vault.holders().await?.len() > FIRST_STARTS_MAX;

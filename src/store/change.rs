@@ -115,17 +115,18 @@ impl SqlStore {
     pub(super) async fn insert_row(
         &self,
         record: &KeyRecord,
-        _note: &Note,
+        note: &Note,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         insert(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
+        self.commit_noted(transaction, std::slice::from_ref(note))
+            .await
     }
 
     pub(super) async fn insert_first_row(
         &self,
         record: &KeyRecord,
-        _note: &Note,
+        note: &Note,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
         // Whoever comes at the same time waits here.
@@ -139,13 +140,14 @@ impl SqlStore {
             return Err(StoreError::Conflict);
         }
         insert(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
+        self.commit_noted(transaction, std::slice::from_ref(note))
+            .await
     }
 
     pub(super) async fn update_row(
         &self,
         record: &KeyRecord,
-        _note: &Note,
+        note: &Note,
     ) -> Result<(), StoreError> {
         let columns = columns();
         let assignments: Vec<String> = columns
@@ -181,6 +183,7 @@ impl SqlStore {
                 .await?;
         }
         note_change(&mut transaction, record).await?;
-        Ok(transaction.commit().await?)
+        self.commit_noted(transaction, std::slice::from_ref(note))
+            .await
     }
 }

@@ -12,8 +12,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use prometheus::IntGauge;
 
+use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
 use super::{Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::audit::Note;
+use crate::audit::chain::Found;
+use crate::audit::entry::Head;
 use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId};
@@ -155,6 +158,36 @@ impl<S: KeyStore> KeyStore for Guarded<S> {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.guard.run(self.inner.ping()).await
+    }
+}
+
+#[async_trait]
+impl<S: AuditStore> AuditStore for Guarded<S> {
+    async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
+        self.guard.run(self.inner.note(notes)).await
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        self.guard.run(self.inner.audit_head()).await
+    }
+
+    async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError> {
+        self.guard.run(self.inner.chain_page(after)).await
+    }
+
+    async fn event_range(&self, filter: &EventFilter) -> Result<EventRange, StoreError> {
+        self.guard.run(self.inner.event_range(filter)).await
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        range: EventRange,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        self.guard
+            .run(self.inner.events(filter, range, limit))
+            .await
     }
 }
 

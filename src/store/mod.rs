@@ -2,6 +2,8 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+pub mod audit;
+mod audit_page;
 mod change;
 pub mod claims;
 pub mod guarded;
@@ -18,6 +20,8 @@ use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
+pub use audit::{AuditStore, EventFilter, EventPage, EventRange, Journal};
+pub use audit_page::Order;
 pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
 pub use instances::{Heard, Heartbeat};
@@ -43,6 +47,9 @@ pub enum StoreError {
     /// The database can't be reached, or did not answer in time.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The write can't be noted in the audit chain, so it is not done.
+    #[error("the audit chain can't be continued: {0}")]
+    Unrecorded(String),
     /// The record changed since it was read.
     #[error("the key was changed by somebody else at the same time")]
     Conflict,

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 
+use super::audit::Journal;
 use super::claims::{self, ClaimPage};
 use super::rows::{self, COLUMNS};
 use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, Page, Position, StoreError};
@@ -54,7 +56,7 @@ const SQLITE_WORDS: [(&str, &str); 2] =
     [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
 const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
     (
@@ -63,6 +65,7 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         include_str!("migrations/0003_instances.sql"),
     ),
     (4, "lists", include_str!("migrations/0004_lists.sql")),
+    (5, "audit", include_str!("migrations/0005_audit.sql")),
 ];
 
 /// What each engine has its own words for.
@@ -130,6 +133,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
 pub struct SqlStore {
     pool: AnyPool,
     dialect: Dialect,
+    journal: Option<Arc<Journal>>,
 }
 
 impl SqlStore {
@@ -194,7 +198,25 @@ impl SqlStore {
     fn on(pool: AnyPool, url: &str) -> Self {
         let is_sqlite = url.starts_with("sqlite:");
         let dialect = if is_sqlite { SQLITE } else { POSTGRES };
-        SqlStore { pool, dialect }
+        SqlStore {
+            pool,
+            dialect,
+            journal: None,
+        }
+    }
+
+    /// The same store, which seals what it notes. One that doesn't is for tools and tests: a verification
+    /// tells what it has written.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        SqlStore {
+            journal: Some(Arc::new(journal)),
+            ..self
+        }
+    }
+
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
     }
 
     /// Connects to `url` to see what is there: makes no file, leaves the schema as it is and can't

@@ -172,6 +172,9 @@ pub struct Metrics {
     pub events_failed: IntCounter,
     pub propagation_seconds: Histogram,
     pub propagation_unconfirmed: IntCounter,
+    pub audit_entries: IntCounter,
+    pub audit_failures: IntCounter,
+    pub audit_unrecorded: IntCounter,
     pub log_dropped: IntGauge,
 }
 
@@ -420,6 +423,21 @@ impl Metrics {
                 r,
                 "sidekey_propagation_unconfirmed_total",
                 "Changes that were answered before all instances had confirmed them.",
+            )?,
+            audit_entries: counter(
+                r,
+                "sidekey_audit_entries_total",
+                "Entries that this instance has added to the audit chain.",
+            )?,
+            audit_failures: counter(
+                r,
+                "sidekey_audit_failures_total",
+                "Writes that were not done because the audit chain could not be continued.",
+            )?,
+            audit_unrecorded: counter(
+                r,
+                "sidekey_audit_unrecorded_total",
+                "Refused admin calls and sign-ins that there was no room to note one by one.",
             )?,
             log_dropped: gauge(
                 r,

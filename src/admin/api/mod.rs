@@ -1,5 +1,7 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
+mod audit;
+mod audit_verification;
 mod extract;
 mod keys;
 mod list;
@@ -19,12 +21,14 @@ use serde_json::{Value, json};
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
-use super::request_id;
+use super::{request_id, watch};
 use crate::cluster::Propagation;
 use crate::problem::Kind;
 
 /// Where the key API stands.
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
+/// Where the audit log stands.
+const AUDIT_PATH: &str = "/api/v1/platform/audit-events";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long one request may take, its body included.
@@ -33,9 +37,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 type Shared = State<Arc<AdminState>>;
 
 /// All routes.
-pub fn router() -> Router<Arc<AdminState>> {
+pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
+        .merge(audit_routes())
         .merge(machine_routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -43,6 +48,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(state.clone(), watch::note))
         .layer(middleware::from_fn(request_id::assign))
 }
 
@@ -55,6 +61,16 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+}
+
+fn audit_routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route(AUDIT_PATH, get(audit::list))
+        .route(&format!("{AUDIT_PATH}/export"), get(audit::export))
+        .route(
+            &format!("{AUDIT_PATH}/verification"),
+            get(audit_verification::verification),
+        )
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {

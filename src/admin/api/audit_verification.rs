@@ -1,0 +1,117 @@
+//! Verifications of the audit chain over HTTP. A long chain takes longer than a request may, so after a
+//! while the answer begins with white space, which JSON allows, and goes on with some as long as the work
+//! does: nobody between here and the caller takes it for dead.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::Shared;
+use super::audit::{begin_long_read, failed, json as json_answer};
+use crate::admin::access::{Caller, Permission};
+use crate::admin::answer::ApiError;
+use crate::admin::input::FieldError;
+use crate::audit::chain::Anchor;
+use crate::audit::verify::{Verdict, verify};
+use crate::store::StoreError;
+
+/// How long the whole answer may be waited for before it begins.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a sign of life is sent afterwards.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// How long a verification may take.
+const VERIFICATION_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// What a verification says.
+pub fn verdict_json(verdict: &Verdict) -> Value {
+    match &verdict.broken {
+        None => json!({
+            "intact": true,
+            "entries": verdict.entries,
+            "head": {"seq": verdict.head.seq, "hash": verdict.head.hash},
+        }),
+        Some(broken) => json!({
+            "intact": false,
+            "entries": verdict.entries,
+            "broken": {
+                "seq": broken.seq,
+                "problem": broken.fault.as_str(),
+                "detail": broken.fault.explanation(),
+            },
+        }),
+    }
+}
+
+fn read_anchor(pairs: Vec<(String, String)>) -> Result<Option<Anchor>, ApiError> {
+    let mut anchor = None;
+    for (field, value) in pairs {
+        let detail = match (field.as_str(), value.parse::<Anchor>()) {
+            ("anchor", Ok(read)) => {
+                anchor = Some(read);
+                continue;
+            }
+            ("anchor", Err(error)) => error.to_string(),
+            _ => "is not known here; leave it out".to_owned(),
+        };
+        return Err(ApiError::fields(&[FieldError { field, detail }]));
+    }
+    Ok(anchor)
+}
+
+/// Work that ends with whoever waits for it.
+struct Work(JoinHandle<Result<Verdict, StoreError>>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Work {
+    async fn wait(&mut self, limit: Duration) -> Option<Result<Verdict, StoreError>> {
+        let ended = tokio::time::timeout(limit, &mut self.0).await.ok()?;
+        let early = |_| {
+            Err(StoreError::Unavailable(
+                "a verification ended early".to_owned(),
+            ))
+        };
+        Some(ended.unwrap_or_else(early))
+    }
+}
+
+pub async fn verification(
+    State(state): Shared,
+    caller: Caller,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    caller.authorize(&state, Permission::Admin)?;
+    let anchor = read_anchor(pairs)?;
+    let permit = begin_long_read(&state.verifications)?;
+    let mut work = Work(tokio::spawn(async move {
+        let _permit = permit;
+        let verified = verify(&*state.audit, &state.sealer, anchor, |_, _| {});
+        let late = |_| Err(StoreError::Unavailable("it takes too long".to_owned()));
+        let limited = tokio::time::timeout(VERIFICATION_TIMEOUT, verified).await;
+        limited.unwrap_or_else(late)
+    }));
+    if let Some(result) = work.wait(PATIENCE).await {
+        let verdict = result.map_err(failed)?;
+        return Ok(json_answer(verdict_json(&verdict).to_string()));
+    }
+    let parts = futures_util::stream::unfold(Some(work), async |work| {
+        let mut work = work?;
+        Some(match work.wait(SIGN_OF_LIFE).await {
+            None => (Ok(Bytes::from_static(b"\n")), Some(work)),
+            // An error breaks the answer off: there is no status any more to tell it with.
+            Some(result) => (
+                result.map(|verdict| verdict_json(&verdict).to_string().into()),
+                None,
+            ),
+        })
+    });
+    Ok(json_answer(Body::from_stream(parts)))
+}

@@ -1,0 +1,263 @@
+//! The audit chain in the database: entries are added in the transaction that does what they tell of, and
+//! read by the page.
+//!
+//! Whoever adds entries locks the one row of `audit_head`, after every other row, until the commit. So all
+//! instances write one chain, and a transaction that can't add its entries does nothing at all.
+
+use async_trait::async_trait;
+use prometheus::IntCounter;
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
+
+use super::sql::{SqlStore, within_limit};
+use super::{StoreError, audit_page};
+use crate::audit::Note;
+use crate::audit::chain::{Anchor, Found};
+use crate::audit::entry::{Entry, Head};
+use crate::audit::seal::Sealer;
+use crate::telemetry::Metrics;
+
+pub use super::audit_page::{EventFilter, EventPage, EventRange};
+
+/// The columns of `audit_events`, in the order in which entries are bound.
+pub(super) const COLUMNS: &str = "seq, noted_at, action, actor, key_id, tenant_id, address, request_id, \
+    details, previous_hash, hash, seal";
+const COLUMNS_COUNT: usize = 12;
+/// Entries of one statement: no engine takes any number of values.
+const ENTRIES_A_STATEMENT: usize = 50;
+/// Rows that a verification reads at once.
+pub const CHAIN_PAGE_LEN: usize = 200;
+
+/// What entries are sealed and counted with.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    sealer: Sealer,
+    entries: IntCounter,
+    failures: IntCounter,
+}
+
+impl Journal {
+    pub fn new(sealer: Sealer, metrics: &Metrics) -> Self {
+        Journal {
+            sealer,
+            entries: metrics.audit_entries.clone(),
+            failures: metrics.audit_failures.clone(),
+        }
+    }
+}
+
+/// Where the chain is.
+#[async_trait]
+pub trait AuditStore: Send + Sync + 'static {
+    /// Adds entries that go with no other write, all or none.
+    async fn note(&self, notes: &[Note]) -> Result<(), StoreError>;
+
+    /// The end of the chain; `None` where it is missing or can't be read.
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// The first [`CHAIN_PAGE_LEN`] rows after the number `after`, whatever they hold.
+    async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError>;
+
+    /// Where in the chain the entries of `filter`'s time are.
+    async fn event_range(&self, filter: &EventFilter) -> Result<EventRange, StoreError>;
+
+    /// At most `limit` entries of `range` that `filter` lets through. What it costs has a bound, so a page
+    /// may be short, or empty, and another follow all the same.
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        range: EventRange,
+        limit: usize,
+    ) -> Result<EventPage, StoreError>;
+}
+
+impl SqlStore {
+    /// Commits what `transaction` has written, together with `notes` of it. Nothing else may be written
+    /// after the head of the chain is locked.
+    pub(super) async fn commit_noted(
+        &self,
+        mut transaction: Transaction<'_, Any>,
+        notes: &[Note],
+    ) -> Result<(), StoreError> {
+        let appended = self.append(&mut transaction, notes).await;
+        if let (Err(_), Some(journal)) = (&appended, self.journal()) {
+            journal.failures.inc();
+        }
+        appended?;
+        transaction.commit().await?;
+        if let Some(journal) = self.journal() {
+            journal.entries.inc_by(notes.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Adds entries to the chain, in a transaction whose last write this is.
+    async fn append(
+        &self,
+        transaction: &mut AnyConnection,
+        notes: &[Note],
+    ) -> Result<(), StoreError> {
+        let unsealed = Sealer::default();
+        let sealer = self.journal().map_or(&unsealed, |journal| &journal.sealer);
+        let mut head = lock_head(transaction).await.map_err(unrecorded)?;
+        let mut entries = Vec::with_capacity(notes.len());
+        for note in notes {
+            let entry = Entry::after(&head, note, sealer);
+            head = entry.as_head();
+            entries.push(entry);
+        }
+        for entries in entries.chunks(ENTRIES_A_STATEMENT) {
+            insert(transaction, entries).await.map_err(unrecorded)?;
+        }
+        move_head(transaction, &head).await.map_err(unrecorded)
+    }
+}
+
+/// A server that answers with an error is not away: the chain is what is wrong, or its tables.
+fn unrecorded(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Database(_) | sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => {
+            StoreError::Unrecorded(error.to_string())
+        }
+        _ => error.into(),
+    }
+}
+
+async fn lock_head(transaction: &mut AnyConnection) -> Result<Head, sqlx::Error> {
+    let row = sqlx::query(
+        "UPDATE audit_head SET seq = seq WHERE id = 1 RETURNING seq, noted_at, hash, seal",
+    )
+    .fetch_one(transaction)
+    .await?;
+    read_head(&row)
+}
+
+async fn move_head(transaction: &mut AnyConnection, head: &Head) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE audit_head SET seq = $1, noted_at = $2, hash = $3, seal = $4 WHERE id = 1")
+        .bind(head.seq)
+        .bind(head.at)
+        .bind(head.hash.clone())
+        .bind(head.seal.clone())
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn insert(transaction: &mut AnyConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
+    let rows: Vec<String> = (0..entries.len())
+        .map(|row| {
+            let first = row * COLUMNS_COUNT + 1;
+            let places: Vec<String> = (first..first + COLUMNS_COUNT)
+                .map(|n| format!("${n}"))
+                .collect();
+            format!("({})", places.join(", "))
+        })
+        .collect();
+    let sql = format!(
+        "INSERT INTO audit_events ({COLUMNS}) VALUES {}",
+        rows.join(", ")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for entry in entries {
+        query = query
+            .bind(entry.seq)
+            .bind(entry.at)
+            .bind(entry.action.clone())
+            .bind(entry.actor.clone())
+            .bind(entry.key_id.clone())
+            .bind(entry.tenant_id.clone())
+            .bind(entry.address.clone())
+            .bind(entry.request_id.clone())
+            .bind(entry.details.clone())
+            .bind(entry.previous_hash.clone())
+            .bind(entry.hash.clone())
+            .bind(entry.seal.clone());
+    }
+    query.execute(transaction).await?;
+    Ok(())
+}
+
+fn read_head(row: &AnyRow) -> Result<Head, sqlx::Error> {
+    Ok(Head {
+        seq: row.try_get("seq")?,
+        at: row.try_get("noted_at")?,
+        hash: row.try_get("hash")?,
+        seal: row.try_get("seal")?,
+    })
+}
+
+fn read_entry(row: &AnyRow) -> Result<Entry, sqlx::Error> {
+    Ok(Entry {
+        seq: row.try_get("seq")?,
+        at: row.try_get("noted_at")?,
+        action: row.try_get("action")?,
+        actor: row.try_get("actor")?,
+        key_id: row.try_get("key_id")?,
+        tenant_id: row.try_get("tenant_id")?,
+        address: row.try_get("address")?,
+        request_id: row.try_get("request_id")?,
+        details: row.try_get("details")?,
+        previous_hash: row.try_get("previous_hash")?,
+        hash: row.try_get("hash")?,
+        seal: row.try_get("seal")?,
+    })
+}
+
+/// A row with [`COLUMNS`]. An engine that keeps what a column is not declared for (SQLite) may have
+/// anything in it.
+pub(super) fn read_found(row: &AnyRow) -> Found {
+    Found {
+        // A number that is none is not the next one, nor is this.
+        seq: row.try_get("seq").unwrap_or(i64::MAX),
+        entry: read_entry(row).ok(),
+    }
+}
+
+#[async_trait]
+impl AuditStore for SqlStore {
+    async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
+        let work = async {
+            let transaction = self.pool().begin().await?;
+            self.commit_noted(transaction, notes).await
+        };
+        within_limit(work).await
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let query = sqlx::query("SELECT seq, noted_at, hash, seal FROM audit_head WHERE id = 1");
+        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        Ok(row.and_then(|row| read_head(&row).ok()))
+    }
+
+    async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM audit_events WHERE seq > $1 ORDER BY seq LIMIT {CHAIN_PAGE_LEN}"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(after);
+        let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
+        Ok(rows.iter().map(read_found).collect())
+    }
+
+    async fn event_range(&self, filter: &EventFilter) -> Result<EventRange, StoreError> {
+        within_limit(audit_page::read_range(self.pool(), filter)).await
+    }
+
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        range: EventRange,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        within_limit(audit_page::read_page(self.pool(), filter, range, limit)).await
+    }
+}
+
+/// The end of the chain as it is written down elsewhere.
+impl From<Head> for Anchor {
+    fn from(head: Head) -> Self {
+        Anchor {
+            seq: head.seq,
+            hash: head.hash,
+        }
+    }
+}
