@@ -17,13 +17,14 @@ use axum::Router;
 use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
-use crate::manage::KeyService;
+use crate::manage::{KeyService, TenantService};
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 
 /// What every handler can reach.
 pub struct AdminState {
     pub keys: KeyService,
+    pub tenants: TenantService,
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, AdminState};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
+use crate::manage::TenantService;
 use crate::manage::keys::{HASHING_MAX, KeyService};
 use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
@@ -209,6 +210,7 @@ impl App {
         let Stores {
             sql: store,
             keys: key_store,
+            tenants: tenant_store,
             secrets,
         } = Stores::open(&settings, &clock, &metrics)
             .await
@@ -237,6 +239,7 @@ impl App {
             live: live.clone(),
             mint_keys: mint_keys.clone(),
             store: key_store.clone(),
+            tenants: tenant_store.clone(),
             secrets: secrets.clone(),
             pool: pool.clone(),
             clock: clock.clone(),
@@ -247,6 +250,7 @@ impl App {
         metrics.store_up.set(1);
         let follower = Follower {
             store: key_store.clone(),
+            tenants: tenant_store.clone(),
             live: live.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -271,6 +275,12 @@ impl App {
             metrics: metrics.clone(),
             settings: settings.reconcile.clone(),
         };
+        let tenants = TenantService {
+            store: tenant_store,
+            live: live.clone(),
+            announcer: cluster.announcer.clone(),
+            clock: clock.clone(),
+        };
         let keys = KeyService {
             store: key_store,
             secrets,
@@ -290,6 +300,7 @@ impl App {
         tokio::spawn(reconciler.run());
         let admin = Arc::new(AdminState {
             keys,
+            tenants,
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             failed_auth: failed_auth_limiter(&settings.limits),

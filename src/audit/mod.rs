@@ -4,6 +4,7 @@
 //! Must never hold a secret or a hash of one.
 
 pub mod diff;
+pub mod tenant_diff;
 
 use std::net::IpAddr;
 

@@ -22,6 +22,7 @@ pub enum Outcome {
     InvalidKey,
     ExpiredKey,
     DisabledKey,
+    SuspendedTenant,
     AddressNotAllowed,
     InsufficientScope,
     RateLimited,
@@ -37,7 +38,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 19] = [
+    pub const ALL: [Outcome; 20] = [
         Outcome::Forwarded,
         Outcome::NoRoute,
         Outcome::AmbiguousPath,
@@ -48,6 +49,7 @@ impl Outcome {
         Outcome::InvalidKey,
         Outcome::ExpiredKey,
         Outcome::DisabledKey,
+        Outcome::SuspendedTenant,
         Outcome::AddressNotAllowed,
         Outcome::InsufficientScope,
         Outcome::RateLimited,
@@ -72,6 +74,7 @@ impl Outcome {
             Outcome::InvalidKey => "invalid_key",
             Outcome::ExpiredKey => "expired_key",
             Outcome::DisabledKey => "disabled_key",
+            Outcome::SuspendedTenant => "suspended_tenant",
             Outcome::AddressNotAllowed => "address_not_allowed",
             Outcome::InsufficientScope => "insufficient_scope",
             Outcome::RateLimited => "rate_limited",

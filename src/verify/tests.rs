@@ -115,6 +115,7 @@ async fn bench(max_queue: usize) -> Bench {
         live: live.clone(),
         mint_keys: mint_keys.clone(),
         store: store.clone(),
+        tenants: Arc::new(store.inner.clone()),
         secrets: Arc::new(secrets.clone()),
         pool,
         clock,
@@ -433,6 +434,7 @@ async fn changes_of_others_are_followed() {
     let freshness = Arc::new(Freshness::new(Duration::from_secs(10), 0));
     let mut follower = Follower {
         store: bench.store.clone(),
+        tenants: Arc::new(bench.store.inner.clone()),
         live: bench.live.clone(),
         clock: clock.clone(),
         metrics: bench.metrics.clone(),
@@ -505,6 +507,7 @@ async fn a_live_key_without_a_sound_row_is_refused() {
     let check = || proof.key.view().authority.check(proof.generation, now);
     let mut follower = Follower {
         store: bench.store.clone(),
+        tenants: Arc::new(bench.store.inner.clone()),
         live: bench.live.clone(),
         clock: ManualClock::at(Timestamp::from_millis(0)),
         metrics: bench.metrics.clone(),

@@ -1,9 +1,11 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
+mod etag;
 mod extract;
 mod keys;
 mod list;
 mod machines;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::problem::Kind;
 
 /// Where the key API stands.
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
+/// Where the API of tenants stands.
+const TENANTS_PATH: &str = "/api/v1/platform/tenants";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long one request may take, its body included.
@@ -36,6 +40,7 @@ type Shared = State<Arc<AdminState>>;
 pub fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
+        .merge(tenant_routes())
         .merge(machine_routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -55,6 +60,15 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+}
+
+fn tenant_routes() -> Router<Arc<AdminState>> {
+    let one = format!("{TENANTS_PATH}/{{tenant_id}}");
+    Router::new()
+        .route(TENANTS_PATH, get(tenants::list))
+        .route(&one, get(tenants::show).put(tenants::put))
+        .route(&format!("{one}/suspend"), post(tenants::suspend))
+        .route(&format!("{one}/resume"), post(tenants::resume))
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {
@@ -101,7 +115,7 @@ async fn to_the_end<T: Send + 'static>(
     let internal = |_| {
         ApiError::new(
             Kind::Internal,
-            "The operation ended early. Look at the key again.",
+            "The operation ended early. Look again what there is.",
         )
     };
     tokio::spawn(work).await.map_err(internal)?
