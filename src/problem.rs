@@ -17,6 +17,7 @@ pub enum Kind {
     InvalidKey,
     ExpiredKey,
     DisabledKey,
+    SuspendedTenant,
     AmbiguousCredential,
     AddressNotAllowed,
     InsufficientScope,
@@ -34,17 +35,20 @@ pub enum Kind {
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
+    TooManyKeys,
+    PreconditionFailed,
     UnsupportedMediaType,
     InvalidFields,
     Internal,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 27] = [
         Kind::MissingCredential,
         Kind::InvalidKey,
         Kind::ExpiredKey,
         Kind::DisabledKey,
+        Kind::SuspendedTenant,
         Kind::AmbiguousCredential,
         Kind::AddressNotAllowed,
         Kind::InsufficientScope,
@@ -62,6 +66,8 @@ impl Kind {
         Kind::MethodNotAllowed,
         Kind::RequestTimeout,
         Kind::Conflict,
+        Kind::TooManyKeys,
+        Kind::PreconditionFailed,
         Kind::UnsupportedMediaType,
         Kind::InvalidFields,
         Kind::Internal,
@@ -71,14 +77,17 @@ impl Kind {
     pub fn status(self) -> u16 {
         match self {
             Kind::AmbiguousCredential | Kind::AmbiguousPath | Kind::BadRequest => 400,
-            Kind::MissingCredential | Kind::InvalidKey | Kind::ExpiredKey | Kind::DisabledKey => {
-                401
-            }
+            Kind::MissingCredential
+            | Kind::InvalidKey
+            | Kind::ExpiredKey
+            | Kind::DisabledKey
+            | Kind::SuspendedTenant => 401,
             Kind::AddressNotAllowed | Kind::InsufficientScope => 403,
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
             Kind::RequestTimeout => 408,
-            Kind::Conflict => 409,
+            Kind::Conflict | Kind::TooManyKeys => 409,
+            Kind::PreconditionFailed => 412,
             Kind::BodyTooLarge => 413,
             Kind::UnsupportedMediaType => 415,
             Kind::InvalidFields => 422,
@@ -105,6 +114,7 @@ impl Kind {
             Kind::InvalidKey => "urn:sidekey:problem:invalid-key",
             Kind::ExpiredKey => "urn:sidekey:problem:expired-key",
             Kind::DisabledKey => "urn:sidekey:problem:disabled-key",
+            Kind::SuspendedTenant => "urn:sidekey:problem:suspended-tenant",
             Kind::AmbiguousCredential => "urn:sidekey:problem:ambiguous-credential",
             Kind::AddressNotAllowed => "urn:sidekey:problem:address-not-allowed",
             Kind::InsufficientScope => "urn:sidekey:problem:insufficient-scope",
@@ -119,6 +129,8 @@ impl Kind {
             Kind::MethodNotAllowed => "urn:sidekey:problem:method-not-allowed",
             Kind::RequestTimeout => "urn:sidekey:problem:request-timeout",
             Kind::Conflict => "urn:sidekey:problem:conflict",
+            Kind::TooManyKeys => "urn:sidekey:problem:too-many-keys",
+            Kind::PreconditionFailed => "urn:sidekey:problem:precondition-failed",
             Kind::UnsupportedMediaType => "urn:sidekey:problem:unsupported-media-type",
             Kind::InvalidFields => "urn:sidekey:problem:invalid-fields",
             Kind::Internal => "urn:sidekey:problem:internal",
@@ -132,6 +144,7 @@ impl Kind {
             Kind::InvalidKey => "The API key is not valid",
             Kind::ExpiredKey => "The API key has expired",
             Kind::DisabledKey => "The API key is disabled",
+            Kind::SuspendedTenant => "The tenant of the API key is suspended",
             Kind::AmbiguousCredential => "More than one credential was sent",
             Kind::AddressNotAllowed => "The API key may not be used from this address",
             Kind::InsufficientScope => "The API key lacks a scope",
@@ -149,6 +162,8 @@ impl Kind {
             Kind::MethodNotAllowed => "The method is not allowed here",
             Kind::RequestTimeout => "The request did not arrive in time",
             Kind::Conflict => "The request conflicts with another one",
+            Kind::TooManyKeys => "The tenant has as many keys as it may have",
+            Kind::PreconditionFailed => "The thing has changed since it was read",
             Kind::UnsupportedMediaType => "The body must be JSON",
             Kind::InvalidFields => "Some fields are not valid",
             Kind::Internal => "Something went wrong",

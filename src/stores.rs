@@ -7,7 +7,9 @@ use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
-use crate::store::{AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError};
+use crate::store::{
+    AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError, TenantStore,
+};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
 
@@ -26,6 +28,7 @@ pub struct Stores {
     pub sql: SqlStore,
     pub keys: Arc<dyn KeyStore>,
     pub audit: Arc<dyn AuditStore>,
+    pub tenants: Arc<dyn TenantStore>,
     pub secrets: Arc<dyn SecretStore>,
 }
 
@@ -61,7 +64,8 @@ impl Stores {
         Stores {
             sql,
             keys: guarded.clone(),
-            audit: guarded,
+            audit: guarded.clone(),
+            tenants: guarded,
             secrets,
         }
     }

@@ -114,6 +114,17 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// For what only an administrator may change, and only with the key's current secret.
+    pub fn authorize_admin_change(&self, state: &AdminState) -> Result<Actor, ApiError> {
+        let actor = self.authorize(state, Permission::Admin)?;
+        if self.proof.generation != self.proof.key.view().authority.generation {
+            return Err(denied(state, Denial::Superseded));
+        }
+        Ok(actor)
+    }
+}
+
 impl Actor {
     pub fn is_admin(&self) -> bool {
         self.holds(Permission::Admin)
@@ -200,6 +211,7 @@ fn unauthorized(state: &AdminState, kind: Kind, error: &str) -> ApiError {
         Kind::MissingCredential => "Send an admin key as Authorization: Bearer <key>.",
         Kind::ExpiredKey => "Ask for a new key.",
         Kind::DisabledKey => "Ask for the key to be enabled again.",
+        Kind::SuspendedTenant => "Ask an administrator to resume the key's tenant.",
         _ => "Check the key, or ask for a new one.",
     };
     let mut answer = ApiError::new(kind, detail);
@@ -212,6 +224,7 @@ fn denied(state: &AdminState, denial: Denial) -> ApiError {
         Denial::Revoked | Denial::Superseded => Kind::InvalidKey,
         Denial::Disabled => Kind::DisabledKey,
         Denial::Expired => Kind::ExpiredKey,
+        Denial::Suspended => Kind::SuspendedTenant,
         Denial::Address => {
             return ApiError::new(
                 Kind::AddressNotAllowed,

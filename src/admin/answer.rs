@@ -9,9 +9,9 @@ use super::input::FieldError;
 use super::request_id;
 use crate::clock::Timestamp;
 use crate::cluster::Propagation;
-use crate::key::KeyRecord;
 use crate::key::format::redact;
-use crate::manage::KeyError;
+use crate::key::{KeyRecord, TenantRecord};
+use crate::manage::{KeyError, TenantError};
 use crate::problem::{self, Kind, Problem};
 
 /// When to come back after an answer that can't be given now.
@@ -50,6 +50,9 @@ pub fn propagation_json(propagation: &Propagation) -> Value {
     })
 }
 
+/// The same words where a tenant is not there and where it is another's.
+pub const NO_TENANT: &str = "There is no such tenant.";
+
 /// A problem on its way to the client.
 #[derive(Debug)]
 pub struct ApiError {
@@ -69,6 +72,23 @@ impl ApiError {
 
     pub fn not_found() -> Self {
         ApiError::new(Kind::NotFound, "There is no such key.")
+    }
+
+    /// Of what was to be changed there is another version than `If-Match` names.
+    pub fn precondition_failed() -> Self {
+        ApiError::new(
+            Kind::PreconditionFailed,
+            "Read it again, and send the change with its ETag in If-Match.",
+        )
+    }
+
+    fn unavailable() -> Self {
+        let mut error = ApiError::new(
+            Kind::TemporaryReducedCapacity,
+            format!("The operation can't be carried out just now. Try again in {RETRY_SECONDS} s."),
+        );
+        error.retry_after_seconds = Some(RETRY_SECONDS);
+        error
     }
 
     pub fn fields(errors: &[FieldError]) -> Self {
@@ -96,17 +116,32 @@ impl From<KeyError> for ApiError {
             KeyError::Conflict(detail) => {
                 ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}."))
             }
+            KeyError::TooManyKeys(max) => ApiError::new(
+                Kind::TooManyKeys,
+                format!(
+                    "The tenant may have {max} keys. Revoke one that it doesn't need, or have max_keys raised."
+                ),
+            ),
             KeyError::Unavailable(cause) => {
                 // The cause is for the log alone.
                 tracing::error!(error = %cause, "an operation on a key failed");
-                let mut error = ApiError::new(
-                    Kind::TemporaryReducedCapacity,
-                    format!(
-                        "The operation can't be carried out just now. Try again in {RETRY_SECONDS} s."
-                    ),
-                );
-                error.retry_after_seconds = Some(RETRY_SECONDS);
-                error
+                ApiError::unavailable()
+            }
+        }
+    }
+}
+
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::NotFound => ApiError::new(Kind::NotFound, NO_TENANT),
+            TenantError::Conflict(detail) => {
+                ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}."))
+            }
+            TenantError::Unexpected => ApiError::precondition_failed(),
+            TenantError::Unavailable(cause) => {
+                tracing::error!(error = %cause, "an operation on a tenant failed");
+                ApiError::unavailable()
             }
         }
     }
@@ -159,5 +194,21 @@ pub fn key_json(key: &KeyRecord, now: Timestamp) -> Value {
         // Counted once usage is tracked.
         "last_used_at": Value::Null,
         "last_used_ip": Value::Null,
+    })
+}
+
+/// A tenant as the contract shows it.
+pub fn tenant_json(tenant: &TenantRecord) -> Value {
+    let settings = &tenant.settings;
+    json!({
+        "id": tenant.id.as_str(),
+        "display_name": settings.display_name,
+        "contact_email": settings.contact_email,
+        "rate_limits": settings.rate_limits,
+        "max_keys": settings.max_keys,
+        "key_count": tenant.key_count,
+        "status": tenant.standing.as_str(),
+        "created_at": tenant.created_at,
+        "updated_at": tenant.updated_at,
     })
 }

@@ -1,5 +1,9 @@
 //! Reading what clients send: every bad field is reported at once, by its name.
 
+mod tenants;
+
+pub use tenants::tenant_settings;
+
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 

@@ -21,7 +21,7 @@ use crate::audit::seal::Sealer;
 use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
-use crate::manage::KeyService;
+use crate::manage::{KeyService, TenantService};
 use crate::store::AuditStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
@@ -38,6 +38,7 @@ pub struct AdminState {
     pub exports: Arc<Semaphore>,
     /// Verifications of it.
     pub verifications: Arc<Semaphore>,
+    pub tenants: TenantService,
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,

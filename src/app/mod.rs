@@ -29,6 +29,7 @@ use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
+use crate::manage::TenantService;
 use crate::manage::keys::{HASHING_MAX, KeyService};
 use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
@@ -222,6 +223,7 @@ impl App {
             sql: store,
             keys: key_store,
             audit: audit_store,
+            tenants: tenant_store,
             secrets,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
@@ -245,6 +247,7 @@ impl App {
             live: live.clone(),
             mint_keys: mint_keys.clone(),
             store: key_store.clone(),
+            tenants: tenant_store.clone(),
             secrets: secrets.clone(),
             pool: pool.clone(),
             clock: clock.clone(),
@@ -256,6 +259,7 @@ impl App {
         metrics.store_up.set(1);
         let follower = Follower {
             store: key_store.clone(),
+            tenants: tenant_store.clone(),
             live: live.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -279,6 +283,12 @@ impl App {
             },
             metrics: metrics.clone(),
             settings: settings.reconcile.clone(),
+        };
+        let tenants = TenantService {
+            store: tenant_store,
+            live: live.clone(),
+            announcer: cluster.announcer.clone(),
+            clock: clock.clone(),
         };
         let keys = KeyService {
             store: key_store,
@@ -307,6 +317,7 @@ impl App {
             recorder: notes,
             exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
             verifications: Arc::new(tokio::sync::Semaphore::new(VERIFICATIONS_MAX)),
+            tenants,
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             failed_auth: failed_auth_limiter(&settings.limits),

@@ -6,8 +6,10 @@ pub mod hash;
 pub mod policy;
 pub mod record;
 pub mod scope;
+pub mod tenant;
 
 pub use format::{Environment, KeyId, MintKey, MintKeys, Prefix, Presented};
 pub use policy::Policy;
-pub use record::{Authority, Denial, Generation, KeyRecord, Status, TenantId};
+pub use record::{Authority, Denial, Generation, KeyRecord, Status};
 pub use scope::{Catalogue, Scope, ScopePattern, ScopeSet};
+pub use tenant::{TenantId, TenantRecord, TenantSettings};

@@ -1,62 +1,15 @@
 //! The live record of a key: everything that decides whether it may act now.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Environment, KeyId, Policy, ScopePattern};
+use super::{Environment, KeyId, Policy, ScopePattern, TenantId};
 use crate::clock::Timestamp;
 
-/// A tenant id has at most this many characters.
-pub const TENANT_ID_LEN_MAX: usize = 64;
 /// How long a secret may live before its owner is reminded, where the key doesn't say.
 pub const ROTATION_DAYS_DEFAULT: u32 = 90;
-
-/// Whom a key belongs to: `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`. It is part of paths in Vault.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantId(String);
-
-/// A text that can't be a tenant id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "must be 1 to {TENANT_ID_LEN_MAX} letters, digits, '.', '_' or '-', and start with a letter or digit"
-)]
-pub struct TenantIdError;
-
-impl TenantId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for TenantId {
-    type Err = TenantIdError;
-
-    fn from_str(text: &str) -> Result<Self, TenantIdError> {
-        let well_formed = text.len() <= TENANT_ID_LEN_MAX
-            && text
-                .bytes()
-                .next()
-                .is_some_and(|b| b.is_ascii_alphanumeric())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if well_formed {
-            Ok(TenantId(text.to_owned()))
-        } else {
-            Err(TenantIdError)
-        }
-    }
-}
-
-impl fmt::Display for TenantId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Reads a CIDR, or an address as a CIDR of one.
 pub fn parse_net(text: &str) -> Option<IpNet> {
@@ -160,6 +113,8 @@ pub enum Denial {
     Superseded,
     Disabled,
     Expired,
+    /// All keys of its tenant are suspended.
+    Suspended,
     /// The caller's address is not one of those that the key is limited to.
     Address,
 }
@@ -362,15 +317,5 @@ pub(crate) mod tests {
         assert_eq!(Generation::FIRST.new_after(now), Generation(5000));
         // Where the clock went back, or two are made at once.
         assert_eq!(Generation(5000).new_after(now), Generation(5001));
-    }
-
-    #[test]
-    fn tenant_ids_can_stand_in_a_path() {
-        for text in ["a", "acme", "Acme-1.eu_west"] {
-            assert!(text.parse::<TenantId>().is_ok(), "{text}");
-        }
-        for text in ["", ".", "..", "-a", "a/b", "a b", "ä", &"x".repeat(65)] {
-            assert!(text.parse::<TenantId>().is_err(), "{text}");
-        }
     }
 }

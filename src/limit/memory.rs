@@ -15,6 +15,9 @@ use smallvec::SmallVec;
 use super::bucket::{Rate, Reading, State};
 use crate::key::{Policy, policy::POLICIES_MAX};
 
+/// The most buckets that one request is held to: those of its key, and those of its tenant.
+pub const BUCKETS_MAX: usize = 2 * POLICIES_MAX;
+
 /// One bucket, full at first.
 #[derive(Debug)]
 pub struct Bucket {
@@ -116,6 +119,19 @@ impl Bucket {
         Self::with_state(policy, rate, rate.holding(tokens, now_us))
     }
 
+    /// The bucket for `policy` where there were those of `old`: the old one where the policy is as it
+    /// was, one with the same tokens where it changed, a full one where it is new.
+    pub fn carry_over(policy: &Arc<Policy>, old: &[Arc<Bucket>], now_us: u64) -> Arc<Bucket> {
+        let before = old
+            .iter()
+            .find(|bucket| bucket.policy().name == policy.name);
+        match before {
+            Some(bucket) if **bucket.policy() == **policy => bucket.clone(),
+            Some(bucket) => Arc::new(Bucket::succeed(policy.clone(), bucket, now_us)),
+            None => Arc::new(Bucket::new(policy.clone(), now_us)),
+        }
+    }
+
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
@@ -153,7 +169,7 @@ struct Held<'a> {
 
 /// Decides one request that costs `cost` tokens against all of `buckets`.
 pub fn take_all(buckets: &Buckets, cost: u64, now_us: u64) -> Decision {
-    let mut held: SmallVec<[Held<'_>; POLICIES_MAX]> = SmallVec::new();
+    let mut held: SmallVec<[Held<'_>; BUCKETS_MAX]> = SmallVec::new();
     for index in buckets.lock_order.iter().copied() {
         let bucket = &buckets.list[index];
         let guard = bucket.state.lock();

@@ -49,7 +49,8 @@ pub enum Ask {
     Peek,
 }
 
-/// The shared buckets of one key: where they are, and what this instance holds of them.
+/// The shared buckets of one key, among them those that it has in common with all keys of its tenant:
+/// where they are, and what this instance holds of them for this key.
 #[derive(Debug)]
 pub struct SharedBuckets {
     /// Their names in Redis, in the order of the policies.
@@ -63,16 +64,23 @@ pub struct SharedBuckets {
 }
 
 impl SharedBuckets {
-    /// The buckets of `key` for its policies.
-    pub fn new(tenant: &TenantId, key: KeyId, policies: &[Arc<Policy>]) -> Self {
-        let name = |policy: &Arc<Policy>| {
-            let (tenant, key) = (tenant.as_str(), key.as_str());
-            format!("sidekey:{{{tenant}}}:{key}:{}", policy.name)
-        };
-        let rates: Box<[Rate]> = policies.iter().map(|policy| Rate::new(policy)).collect();
+    /// The buckets of `key` for its policies, and those of `common`, the policies of its tenant: all
+    /// keys of the tenant name the same ones.
+    pub fn new(
+        tenant: &TenantId,
+        key: KeyId,
+        policies: &[Arc<Policy>],
+        common: &[Arc<Policy>],
+    ) -> Self {
+        let own = |policy: &Arc<Policy>| format!("sidekey:{{{tenant}}}:{key}:{}", policy.name);
+        // Their names have a prefix which is no key's id.
+        let shared = |policy: &Arc<Policy>| format!("sidekey:{{{tenant}}}:{}", policy.name);
+        let names = policies.iter().map(own);
+        let all = policies.iter().chain(common);
+        let rates: Box<[Rate]> = all.map(|policy| Rate::new(policy)).collect();
         let half_us = rates.iter().map(Rate::micros_of_half).min();
         SharedBuckets {
-            names: policies.iter().map(name).collect(),
+            names: names.chain(common.iter().map(shared)).collect(),
             lease_us_max: half_us.unwrap_or(0) / LEASES_IN_HALF,
             rates,
             lease: Mutex::default(),

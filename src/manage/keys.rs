@@ -40,6 +40,8 @@ pub enum KeyError {
     NotFound,
     #[error("{0}")]
     Conflict(&'static str),
+    #[error("the tenant may have {0} keys, and has them")]
+    TooManyKeys(u64),
     /// A store is away, or too many hashes wait.
     #[error("{0}")]
     Unavailable(String),
@@ -51,6 +53,7 @@ impl From<StoreError> for KeyError {
             StoreError::Conflict => {
                 KeyError::Conflict("the key was changed by somebody else at the same time")
             }
+            StoreError::TooManyKeys { max } => KeyError::TooManyKeys(max),
             other => KeyError::Unavailable(other.to_string()),
         }
     }
@@ -140,7 +143,13 @@ impl KeyService {
         let (issued, unnamed) = self.prepare(new, minted).await?;
         self.check_in_time(&unnamed)?;
         let note = note_of_new(&issued.record, origin);
-        self.store.insert(&issued.record, &note).await?;
+        if let Err(error) = self.store.insert(&issued.record, &note).await {
+            if matches!(error, StoreError::TooManyKeys { .. }) {
+                self.remove_hashes(&issued.record, &[issued.record.generation])
+                    .await;
+            }
+            return Err(error.into());
+        }
         self.live.apply(issued.record.clone());
         self.keep(&issued.record, &unnamed).await?;
         self.announcer.announce();

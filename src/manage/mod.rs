@@ -1,7 +1,9 @@
-//! What can be done with keys, in which order it is written, and what is noted of it. Whoever calls
+//! What can be done with keys and tenants, in which order it is written, and what is noted of it. Whoever calls
 //! (the admin API, the first start) has been asked for permission before.
 
 pub mod keys;
+pub mod tenants;
 mod unnamed;
 
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
+pub use tenants::{TenantError, TenantService};

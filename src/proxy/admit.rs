@@ -273,7 +273,9 @@ impl Gateway {
         match decided {
             // Revoked, or an older secret: a wrong key like any other.
             Err(Refusal::InvalidKey) => return Err(self.refuse_key(ctx)),
-            Err(Refusal::ExpiredKey | Refusal::DisabledKey) => return decided,
+            Err(Refusal::ExpiredKey | Refusal::DisabledKey | Refusal::SuspendedTenant) => {
+                return decided;
+            }
             _ => {}
         }
         let decided = decided.and_then(|()| check_announced_body(session, route));

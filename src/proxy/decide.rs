@@ -21,6 +21,7 @@ pub enum Refusal {
     InvalidKey,
     ExpiredKey,
     DisabledKey,
+    SuspendedTenant,
     AddressNotAllowed,
     InsufficientScope,
     RateLimited,
@@ -45,6 +46,7 @@ impl Refusal {
             Refusal::InvalidKey => Outcome::InvalidKey,
             Refusal::ExpiredKey => Outcome::ExpiredKey,
             Refusal::DisabledKey => Outcome::DisabledKey,
+            Refusal::SuspendedTenant => Outcome::SuspendedTenant,
             Refusal::AddressNotAllowed => Outcome::AddressNotAllowed,
             Refusal::InsufficientScope => Outcome::InsufficientScope,
             Refusal::RateLimited => Outcome::RateLimited,
@@ -69,6 +71,7 @@ impl Refusal {
             Refusal::InvalidKey => Kind::InvalidKey,
             Refusal::ExpiredKey => Kind::ExpiredKey,
             Refusal::DisabledKey => Kind::DisabledKey,
+            Refusal::SuspendedTenant => Kind::SuspendedTenant,
             Refusal::AddressNotAllowed => Kind::AddressNotAllowed,
             Refusal::InsufficientScope => Kind::InsufficientScope,
             Refusal::RateLimited => Kind::QuotaExceeded,
@@ -88,6 +91,7 @@ pub fn refusal(denial: Denial) -> Refusal {
         Denial::Revoked | Denial::Superseded => Refusal::InvalidKey,
         Denial::Disabled => Refusal::DisabledKey,
         Denial::Expired => Refusal::ExpiredKey,
+        Denial::Suspended => Refusal::SuspendedTenant,
         Denial::Address => Refusal::AddressNotAllowed,
     }
 }

@@ -65,9 +65,10 @@ impl Challenges {
     fn of(&self, refusal: Refusal, route: Option<&Route>) -> Vec<HeaderValue> {
         let error = match refusal {
             Refusal::NoCredential => String::new(),
-            Refusal::InvalidKey | Refusal::ExpiredKey | Refusal::DisabledKey => {
-                ", error=\"invalid_token\"".to_owned()
-            }
+            Refusal::InvalidKey
+            | Refusal::ExpiredKey
+            | Refusal::DisabledKey
+            | Refusal::SuspendedTenant => ", error=\"invalid_token\"".to_owned(),
             Refusal::InsufficientScope => {
                 format!(
                     ", error=\"insufficient_scope\", scope=\"{}\"",
@@ -143,6 +144,9 @@ fn detail(refusal: Refusal, about: &Circumstances<'_>, retry_after_seconds: Opti
         Refusal::InvalidKey => "Check the key, or ask its issuer for a new one.".to_owned(),
         Refusal::ExpiredKey => "Ask the key's issuer for a new one.".to_owned(),
         Refusal::DisabledKey => "Ask the key's issuer to enable it again.".to_owned(),
+        Refusal::SuspendedTenant => {
+            "All keys of the tenant are suspended. Ask the key's issuer to resume it.".to_owned()
+        }
         Refusal::AddressNotAllowed => {
             "The key is limited to certain client addresses, and yours is not one of them."
                 .to_owned()

@@ -4,9 +4,14 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::rows::{self, COLUMNS};
 use super::sql::SqlStore;
-use super::{StoreError, search};
+use super::{StoreError, search, tenants};
 use crate::audit::Note;
-use crate::key::KeyRecord;
+use crate::clock::Timestamp;
+use crate::key::record::Standing;
+use crate::key::{KeyRecord, TenantId};
+
+/// What stands for a key's id where a tenant was changed. Ids are random: no key has it.
+const NO_KEY: &str = "000000000000";
 
 /// Columns that a record has none of. They follow [`COLUMNS`] in statements.
 const LIST_COLUMNS: [&str; 2] = ["search_revision", "lapsed"];
@@ -30,21 +35,34 @@ fn lapsed(record: &KeyRecord) -> &'static str {
     if is_over { "yes" } else { "no" }
 }
 
-/// Notes that a key was made or changed, in the transaction that does it, at its end: the counter's row
-/// stays locked until the commit, so numbers become visible in their order.
-async fn note_change(
+/// What was changed.
+pub(super) enum Changed<'a> {
+    Key(&'a KeyRecord),
+    Tenant(&'a TenantId, Timestamp),
+}
+
+/// Notes that a key or a tenant was made or changed, in the transaction that does it, at its end: the
+/// counter's row stays locked until the commit, so numbers become visible in their order.
+pub(super) async fn note_change(
     transaction: &mut AnyConnection,
-    record: &KeyRecord,
+    changed: Changed<'_>,
 ) -> Result<(), StoreError> {
+    let (key_id, tenant_id, at) = match changed {
+        Changed::Key(record) => (record.id.to_string(), None, record.updated_at),
+        Changed::Tenant(id, at) => (NO_KEY.to_owned(), Some(id.to_string()), at),
+    };
     let row = sqlx::query("UPDATE change_counter SET seq = seq + 1 WHERE id = 1 RETURNING seq")
         .fetch_one(&mut *transaction)
         .await?;
-    sqlx::query("INSERT INTO key_changes (seq, key_id, changed_at) VALUES ($1, $2, $3)")
-        .bind(row.try_get::<i64, _>("seq")?)
-        .bind(record.id.to_string())
-        .bind(record.updated_at.as_millis())
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "INSERT INTO key_changes (seq, key_id, changed_at, tenant_id) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(row.try_get::<i64, _>("seq")?)
+    .bind(key_id)
+    .bind(at.as_millis())
+    .bind(tenant_id)
+    .execute(&mut *transaction)
+    .await?;
     Ok(())
 }
 
@@ -65,7 +83,7 @@ async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(
         .await?;
     let created_at = record.created_at.as_millis();
     replace_grams(transaction, record.id.as_str(), created_at, "", &searched).await?;
-    note_change(transaction, record).await
+    note_change(transaction, Changed::Key(record)).await
 }
 
 /// Makes the grams of a key those of `new`, where they were those of `old`.
@@ -118,6 +136,7 @@ impl SqlStore {
         note: &Note,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
+        tenants::admit_key(&mut transaction, record).await?;
         insert(&mut transaction, record).await?;
         self.commit_noted(transaction, std::slice::from_ref(note))
             .await
@@ -129,6 +148,7 @@ impl SqlStore {
         note: &Note,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
+        tenants::admit_key(&mut transaction, record).await?;
         // Whoever comes at the same time waits here.
         sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
             .execute(&mut *transaction)
@@ -156,12 +176,16 @@ impl SqlStore {
             .map(|(i, column)| format!("{column} = ${}", i + 1))
             .collect();
         let expected = columns.len() + 1;
-        // The first statement writes: one that only read could find the database locked afterwards.
         let sql = format!(
             "UPDATE api_keys SET {} WHERE id = $1 AND revision = ${expected} RETURNING search",
             assignments.join(", ")
         );
+        // The first statement writes: one that only read could find the database locked afterwards.
         let mut transaction = self.pool().begin().await?;
+        if record.standing == Standing::Revoked {
+            // The tenant has a key less.
+            tenants::lock(&mut transaction, &record.tenant_id).await?;
+        }
         let changed = rows::bind(sqlx::query(AssertSqlSafe(sql)), record)
             .bind(record.revision)
             .bind(lapsed(record))
@@ -182,7 +206,7 @@ impl SqlStore {
                 .execute(&mut *transaction)
                 .await?;
         }
-        note_change(&mut transaction, record).await?;
+        note_change(&mut transaction, Changed::Key(record)).await?;
         self.commit_noted(transaction, std::slice::from_ref(note))
             .await
     }

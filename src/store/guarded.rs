@@ -13,13 +13,16 @@ use async_trait::async_trait;
 use prometheus::IntGauge;
 
 use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
-use super::{Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError};
+use super::{
+    Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError, TenantFilter, TenantPage,
+    TenantStore,
+};
 use crate::audit::Note;
 use crate::audit::chain::Found;
 use crate::audit::entry::Head;
 use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
-use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId};
+use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId, TenantRecord};
 use crate::secrets::{Holder, SecretError, SecretStore, StoredHash};
 
 const HELD_BACK: &str = "its last calls failed; it is asked again twice a second";
@@ -187,6 +190,32 @@ impl<S: AuditStore> AuditStore for Guarded<S> {
     ) -> Result<EventPage, StoreError> {
         self.guard
             .run(self.inner.events(filter, range, limit))
+            .await
+    }
+}
+
+#[async_trait]
+impl<S: TenantStore> TenantStore for Guarded<S> {
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        self.guard.run(self.inner.tenant(id)).await
+    }
+
+    async fn insert_tenant(&self, record: &TenantRecord, note: &Note) -> Result<(), StoreError> {
+        self.guard.run(self.inner.insert_tenant(record, note)).await
+    }
+
+    async fn update_tenant(&self, record: &TenantRecord, note: &Note) -> Result<u64, StoreError> {
+        self.guard.run(self.inner.update_tenant(record, note)).await
+    }
+
+    async fn tenants(
+        &self,
+        filter: &TenantFilter,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<TenantPage, StoreError> {
+        self.guard
+            .run(self.inner.tenants(filter, after, limit))
             .await
     }
 }

@@ -13,6 +13,7 @@ mod rows;
 pub mod search;
 pub mod settle;
 pub mod sql;
+pub mod tenants;
 
 use async_trait::async_trait;
 
@@ -26,6 +27,7 @@ pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
 pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
+pub use tenants::{TenantFilter, TenantPage, TenantStore};
 
 /// The most keys in one page of a list.
 pub const PAGE_LEN_MAX: usize = 1000;
@@ -33,12 +35,15 @@ pub const PAGE_LEN_MAX: usize = 1000;
 /// The most changes that are read at once.
 pub const CHANGES_MAX: usize = 1000;
 
-/// One change of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One change of a key, or of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Its place in the order of all changes, without gaps.
     pub seq: i64,
+    /// Where a tenant was changed, one that no key has.
     pub key_id: KeyId,
+    /// The tenant that was changed.
+    pub tenant_id: Option<TenantId>,
 }
 
 /// Why a store did not do what it was asked.
@@ -56,6 +61,12 @@ pub enum StoreError {
     /// A row that this version can't have written.
     #[error("key {id} is damaged in the database: its {column} can't be read")]
     Damaged { id: String, column: &'static str },
+    /// The same of a tenant.
+    #[error("tenant {id} is damaged in the database: its {column} can't be read")]
+    DamagedTenant { id: String, column: &'static str },
+    /// The tenant has as many keys as it may have.
+    #[error("the tenant may have {max} keys, and has them")]
+    TooManyKeys { max: u64 },
 }
 
 /// Where a page of a list starts: after this key, in the order newest first.
@@ -98,7 +109,8 @@ pub struct KeyFilter {
 /// Where records live. Every write that returned is durable.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
-    /// Adds a new key. [`StoreError::Conflict`] where the id is taken. A write and the note of it are
+    /// Adds a new key, and its tenant where that is new. [`StoreError::Conflict`] where the id is taken,
+    /// [`StoreError::TooManyKeys`] where the tenant has as many as it may have. A write and the note of it are
     /// there together, or neither is: so it is with all writes here.
     async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError>;
 
@@ -130,8 +142,8 @@ pub trait KeyStore: Send + Sync + 'static {
     /// ids. A row that can't be read does not hide the others.
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError>;
 
-    /// The first [`CHANGES_MAX`] changes of keys (their creation is one) after number `seq`, oldest
-    /// first.
+    /// The first [`CHANGES_MAX`] changes of keys (their creation is one) and tenants after number
+    /// `seq`, oldest first.
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError>;
 
     /// The number of the newest change; 0 before the first.

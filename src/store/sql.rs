@@ -51,12 +51,28 @@ const POSTGRES_READER_SETTINGS: &str =
 const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeout = 600000;";
 
 /// Where the engines' schemas differ: the words for `{generated}` (SQLite adds no other column to a
-/// table, PostgreSQL has no other) and for `{clustered}` (a table that is its own index).
-const SQLITE_WORDS: [(&str, &str); 2] =
-    [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
-const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
+/// table, PostgreSQL has no other), for `{clustered}` (a table that is its own index), for
+/// `{bytewise}` (an order that no locale changes) and for `{counting}` (triggers).
+const SQLITE_WORDS: [(&str, &str); 4] = [
+    ("{generated}", "VIRTUAL"),
+    ("{clustered}", "WITHOUT ROWID"),
+    ("{bytewise}", ""),
+    (
+        "{counting}",
+        include_str!("migrations/0007_counting_sqlite.sql"),
+    ),
+];
+const POSTGRES_WORDS: [(&str, &str); 4] = [
+    ("{generated}", "STORED"),
+    ("{clustered}", ""),
+    ("{bytewise}", "COLLATE \"C\""),
+    (
+        "{counting}",
+        include_str!("migrations/0007_counting_postgres.sql"),
+    ),
+];
 
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
     (
@@ -66,6 +82,7 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     ),
     (4, "lists", include_str!("migrations/0004_lists.sql")),
     (5, "audit", include_str!("migrations/0005_audit.sql")),
+    (7, "tenants", include_str!("migrations/0007_tenants.sql")),
 ];
 
 /// What each engine has its own words for.
@@ -272,7 +289,7 @@ async fn migrate(pool: &AnyPool, is_sqlite: bool) -> Result<(), MigrateError> {
     } else {
         POSTGRES_WORDS
     };
-    let migrations = MIGRATIONS.into_iter().map(|(version, name, sql)| {
+    let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
         let mut sql = sql.to_owned();
         for (place, word) in words {
             sql = sql.replace(place, word);
@@ -368,19 +385,23 @@ impl KeyStore for SqlStore {
 
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
         let sql = format!(
-            "SELECT seq, key_id FROM key_changes WHERE seq > $1 ORDER BY seq LIMIT {CHANGES_MAX}"
+            "SELECT seq, key_id, tenant_id FROM key_changes WHERE seq > $1 ORDER BY seq LIMIT {CHANGES_MAX}"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(seq);
         let rows = within_limit(async { Ok(query.fetch_all(&self.pool).await?) }).await?;
         rows.iter()
             .map(|row| {
                 let key_id: String = row.try_get("key_id")?;
+                let tenant_id: Option<String> = row.try_get("tenant_id")?;
+                let damaged = |column| StoreError::Damaged {
+                    id: key_id.clone(),
+                    column,
+                };
+                let tenant_id = tenant_id.map(|id| id.parse()).transpose();
                 Ok(Change {
                     seq: row.try_get("seq")?,
-                    key_id: key_id.parse().map_err(|_| StoreError::Damaged {
-                        id: key_id.clone(),
-                        column: "key_id",
-                    })?,
+                    key_id: key_id.parse().map_err(|_| damaged("key_id"))?,
+                    tenant_id: tenant_id.map_err(|_| damaged("tenant_id"))?,
                 })
             })
             .collect()

@@ -24,6 +24,7 @@ pub enum Outcome {
     InvalidKey,
     ExpiredKey,
     DisabledKey,
+    SuspendedTenant,
     AddressNotAllowed,
     InsufficientScope,
     RateLimited,
@@ -39,7 +40,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 20] = [
+    pub const ALL: [Outcome; 21] = [
         Outcome::Forwarded,
         Outcome::SelfService,
         Outcome::NoRoute,
@@ -51,6 +52,7 @@ impl Outcome {
         Outcome::InvalidKey,
         Outcome::ExpiredKey,
         Outcome::DisabledKey,
+        Outcome::SuspendedTenant,
         Outcome::AddressNotAllowed,
         Outcome::InsufficientScope,
         Outcome::RateLimited,
@@ -76,6 +78,7 @@ impl Outcome {
             Outcome::InvalidKey => "invalid_key",
             Outcome::ExpiredKey => "expired_key",
             Outcome::DisabledKey => "disabled_key",
+            Outcome::SuspendedTenant => "suspended_tenant",
             Outcome::AddressNotAllowed => "address_not_allowed",
             Outcome::InsufficientScope => "insufficient_scope",
             Outcome::RateLimited => "rate_limited",

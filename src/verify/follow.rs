@@ -1,6 +1,6 @@
-//! Follows what other instances change. The database numbers every change of a key; each instance
-//! asks for what is newer than the last that it has seen, and brings the live records of those keys
-//! up to date. A change that this instance made itself is seen here once more, and changes nothing. It
+//! Follows what other instances change. The database numbers every change of a key or a tenant; each
+//! instance asks for what is newer than the last that it has seen, and brings the live records of those
+//! keys and tenants up to date. A change that this instance made itself is seen here once more, and changes nothing. It
 //! looks at every interval, and at once when it is told to: what tells it may lose words, not changes.
 //!
 //! A live key whose changed row can't be read, or is not there, admits nobody from then on: what was
@@ -18,8 +18,8 @@ use tokio::sync::{Notify, watch};
 
 use super::LiveKeys;
 use crate::clock::SharedClock;
-use crate::key::KeyId;
-use crate::store::{KeyStore, StoreError};
+use crate::key::{KeyId, TenantId};
+use crate::store::{Change, KeyStore, StoreError, TenantStore};
 use crate::telemetry::Metrics;
 
 /// Changes are kept for so long. Who was away for longer reads all its live keys again.
@@ -58,6 +58,7 @@ impl Freshness {
 /// What an instance needs to follow the others.
 pub struct Follower {
     pub store: Arc<dyn KeyStore>,
+    pub tenants: Arc<dyn TenantStore>,
     pub live: Arc<LiveKeys>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
@@ -128,16 +129,16 @@ impl Follower {
             };
             match (changes.first(), changes.last()) {
                 (Some(first), Some(last)) if first.seq == self.seen + 1 => {
-                    let keys: HashSet<KeyId> = changes.iter().map(|change| change.key_id).collect();
-                    for key in keys {
-                        self.refresh(key, false).await?;
-                    }
+                    self.refresh_changed(&changes).await?;
                     self.seen = last.seq;
                     self.metrics.changes_applied.inc_by(changes.len() as u64);
                 }
                 // Some are no longer kept, or the numbers have begun anew.
                 _ => {
-                    tracing::warn!("changes of keys were missed; all live keys are read again");
+                    tracing::warn!("changes were missed; all live keys and tenants are read again");
+                    for tenant in self.live.tenants().ids() {
+                        self.refresh_tenant(&tenant, newest < self.seen).await?;
+                    }
                     for key in self.live.ids() {
                         self.refresh(key, newest < self.seen).await?;
                     }
@@ -149,6 +150,43 @@ impl Follower {
                 return Ok(());
             }
         }
+    }
+
+    async fn refresh_changed(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let (mut keys, mut tenants) = (HashSet::new(), HashSet::new());
+        for change in changes {
+            match &change.tenant_id {
+                Some(tenant) => drop(tenants.insert(tenant)),
+                None => drop(keys.insert(change.key_id)),
+            }
+        }
+        for tenant in tenants {
+            self.refresh_tenant(tenant, false).await?;
+        }
+        for key in keys {
+            self.refresh(key, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn refresh_tenant(&self, id: &TenantId, is_reset: bool) -> Result<(), StoreError> {
+        let tenants = self.live.tenants();
+        if !tenants.knows(id) {
+            return Ok(());
+        }
+        let before = tenants.revision(id);
+        match self.tenants.tenant(id).await {
+            Ok(Some(record)) if !is_reset => self.live.apply_tenant(&record),
+            // Without a row it is what a tenant is that nobody has set anything for.
+            Ok(record) => self.live.restore_tenant(id, record.as_ref(), before),
+            // It may say that the tenant was suspended.
+            Err(error @ StoreError::DamagedTenant { .. }) => {
+                tracing::error!(%error, "a changed tenant can't be read, and its keys are refused until a later change of it can be");
+                self.live.close_tenant(id, before);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn refresh(&self, key: KeyId, is_reset: bool) -> Result<(), StoreError> {

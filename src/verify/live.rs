@@ -8,9 +8,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::tenant::{LiveTenants, TenantLoad};
 use super::view::{KeyView, ViewBuilder};
 use crate::clock::SharedClock;
-use crate::key::{KeyId, KeyRecord};
+use crate::key::{KeyId, KeyRecord, TenantId, TenantRecord};
 
 /// The registry's locks; each guards its share of the keys.
 const SHARDS: usize = 64;
@@ -159,6 +160,51 @@ impl LiveKeys {
         }
     }
 
+    /// The tenants of live keys, to see what is known of them.
+    pub fn tenants(&self) -> &LiveTenants {
+        self.builder.tenants()
+    }
+
+    /// The same as [`LiveKeys::apply`] for a tenant.
+    pub fn apply_tenant(&self, record: &TenantRecord) {
+        let keys = self.tenants().apply(record, self.clock.monotonic_us());
+        self.rebuild(keys);
+    }
+
+    /// The same as [`LiveKeys::restore`] for a tenant, which may have no row.
+    pub fn restore_tenant(
+        &self,
+        id: &TenantId,
+        record: Option<&TenantRecord>,
+        before: Option<i64>,
+    ) {
+        let now_us = self.clock.monotonic_us();
+        self.rebuild(self.tenants().restore(id, record, before, now_us));
+    }
+
+    /// The same as [`LiveKeys::close`] for a tenant.
+    pub fn close_tenant(&self, id: &TenantId, before: Option<i64>) {
+        self.rebuild(self.tenants().close(id, before));
+    }
+
+    /// Makes a tenant live with what was read of it.
+    pub fn finish_tenant(&self, load: &TenantLoad<'_>, record: Option<TenantRecord>) {
+        self.rebuild(load.finish(record, self.clock.monotonic_us()));
+    }
+
+    /// Builds the views of `keys` again, whose tenant has changed: for each the newest state of it
+    /// holds, whoever else is at it.
+    fn rebuild(&self, keys: Vec<KeyId>) {
+        for id in keys {
+            let mut shard = self.shard(id).lock();
+            if let Some(live) = shard.get_mut(&id).and_then(|slot| slot.live.as_ref()) {
+                let now_us = self.clock.monotonic_us();
+                let view = self.builder.rebuild(&live.view.load(), now_us);
+                live.view.store(Arc::new(view));
+            }
+        }
+    }
+
     /// Whether the key is live, or being loaded.
     pub fn knows(&self, id: KeyId) -> bool {
         self.shard(id).lock().contains_key(&id)
@@ -172,23 +218,25 @@ impl LiveKeys {
             .collect()
     }
 
-    /// Forgets keys that nothing remembers as proven and whose buckets are full.
+    /// Forgets keys that nothing remembers as proven and whose buckets are full. Those of its tenant
+    /// stay with the tenant.
     pub fn sweep(&self, now_us: u64) {
         for shard in &self.shards {
-            shard.lock().retain(|_, slot| {
-                let idle = slot.live.as_ref().is_none_or(|live| {
-                    Arc::strong_count(live) == 1
-                        && live
-                            .view
-                            .load()
-                            .buckets
-                            .iter()
-                            .all(|bucket| bucket.is_full(now_us))
-                });
-                slot.loads > 0 || !idle
+            shard.lock().retain(|id, slot| {
+                let Some(live) = &slot.live else {
+                    return slot.loads > 0;
+                };
+                let view = live.view.load();
+                let is_idle = Arc::strong_count(live) == 1
+                    && (view.own_buckets().iter()).all(|bucket| bucket.is_full(now_us));
+                if slot.loads > 0 || !is_idle {
+                    return true;
+                }
+                self.tenants().leave(&view.tenant.id, *id);
+                false
             });
         }
-        self.builder.sweep();
+        self.builder.sweep(now_us);
     }
 
     /// How many keys are live.

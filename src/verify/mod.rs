@@ -7,7 +7,7 @@
 //! ```text
 //! presented --digest--> proofs: hit -> live key                    (warm: one lookup)
 //!                       miss -> form and keyed check               (no store is asked)
-//!                            -> one flight per digest: record, hash, bcrypt pool -> proof
+//!                            -> one flight per digest: record, hash, bcrypt pool, tenant -> proof
 //! ```
 //!
 //! Thread safety: everything is shared and lock-free on a hit. Failure: what can't be verified now
@@ -18,6 +18,7 @@ pub mod live;
 pub mod pool;
 pub mod proofs;
 pub mod records;
+pub mod tenant;
 pub mod view;
 
 use std::collections::HashMap;
@@ -34,14 +35,15 @@ pub use live::{LiveKey, LiveKeys};
 pub use pool::BcryptPool;
 pub use proofs::{Digest, Proof, Proofs, Recall};
 pub use records::Records;
+pub use tenant::{LiveTenants, Tenant, TenantLoad};
 pub use view::{KeyView, ViewBuilder};
 
 use crate::clock::SharedClock;
 use crate::key::format::KEY_LEN_MAX;
 use crate::key::record::Standing;
-use crate::key::{Generation, KeyId, KeyRecord, MintKeys, Presented};
+use crate::key::{Generation, KeyId, KeyRecord, MintKeys, Presented, TenantId};
 use crate::secrets::SecretStore;
-use crate::store::KeyStore;
+use crate::store::{KeyStore, TenantStore};
 use crate::telemetry::Metrics;
 
 /// Why a presented key was not proven.
@@ -66,6 +68,7 @@ pub struct Verifier {
     live: Arc<LiveKeys>,
     mint_keys: MintKeys,
     store: Arc<dyn KeyStore>,
+    tenants: Arc<dyn TenantStore>,
     secrets: Arc<dyn SecretStore>,
     pool: Arc<BcryptPool>,
     flights: Mutex<HashMap<Digest, watch::Receiver<Option<Outcome>>>>,
@@ -83,6 +86,7 @@ pub struct Parts {
     pub live: Arc<LiveKeys>,
     pub mint_keys: MintKeys,
     pub store: Arc<dyn KeyStore>,
+    pub tenants: Arc<dyn TenantStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub pool: Arc<BcryptPool>,
     pub clock: SharedClock,
@@ -111,6 +115,7 @@ impl Verifier {
             live: parts.live,
             mint_keys: parts.mint_keys,
             store: parts.store,
+            tenants: parts.tenants,
             secrets: parts.secrets,
             pool: parts.pool,
             flights: Mutex::new(HashMap::new()),
@@ -223,7 +228,7 @@ impl Verifier {
         Ok(receiver)
     }
 
-    /// Record, hash, bcrypt.
+    /// Record, hash, bcrypt, tenant.
     async fn fly(&self, presented: &str, id: KeyId) -> Outcome {
         let secret = match Presented::parse(presented) {
             Some(key) => Zeroizing::new(key.secret().to_owned()),
@@ -234,6 +239,8 @@ impl Verifier {
         for _ in 0..READS_MAX {
             let record = self.read_record(id).await?;
             if let Some(generation) = self.matching_generation(&record, &secret).await? {
+                // To be held until the key is live, so that the tenant stays with it.
+                let _tenant = self.load_tenant(&record.tenant_id).await?;
                 return Ok(Proof {
                     key: load.finish(record),
                     generation,
@@ -244,6 +251,18 @@ impl Verifier {
         tracing::error!(key_id = %id, "a key has no stored hash; regenerate the key");
         self.metrics.store_errors.inc();
         Err(Refusal::Unavailable)
+    }
+
+    /// Makes the tenant of a key live. One that is live already is followed, and not read again.
+    async fn load_tenant(&self, id: &TenantId) -> Result<TenantLoad<'_>, Refusal> {
+        // Announced before the row is read, so that a change in between is not missed.
+        let load = self.live.tenants().begin_load(id);
+        if !load.is_live() {
+            let row = self.tenants.tenant(id).await;
+            let row = row.map_err(|error| self.away("read a tenant", &error))?;
+            self.live.finish_tenant(&load, row);
+        }
+        Ok(load)
     }
 
     /// The record of a key that may still be used.

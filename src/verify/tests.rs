@@ -11,12 +11,16 @@ use crate::audit::Note;
 use crate::audit::tests::noted;
 use crate::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use crate::config::settings::{BcryptSettings, VerificationSettings};
+use crate::key::TenantRecord;
 use crate::key::format::MintedKey;
 use crate::key::hash::SecretHash;
 use crate::key::record::PreviousSecret;
 use crate::key::{Catalogue, Denial, Environment, Generation, TenantId};
 use crate::secrets::{EmbeddedSecrets, SecretError, StoredHash};
-use crate::store::{Change, ClaimPage, KeyFilter, Page, Position, SqlStore, StoreError};
+use crate::store::{
+    Change, ClaimPage, KeyFilter, Page, Position, SqlStore, StoreError, TenantFilter, TenantPage,
+    TenantStore,
+};
 
 /// Counts reads, and can be told to fail: what no real store can be made to do at a moment's notice.
 struct Watched {
@@ -72,9 +76,42 @@ impl KeyStore for Watched {
     }
 }
 
+/// The same for tenants.
+struct WatchedTenants {
+    inner: SqlStore,
+    reads: AtomicUsize,
+    away: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl TenantStore for WatchedTenants {
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("away".into()));
+        }
+        self.inner.tenant(id).await
+    }
+    async fn insert_tenant(&self, record: &TenantRecord, note: &Note) -> Result<(), StoreError> {
+        self.inner.insert_tenant(record, note).await
+    }
+    async fn update_tenant(&self, record: &TenantRecord, note: &Note) -> Result<u64, StoreError> {
+        self.inner.update_tenant(record, note).await
+    }
+    async fn tenants(
+        &self,
+        filter: &TenantFilter,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<TenantPage, StoreError> {
+        self.inner.tenants(filter, after, limit).await
+    }
+}
+
 struct Bench {
     _directory: tempfile::TempDir,
     store: Arc<Watched>,
+    tenants: Arc<WatchedTenants>,
     secrets: EmbeddedSecrets,
     live: Arc<LiveKeys>,
     mint_keys: MintKeys,
@@ -88,6 +125,11 @@ async fn bench(max_queue: usize) -> Bench {
     let clock: SharedClock = Arc::new(SystemClock::new());
     let inner = SqlStore::open(&SecretString::from(url)).await.unwrap();
     let secrets = EmbeddedSecrets::new(inner.pool().clone(), clock.clone());
+    let tenants = Arc::new(WatchedTenants {
+        inner: inner.clone(),
+        reads: AtomicUsize::new(0),
+        away: false.into(),
+    });
     let store = Arc::new(Watched {
         inner,
         reads: AtomicUsize::new(0),
@@ -115,6 +157,7 @@ async fn bench(max_queue: usize) -> Bench {
         live: live.clone(),
         mint_keys: mint_keys.clone(),
         store: store.clone(),
+        tenants: tenants.clone(),
         secrets: Arc::new(secrets.clone()),
         pool,
         clock,
@@ -125,6 +168,7 @@ async fn bench(max_queue: usize) -> Bench {
     Bench {
         _directory: directory,
         store,
+        tenants,
         secrets,
         live,
         mint_keys,
@@ -433,6 +477,7 @@ async fn changes_of_others_are_followed() {
     let freshness = Arc::new(Freshness::new(Duration::from_secs(10), 0));
     let mut follower = Follower {
         store: bench.store.clone(),
+        tenants: bench.tenants.clone(),
         live: bench.live.clone(),
         clock: clock.clone(),
         metrics: bench.metrics.clone(),
@@ -505,6 +550,7 @@ async fn a_live_key_without_a_sound_row_is_refused() {
     let check = || proof.key.view().authority.check(proof.generation, now);
     let mut follower = Follower {
         store: bench.store.clone(),
+        tenants: bench.tenants.clone(),
         live: bench.live.clone(),
         clock: ManualClock::at(Timestamp::from_millis(0)),
         metrics: bench.metrics.clone(),
@@ -532,4 +578,87 @@ async fn a_live_key_without_a_sound_row_is_refused() {
     by_hand("UPDATE change_counter SET seq = 0").await;
     follower.follow().await.unwrap();
     assert_eq!((check(), follower.seen), (Err(Denial::Revoked), 0));
+}
+
+/// A tenant's row is read once, however many of its keys are proven; what others change of it is
+/// followed; and a row that can't be read any more is no reason to let its keys pass.
+#[tokio::test]
+async fn a_tenant_is_read_once_and_followed() {
+    use crate::key::tenant::{TenantStanding, tests::tenant};
+
+    let bench = bench(8).await;
+    let (first, _) = bench.create(4).await;
+    let (second, _) = bench.create(4).await;
+    let mut follower = Follower {
+        store: bench.store.clone(),
+        tenants: bench.tenants.clone(),
+        live: bench.live.clone(),
+        clock: ManualClock::at(Timestamp::from_millis(0)),
+        metrics: bench.metrics.clone(),
+        freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
+        seen: 2,
+    };
+    let tenant_reads = || bench.tenants.reads.load(Ordering::SeqCst);
+    let proofs = [
+        bench.verifier.prove(text(&first)).await.unwrap(),
+        bench.verifier.prove(text(&second)).await.unwrap(),
+    ];
+    assert_eq!((bench.reads(), tenant_reads()), (2, 1));
+    let client = std::net::IpAddr::from([127, 0, 0, 1]);
+    let now = Timestamp::from_millis(5000);
+    let check = || {
+        let admits = |proof: &Proof| proof.key.view().admits(proof.generation, client, now);
+        let [first, second] = [admits(&proofs[0]), admits(&proofs[1])];
+        assert_eq!(first, second);
+        first
+    };
+    let sql = &bench.store.inner;
+    let by_hand = async |statement: &'static str| {
+        sqlx::query(statement).execute(sql.pool()).await.unwrap();
+    };
+    // A warm request reads nothing, whatever was changed.
+    let mut suspended = tenant(2);
+    suspended.standing = TenantStanding::Suspended;
+    sql.update_tenant(&suspended, &noted()).await.unwrap();
+    bench.verifier.prove(text(&first)).await.unwrap();
+    assert_eq!((bench.reads(), tenant_reads()), (2, 1));
+    assert_eq!(check(), Ok(()), "not followed yet");
+    follower.follow().await.unwrap();
+    assert_eq!(check(), Err(Denial::Suspended));
+    assert_eq!((bench.reads(), tenant_reads(), follower.seen), (2, 2, 3));
+
+    sql.update_tenant(&tenant(3), &noted()).await.unwrap();
+    by_hand("UPDATE tenants SET standing = 'lost'").await;
+    follower.follow().await.unwrap();
+    assert_eq!(check(), Err(Denial::Suspended));
+    by_hand("UPDATE tenants SET standing = 'active'").await;
+    sql.update_tenant(&tenant(4), &noted()).await.unwrap();
+    follower.follow().await.unwrap();
+    assert_eq!(check(), Ok(()));
+
+    // The changes are forgotten, as after a long time away.
+    suspended.revision = 5;
+    sql.update_tenant(&suspended, &noted()).await.unwrap();
+    by_hand("DELETE FROM key_changes").await;
+    follower.follow().await.unwrap();
+    assert_eq!(check(), Err(Denial::Suspended));
+
+    // An older database takes over.
+    by_hand("UPDATE tenants SET standing = 'active', revision = 1").await;
+    by_hand("UPDATE change_counter SET seq = 1").await;
+    follower.follow().await.unwrap();
+    assert_eq!(check(), Ok(()));
+}
+
+/// Neither is a tenant that can't be read one without limits.
+#[tokio::test]
+async fn a_key_whose_tenant_cannot_be_read_is_not_verified() {
+    let bench = bench(8).await;
+    let (key, _) = bench.create(4).await;
+    bench.tenants.away.store(true, Ordering::SeqCst);
+    let refused = bench.verifier.prove(text(&key)).await;
+    assert_eq!(refused.unwrap_err(), Refusal::Unavailable);
+    assert!(bench.live.is_empty() && bench.live.tenants().ids().is_empty());
+    bench.tenants.away.store(false, Ordering::SeqCst);
+    assert!(bench.verifier.prove(text(&key)).await.is_ok());
 }

@@ -11,11 +11,11 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use super::tenant::{LiveTenants, Tenant};
 use crate::clock::Timestamp;
 use crate::key::record::Standing;
 use crate::key::{
     Authority, Catalogue, Denial, Generation, KeyId, KeyRecord, Policy, ScopePattern, ScopeSet,
-    TenantId,
 };
 use crate::limit::redis::SharedBuckets;
 use crate::limit::{Bucket, Buckets, LimitFields};
@@ -27,10 +27,16 @@ pub struct KeyView {
     pub authority: Authority,
     /// Empty: any address.
     pub allowed_ips: Box<[IpNet]>,
+    /// As it is now: where it changes, this view is built again.
     pub tenant: Arc<Tenant>,
+    /// Beside what decides on every request, so that nothing else has to be looked at.
+    is_suspended: bool,
     pub grants: Arc<Grants>,
+    /// What the key is held to by itself.
+    own_plan: Arc<Plan>,
+    /// The same, and what its tenant is held to.
     pub plan: Arc<Plan>,
-    /// In the order of the plan's policies.
+    /// In the order of the plan's policies: first the key's own.
     pub buckets: Buckets,
     /// Where limits are shared by instances.
     pub shared: Option<Arc<SharedBuckets>>,
@@ -50,6 +56,9 @@ impl KeyView {
         now: Timestamp,
     ) -> Result<(), Denial> {
         self.authority.check(generation, now)?;
+        if self.is_suspended {
+            return Err(Denial::Suspended);
+        }
         let allowed = &self.allowed_ips;
         if allowed.is_empty() || allowed.iter().any(|net| net.contains(&client)) {
             Ok(())
@@ -60,6 +69,11 @@ impl KeyView {
 }
 
 impl KeyView {
+    /// The buckets that no other key has.
+    pub fn own_buckets(&self) -> &[Arc<Bucket>] {
+        &self.buckets[..self.own_plan.policies.len().min(self.buckets.len())]
+    }
+
     /// The same, but nobody is admitted. A newer record is still a newer one.
     pub fn closed(&self) -> Self {
         KeyView {
@@ -70,7 +84,9 @@ impl KeyView {
             },
             allowed_ips: self.allowed_ips.clone(),
             tenant: self.tenant.clone(),
+            is_suspended: self.is_suspended,
             grants: self.grants.clone(),
+            own_plan: self.own_plan.clone(),
             plan: self.plan.clone(),
             buckets: self.buckets.iter().cloned().collect(),
             shared: self.shared.clone(),
@@ -78,14 +94,6 @@ impl KeyView {
             revision: self.revision,
         }
     }
-}
-
-/// Whom keys belong to.
-#[derive(Debug)]
-pub struct Tenant {
-    pub id: TenantId,
-    /// `X-Sidekey-Tenant-Id`
-    pub field: HeaderValue,
 }
 
 /// What keys are granted.
@@ -120,7 +128,7 @@ impl Plan {
 }
 
 /// A field's value from a text that is plain ASCII by its type.
-fn field(text: &str) -> HeaderValue {
+pub(super) fn field(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -152,9 +160,22 @@ pub struct ViewBuilder {
     catalogue: Catalogue,
     default_plan: Arc<Plan>,
     are_limits_shared: bool,
-    tenants: Shared<TenantId, Tenant>,
+    tenants: LiveTenants,
     grants: Shared<Vec<ScopePattern>, Grants>,
     plans: Shared<Vec<Policy>, Plan>,
+    /// Those of a key and of its tenant.
+    joint_plans: Shared<[Vec<Arc<Policy>>; 2], Plan>,
+}
+
+/// What of a view does not depend on the tenant.
+struct Own {
+    id: KeyId,
+    authority: Authority,
+    allowed_ips: Box<[IpNet]>,
+    grants: Arc<Grants>,
+    plan: Arc<Plan>,
+    id_field: HeaderValue,
+    revision: i64,
 }
 
 impl ViewBuilder {
@@ -163,9 +184,10 @@ impl ViewBuilder {
             catalogue,
             default_plan: Arc::new(Plan::new(default_policies)),
             are_limits_shared: false,
-            tenants: Shared::new(),
+            tenants: LiveTenants::default(),
             grants: Shared::new(),
             plans: Shared::new(),
+            joint_plans: Shared::new(),
         }
     }
 
@@ -175,12 +197,15 @@ impl ViewBuilder {
         self
     }
 
-    /// The view of `record`, which takes over what its buckets in `old` hold.
+    /// The tenants that views are of.
+    pub fn tenants(&self) -> &LiveTenants {
+        &self.tenants
+    }
+
+    /// The view of `record`, which takes over what its buckets in `old` hold. To be called under the
+    /// lock of the key's shard: the tenant may change at the same time.
     pub fn build(&self, record: &KeyRecord, old: Option<&KeyView>, now_us: u64) -> KeyView {
-        let tenant = self.tenants.get(&record.tenant_id, || Tenant {
-            id: record.tenant_id.clone(),
-            field: field(record.tenant_id.as_str()),
-        });
+        let tenant = self.tenants.join(&record.tenant_id, record.id, now_us);
         let grants = self.grants.get(&record.scopes, || {
             let names: Vec<&str> = record.scopes.iter().map(ScopePattern::as_str).collect();
             Grants {
@@ -195,54 +220,87 @@ impl ViewBuilder {
                 Plan::new(own.iter().cloned().map(Arc::new).collect())
             }),
         };
-        let buckets = plan
-            .policies
-            .iter()
-            .map(|policy| carry_over(policy, old, now_us))
-            .collect();
-        KeyView {
+        let own = Own {
             id: record.id,
             authority: record.authority(),
             allowed_ips: record.allowed_ips.clone().into(),
-            tenant,
             grants,
-            shared: self.are_limits_shared.then(|| shared(record, &plan, old)),
             plan,
-            buckets,
             id_field: field(record.id.as_str()),
             revision: record.revision,
+        };
+        self.complete(own, tenant, old, now_us)
+    }
+
+    /// `view` again, with its tenant as it is now. To be called under the lock of the key's shard.
+    pub fn rebuild(&self, view: &KeyView, now_us: u64) -> KeyView {
+        let own = Own {
+            id: view.id,
+            authority: view.authority,
+            allowed_ips: view.allowed_ips.clone(),
+            grants: view.grants.clone(),
+            plan: view.own_plan.clone(),
+            id_field: view.id_field.clone(),
+            revision: view.revision,
+        };
+        let tenant = self.tenants.join(&view.tenant.id, view.id, now_us);
+        self.complete(own, tenant, Some(view), now_us)
+    }
+
+    fn complete(
+        &self,
+        own: Own,
+        tenant: Arc<Tenant>,
+        old: Option<&KeyView>,
+        now_us: u64,
+    ) -> KeyView {
+        let plan = self.joint_plan(&own.plan, &tenant);
+        let held = old.map_or(&[][..], KeyView::own_buckets);
+        let buckets = (own.plan.policies.iter())
+            .map(|policy| Bucket::carry_over(policy, held, now_us))
+            .chain(tenant.buckets.iter().cloned())
+            .collect();
+        KeyView {
+            id: own.id,
+            authority: own.authority,
+            allowed_ips: own.allowed_ips,
+            is_suspended: tenant.is_suspended,
+            shared: (self.are_limits_shared).then(|| shared(own.id, &tenant, &plan, old)),
+            tenant,
+            grants: own.grants,
+            own_plan: own.plan,
+            plan,
+            buckets,
+            id_field: own.id_field,
+            revision: own.revision,
         }
     }
 
+    fn joint_plan(&self, own: &Arc<Plan>, tenant: &Tenant) -> Arc<Plan> {
+        if tenant.policies.is_empty() {
+            return own.clone();
+        }
+        let both = [own.policies.clone(), tenant.policies.clone()];
+        self.joint_plans.get(&both, || Plan::new(both.concat()))
+    }
+
     /// Forgets what nobody uses any more.
-    pub fn sweep(&self) {
-        self.tenants.sweep();
+    pub fn sweep(&self, now_us: u64) {
+        self.tenants.sweep(now_us);
         self.grants.sweep();
         self.plans.sweep();
+        self.joint_plans.sweep();
     }
 }
 
 /// The shared buckets of `plan`: the old ones, with their lease, where nothing has changed.
-fn shared(record: &KeyRecord, plan: &Plan, old: Option<&KeyView>) -> Arc<SharedBuckets> {
+fn shared(key: KeyId, tenant: &Tenant, plan: &Plan, old: Option<&KeyView>) -> Arc<SharedBuckets> {
     let before = old
         .filter(|old| old.plan.policies == plan.policies)
         .and_then(|old| old.shared.clone());
     before.unwrap_or_else(|| {
-        let buckets = SharedBuckets::new(&record.tenant_id, record.id, &plan.policies);
-        Arc::new(buckets)
+        let own = plan.policies.len() - tenant.policies.len();
+        let (own, common) = plan.policies.split_at(own);
+        Arc::new(SharedBuckets::new(&tenant.id, key, own, common))
     })
-}
-
-/// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens
-/// where it changed, a full one where it is new.
-fn carry_over(policy: &Arc<Policy>, old: Option<&KeyView>, now_us: u64) -> Arc<Bucket> {
-    let before = old
-        .into_iter()
-        .flat_map(|view| view.buckets.iter())
-        .find(|bucket| bucket.policy().name == policy.name);
-    match before {
-        Some(bucket) if **bucket.policy() == **policy => bucket.clone(),
-        Some(bucket) => Arc::new(Bucket::succeed(policy.clone(), bucket, now_us)),
-        None => Arc::new(Bucket::new(policy.clone(), now_us)),
-    }
 }

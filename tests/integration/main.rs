@@ -47,6 +47,7 @@ mod shared_limits;
 mod shutdown;
 mod smuggling;
 mod streaming;
+mod tenancy;
 mod tenants;
 mod tls;
 mod upstream_pool;

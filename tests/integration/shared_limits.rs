@@ -105,7 +105,7 @@ async fn the_script_is_the_twin_of_the_bucket() {
                 let memory = buckets(&policies, now_us);
                 let policies: Vec<_> = policies.into_iter().map(Arc::new).collect();
                 let rates: Vec<Rate> = policies.iter().map(|policy| Rate::new(policy)).collect();
-                let shared = SharedBuckets::new(&tenant, key, &policies);
+                let shared = SharedBuckets::new(&tenant, key, &policies, &[]);
                 for step in steps {
                     let (later, cost, extra, looks) = step;
                     now_us = now_us.saturating_add(later);

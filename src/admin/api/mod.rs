@@ -2,10 +2,12 @@
 
 mod audit;
 mod audit_verification;
+mod etag;
 mod extract;
 mod keys;
 mod list;
 mod machines;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::problem::Kind;
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
 /// Where the audit log stands.
 const AUDIT_PATH: &str = "/api/v1/platform/audit-events";
+/// Where the API of tenants stands.
+const TENANTS_PATH: &str = "/api/v1/platform/tenants";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long one request may take, its body included.
@@ -41,6 +45,7 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
         .merge(audit_routes())
+        .merge(tenant_routes())
         .merge(machine_routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -71,6 +76,15 @@ fn audit_routes() -> Router<Arc<AdminState>> {
             &format!("{AUDIT_PATH}/verification"),
             get(audit_verification::verification),
         )
+}
+
+fn tenant_routes() -> Router<Arc<AdminState>> {
+    let one = format!("{TENANTS_PATH}/{{tenant_id}}");
+    Router::new()
+        .route(TENANTS_PATH, get(tenants::list))
+        .route(&one, get(tenants::show).put(tenants::put))
+        .route(&format!("{one}/suspend"), post(tenants::suspend))
+        .route(&format!("{one}/resume"), post(tenants::resume))
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {
@@ -117,7 +131,7 @@ async fn to_the_end<T: Send + 'static>(
     let internal = |_| {
         ApiError::new(
             Kind::Internal,
-            "The operation ended early. Look at the key again.",
+            "The operation ended early. Look again what there is.",
         )
     };
     tokio::spawn(work).await.map_err(internal)?

@@ -1,0 +1,234 @@
+//! Tenants over HTTP: set, see, list, suspend, resume.
+
+use axum::extract::{Query, State};
+use axum::http::header::{ETAG, IF_MATCH, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::etag::{check_if_match, etag_of};
+use super::extract::{Body, IdText};
+use super::{Shared, TENANTS_PATH, confirmed, private, to_the_end};
+use crate::admin::AdminState;
+use crate::admin::access::{Actor, Caller, Permission};
+use crate::admin::answer::{ApiError, NO_TENANT, propagation_json, tenant_json};
+use crate::admin::input::{self, FieldError};
+use crate::key::tenant::TenantStanding;
+use crate::key::{TenantId, TenantRecord};
+use crate::manage::TenantError;
+use crate::problem::Kind;
+use crate::store::{PAGE_LEN_MAX, TenantFilter, TenantPage};
+
+/// Tenants in a page where the request doesn't say.
+const PAGE_LEN_DEFAULT: usize = 50;
+/// A search text has at most this many characters.
+const SEARCH_LEN_MAX: usize = 200;
+
+fn no_tenant() -> ApiError {
+    ApiError::new(Kind::NotFound, NO_TENANT)
+}
+
+fn tagged(mut answer: Response, tenant: &TenantRecord) -> Response {
+    answer.headers_mut().insert(ETAG, etag_of(tenant.revision));
+    answer
+}
+
+/// The answer to a change, as soon as the others have it too.
+async fn changed(state: &AdminState, status: StatusCode, tenant: &TenantRecord) -> Response {
+    let propagation = state.confirmations.wait().await;
+    let mut body = tenant_json(tenant);
+    body["propagation"] = propagation_json(&propagation);
+    tagged(confirmed(private(status, body), &propagation), tenant)
+}
+
+pub async fn put(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize_admin_change(&state)?;
+    let (id, settings) =
+        input::tenant_settings(&id, body).map_err(|errors| ApiError::fields(&errors))?;
+    to_the_end(async move {
+        let expected = |current: Option<&TenantRecord>| match current {
+            Some(tenant) => check_if_match(&headers, tenant.revision).is_ok(),
+            None => !headers.contains_key(IF_MATCH),
+        };
+        let tenants = &state.tenants;
+        let put = tenants.put(&id, &settings, expected, &actor.origin).await?;
+        tracing::info!(tenant_id = %id, actor = %actor.key_id, is_new = put.is_new, "tenant set");
+        let status = if put.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let mut answer = changed(&state, status, &put.tenant).await;
+        if put.is_new
+            && let Ok(location) = HeaderValue::from_str(&format!("{TENANTS_PATH}/{id}"))
+        {
+            answer.headers_mut().insert(LOCATION, location);
+        }
+        Ok(answer)
+    })
+    .await
+}
+
+pub async fn show(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
+    let id: TenantId = id.parse().map_err(|_| no_tenant())?;
+    if !actor.sees(&id) {
+        return Err(no_tenant());
+    }
+    let tenant = state.tenants.get(&id).await?;
+    Ok(tagged(
+        private(StatusCode::OK, tenant_json(&tenant)),
+        &tenant,
+    ))
+}
+
+pub async fn suspend(
+    state: Shared,
+    caller: Caller,
+    IdText(id): IdText,
+) -> Result<Response, ApiError> {
+    set_standing(state, &caller, &id, TenantStanding::Suspended).await
+}
+
+pub async fn resume(
+    state: Shared,
+    caller: Caller,
+    IdText(id): IdText,
+) -> Result<Response, ApiError> {
+    set_standing(state, &caller, &id, TenantStanding::Active).await
+}
+
+async fn set_standing(
+    State(state): Shared,
+    caller: &Caller,
+    id: &str,
+    standing: TenantStanding,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize_admin_change(&state)?;
+    let id: TenantId = id.parse().map_err(|_| no_tenant())?;
+    if standing == TenantStanding::Suspended && id == actor.tenant_id {
+        let detail = "a key can't suspend its own tenant, and itself with it";
+        return Err(TenantError::Conflict(detail).into());
+    }
+    to_the_end(async move {
+        let tenants = &state.tenants;
+        let tenant = tenants.set_standing(&id, standing, &actor.origin).await?;
+        let standing = standing.as_str();
+        tracing::info!(tenant_id = %id, actor = %actor.key_id, standing, "tenant set");
+        Ok(changed(&state, StatusCode::OK, &tenant).await)
+    })
+    .await
+}
+
+/// What a list is asked for.
+struct ListQuery {
+    filter: TenantFilter,
+    after: Option<TenantId>,
+    limit: usize,
+}
+
+fn list_query(pairs: Vec<(String, String)>) -> Result<ListQuery, Vec<FieldError>> {
+    let mut query = ListQuery {
+        filter: TenantFilter::default(),
+        after: None,
+        limit: PAGE_LEN_DEFAULT,
+    };
+    let mut errors = Vec::new();
+    for (name, value) in pairs {
+        let result = match name.as_str() {
+            "limit" => value
+                .parse()
+                .ok()
+                .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
+                .map(|limit| query.limit = limit)
+                .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
+            "cursor" => read_cursor(&value)
+                .map(|id| query.after = Some(id))
+                .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
+            "status" => TenantStanding::from_name(&value)
+                .map(|standing| query.filter.standing = Some(standing))
+                .ok_or_else(|| "must be active or suspended".to_owned()),
+            "q" if value.chars().count() <= SEARCH_LEN_MAX => {
+                query.filter.text = Some(value).filter(|text| !text.is_empty());
+                Ok(())
+            }
+            "q" => Err(format!("has more than {SEARCH_LEN_MAX} characters")),
+            _ => Err("is not known here; leave it out".to_owned()),
+        };
+        if let Err(detail) = result {
+            errors.push(FieldError {
+                field: name,
+                detail,
+            });
+        }
+    }
+    if errors.is_empty() {
+        Ok(query)
+    } else {
+        Err(errors)
+    }
+}
+
+fn write_cursor(id: &TenantId) -> String {
+    URL_SAFE_NO_PAD.encode(id.as_str())
+}
+
+fn read_cursor(text: &str) -> Option<TenantId> {
+    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    decoded.parse().ok()
+}
+
+pub async fn list(
+    State(state): Shared,
+    caller: Caller,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysRead)?;
+    let query = list_query(pairs).map_err(|errors| ApiError::fields(&errors))?;
+    let page = if actor.is_admin() {
+        let tenants = &state.tenants;
+        let after = query.after.as_ref();
+        tenants.page(&query.filter, after, query.limit).await?
+    } else {
+        own_page(&state, &actor, &query).await?
+    };
+    let data: Vec<Value> = page.tenants.iter().map(tenant_json).collect();
+    let next_cursor = page.next.as_ref().map(write_cursor);
+    Ok(private(
+        StatusCode::OK,
+        json!({"data": data, "next_cursor": next_cursor}),
+    ))
+}
+
+/// The list of somebody who sees one tenant.
+async fn own_page(
+    state: &AdminState,
+    actor: &Actor,
+    query: &ListQuery,
+) -> Result<TenantPage, TenantError> {
+    let own = match state.tenants.get(&actor.tenant_id).await {
+        Err(TenantError::NotFound) => None,
+        own => Some(own?),
+    };
+    let is_after = |tenant: &TenantRecord| query.after.as_ref().is_none_or(|id| tenant.id > *id);
+    let tenants = own
+        .into_iter()
+        .filter(|tenant| query.filter.has(tenant) && is_after(tenant))
+        .collect();
+    Ok(TenantPage {
+        tenants,
+        next: None,
+    })
+}
