@@ -31,4 +31,5 @@ pub mod store;
 pub mod stores;
 pub mod telemetry;
 pub mod tls;
+pub mod usage;
 pub mod verify;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::secrets::{self, SecretError, SecretStore};
-use crate::store::{Guard, Guarded, KeyStore, SqlStore, StoreError};
+use crate::store::{Guard, Guarded, KeyStore, SqlStore, StoreError, UsageStore};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
 
@@ -24,6 +24,7 @@ pub struct Stores {
     pub sql: SqlStore,
     pub keys: Arc<dyn KeyStore>,
     pub secrets: Arc<dyn SecretStore>,
+    pub usage: Arc<dyn UsageStore>,
 }
 
 impl Stores {
@@ -57,6 +58,11 @@ impl Stores {
         let keys = Arc::new(Guarded::new(sql.clone(), guard.clone()));
         let (clock, metrics) = (clock.clone(), metrics.clone());
         let secrets = secrets::open(&settings.secrets, &sql, guard, clock, metrics).await?;
-        Ok(Stores { sql, keys, secrets })
+        Ok(Stores {
+            sql,
+            usage: keys.clone(),
+            keys,
+            secrets,
+        })
     }
 }

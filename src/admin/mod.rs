@@ -11,6 +11,7 @@ mod request_id;
 pub mod serve;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 
@@ -18,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
 use crate::manage::KeyService;
+use crate::store::UsageStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 
@@ -27,6 +29,9 @@ pub struct AdminState {
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,
+    pub usage: Arc<dyn UsageStore>,
+    /// How long hours of usage are kept.
+    pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
     pub realm: String,

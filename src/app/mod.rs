@@ -8,6 +8,7 @@ mod bootstrap;
 mod cluster;
 mod gateway;
 mod stop;
+mod usage;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -43,6 +44,7 @@ use crate::verify::{
 use bootstrap::bootstrap;
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use usage::Usage;
 
 /// Threads for everything that is not a request.
 const CONTROL_THREADS: usize = 2;
@@ -195,6 +197,7 @@ struct App {
     following: JoinHandle<()>,
     /// Ends after the following.
     presence: JoinHandle<()>,
+    usage: Usage,
     log: LogGuard,
 }
 
@@ -210,6 +213,7 @@ impl App {
             sql: store,
             keys: key_store,
             secrets,
+            usage: usage_store,
         } = Stores::open(&settings, &clock, &metrics)
             .await
             .map_err(|error| AppError(error.to_string()))?;
@@ -260,6 +264,14 @@ impl App {
             applied,
         ));
         let presence = tokio::spawn(cluster.presence.run(on_applied));
+        let usage = Usage::start(
+            &settings.usage,
+            &live,
+            &usage_store,
+            &cluster.instance,
+            &clock,
+            &metrics,
+        );
         tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
@@ -292,6 +304,8 @@ impl App {
             keys,
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
+            usage: usage_store,
+            usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
             metrics: metrics.clone(),
@@ -305,6 +319,7 @@ impl App {
             store,
             following,
             presence,
+            usage,
             log,
         };
         Ok((app, gateway))
@@ -380,6 +395,8 @@ impl App {
 
     /// Ends what is left. The log goes on for as long as the result is there.
     async fn close(self) -> LogGuard {
+        // No request is left that could be counted.
+        self.usage.finish().await;
         self.following.abort();
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;

@@ -11,6 +11,7 @@ mod rows;
 pub mod search;
 pub mod settle;
 pub mod sql;
+pub mod usage;
 
 use async_trait::async_trait;
 
@@ -22,6 +23,7 @@ pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
 pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
+pub use usage::UsageStore;
 
 /// The most keys in one page of a list.
 pub const PAGE_LEN_MAX: usize = 1000;

@@ -168,6 +168,11 @@ pub struct Metrics {
     pub events_failed: IntCounter,
     pub propagation_seconds: Histogram,
     pub propagation_unconfirmed: IntCounter,
+    pub usage_flushes: IntCounter,
+    pub usage_flush_failures: IntCounter,
+    pub usage_flush_seconds: Histogram,
+    pub usage_pending_rows: IntGauge,
+    pub usage_rows_dropped: IntCounter,
     pub log_dropped: IntGauge,
 }
 
@@ -416,6 +421,36 @@ impl Metrics {
                 r,
                 "sidekey_propagation_unconfirmed_total",
                 "Changes that were answered before all instances had confirmed them.",
+            )?,
+            usage_flushes: counter(
+                r,
+                "sidekey_usage_flushes_total",
+                "Times that all usage which waited was stored.",
+            )?,
+            usage_flush_failures: counter(
+                r,
+                "sidekey_usage_flush_failures_total",
+                "Batches of usage that could not be stored, and are tried again.",
+            )?,
+            usage_flush_seconds: register(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sidekey_usage_flush_seconds",
+                        "Time until all usage which waited was stored.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                )?,
+            )?,
+            usage_pending_rows: gauge(
+                r,
+                "sidekey_usage_pending_rows",
+                "Rows of usage, one a key and hour, that wait to be stored.",
+            )?,
+            usage_rows_dropped: counter(
+                r,
+                "sidekey_usage_rows_dropped_total",
+                "Rows of usage that are lost because usage.max_pending_rows waited.",
             )?,
             log_dropped: gauge(
                 r,

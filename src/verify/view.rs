@@ -19,6 +19,7 @@ use crate::key::{
 };
 use crate::limit::redis::SharedBuckets;
 use crate::limit::{Bucket, Buckets, LimitFields};
+use crate::usage::LastUseSlot;
 
 /// The record of a live key, as far as requests need it, and what follows from it.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct KeyView {
     pub shared: Option<Arc<SharedBuckets>>,
     /// `X-Sidekey-Key-Id`
     pub id_field: HeaderValue,
+    /// Where the last use of the previous secret is noted, if there is one.
+    pub previous_use: Option<Arc<LastUseSlot>>,
     /// That of the record: a higher one is newer.
     pub revision: i64,
 }
@@ -75,6 +78,7 @@ impl KeyView {
             buckets: self.buckets.iter().cloned().collect(),
             shared: self.shared.clone(),
             id_field: self.id_field.clone(),
+            previous_use: self.previous_use.clone(),
             revision: self.revision,
         }
     }
@@ -206,6 +210,7 @@ impl ViewBuilder {
             plan,
             buckets,
             id_field: field(record.id.as_str()),
+            previous_use: previous_use(record, old),
             revision: record.revision,
         }
     }
@@ -227,6 +232,18 @@ fn shared(record: &KeyRecord, plan: &Plan, old: Option<&KeyView>) -> Arc<SharedB
         let buckets = SharedBuckets::new(&record.tenant_id, record.id, &plan.policies);
         Arc::new(buckets)
     })
+}
+
+/// The place for the last use of the previous secret: the old one where it is the same secret.
+fn previous_use(record: &KeyRecord, old: Option<&KeyView>) -> Option<Arc<LastUseSlot>> {
+    let previous = record.previous?;
+    let before = old
+        .filter(|old| {
+            let known = old.authority.previous;
+            known.is_some_and(|known| known.generation == previous.generation)
+        })
+        .and_then(|old| old.previous_use.clone());
+    Some(before.unwrap_or_default())
 }
 
 /// The bucket for `policy`: the old one where the policy is as it was, one with the same tokens

@@ -4,6 +4,7 @@ mod extract;
 mod keys;
 mod list;
 mod machines;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::problem::Kind;
 
 /// Where the key API stands.
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
+/// Where the usage of tenants and of the platform stands.
+pub const USAGE_PATH: &str = "/api/v1/platform/usage";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long one request may take, its body included.
@@ -36,6 +39,7 @@ type Shared = State<Arc<AdminState>>;
 pub fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
+        .merge(usage_routes())
         .merge(machine_routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -55,6 +59,12 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+}
+
+fn usage_routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route(&format!("{KEYS_PATH}/{{key_id}}/usage"), get(usage::of_key))
+        .route(USAGE_PATH, get(usage::of_all))
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {
