@@ -48,6 +48,8 @@ mod streaming;
 mod tenants;
 mod tls;
 mod upstream_pool;
+mod usage;
+mod usage_store;
 mod vault;
 mod vault_login;
 mod vault_move;
