@@ -31,6 +31,7 @@ pub mod store;
 pub mod stores;
 pub mod telemetry;
 pub mod tls;
+pub mod usage;
 pub mod verify;
 
 /// The programs in this document must compile.

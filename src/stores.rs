@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError, TenantStore,
+    AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -30,6 +30,7 @@ pub struct Stores {
     pub audit: Arc<dyn AuditStore>,
     pub tenants: Arc<dyn TenantStore>,
     pub secrets: Arc<dyn SecretStore>,
+    pub usage: Arc<dyn UsageStore>,
 }
 
 impl Stores {
@@ -65,7 +66,8 @@ impl Stores {
             sql,
             keys: guarded.clone(),
             audit: guarded.clone(),
-            tenants: guarded,
+            tenants: guarded.clone(),
+            usage: guarded,
             secrets,
         }
     }

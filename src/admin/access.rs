@@ -18,6 +18,7 @@ use crate::key::format::Presented;
 use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
 use crate::manage::KeyError;
 use crate::problem::Kind;
+use crate::usage::LastUse;
 use crate::verify::{Proof, Recall, Refusal};
 
 /// Sidekey's own scopes.
@@ -89,6 +90,7 @@ impl Caller {
         let view = self.proof.key.view_full();
         view.admits(self.proof.generation, self.client, state.clock.now())
             .map_err(|denial| refused(state, denial, self.client))?;
+        self.note_use(state);
         if permission == Permission::KeysWrite && self.proof.generation != view.authority.generation
         {
             // In its grace period an old secret still reads, but whoever holds it can't use it to
@@ -123,6 +125,16 @@ impl Caller {
         }
         Ok(actor)
     }
+
+    /// An admin key is in use as well, though nothing is counted here.
+    fn note_use(&self, state: &AdminState) {
+        let last = LastUse {
+            at: state.clock.now(),
+            address: self.client,
+        };
+        let live = &state.keys.live;
+        live.note_use(self.proof.key.id(), self.proof.generation, last);
+    }
 }
 
 impl Actor {
@@ -139,6 +151,15 @@ impl Actor {
     /// Whether the actor may see things of `tenant`.
     pub fn sees(&self, tenant: &TenantId) -> bool {
         self.is_admin() || self.tenant_id == *tenant
+    }
+
+    /// For what is of all tenants.
+    pub fn require_admin(&self) -> Result<(), ApiError> {
+        if self.is_admin() {
+            Ok(())
+        } else {
+            Err(lacks(Permission::Admin))
+        }
     }
 
     /// Every key may replace and revoke itself; for others see [`Actor::require_power_over`].

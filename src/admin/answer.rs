@@ -10,6 +10,7 @@ use super::request_id;
 use crate::clock::Timestamp;
 use crate::cluster::Propagation;
 use crate::key::format::redact;
+use crate::key::record::{PreviousSecret, Standing};
 use crate::key::{KeyRecord, TenantRecord};
 use crate::manage::{KeyError, TenantError};
 use crate::problem::{self, Kind, Problem};
@@ -170,7 +171,19 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A key as the contract shows it: neither a secret nor a hash.
+/// The secret that was replaced, while it still works.
+fn previous_secret_json(key: &KeyRecord, now: Timestamp) -> Value {
+    let works = |old: &PreviousSecret| now < old.valid_until && key.standing != Standing::Revoked;
+    key.previous.filter(works).map_or(Value::Null, |old| {
+        json!({
+            "valid_until": old.valid_until,
+            "last_used_at": Value::Null,
+            "last_used_ip": Value::Null,
+        })
+    })
+}
+
+/// A key as the contract shows it, but for its last uses: neither a secret nor a hash.
 pub fn key_json(key: &KeyRecord, now: Timestamp) -> Value {
     let texts = |items: &mut dyn Iterator<Item = String>| Value::from(items.collect::<Vec<_>>());
     json!({
@@ -191,9 +204,9 @@ pub fn key_json(key: &KeyRecord, now: Timestamp) -> Value {
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "rotation_due_at": key.rotation_due_at(),
-        // Counted once usage is tracked.
         "last_used_at": Value::Null,
         "last_used_ip": Value::Null,
+        "previous_secret": previous_secret_json(key, now),
     })
 }
 

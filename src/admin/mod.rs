@@ -12,6 +12,7 @@ pub mod serve;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
@@ -23,6 +24,7 @@ use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
 use crate::manage::{KeyService, TenantService};
 use crate::store::AuditStore;
+use crate::store::UsageStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 
@@ -42,6 +44,9 @@ pub struct AdminState {
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,
+    pub usage: Arc<dyn UsageStore>,
+    /// How long hours of usage are kept.
+    pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
     pub realm: String,

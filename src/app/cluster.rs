@@ -12,6 +12,8 @@ use crate::telemetry::Metrics;
 
 /// What this instance has to do with the others.
 pub(super) struct Cluster {
+    /// The id of this instance.
+    pub instance: Arc<str>,
     pub announcer: Announcer,
     pub presence: Presence,
     pub confirmations: Confirmations,
@@ -52,6 +54,7 @@ impl Cluster {
             tokio::spawn(events.clone().tell());
             tokio::spawn(events.listen());
         }
+        let instance = identity.id.clone();
         let confirmations = Confirmations::new(confirm::Parts {
             identity,
             keys: Arc::new(store.clone()),
@@ -62,6 +65,7 @@ impl Cluster {
             metrics: metrics.clone(),
         });
         Ok(Cluster {
+            instance,
             announcer,
             presence,
             confirmations,

@@ -8,6 +8,7 @@ mod bootstrap;
 mod cluster;
 mod gateway;
 mod stop;
+mod usage;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -46,6 +47,7 @@ use crate::verify::{
 use bootstrap::bootstrap;
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use usage::Usage;
 
 /// Threads for everything that is not a request.
 const CONTROL_THREADS: usize = 2;
@@ -205,6 +207,7 @@ struct App {
     /// Writes what is noted beside answers, until it is told that there are no more.
     recording: JoinHandle<()>,
     stop_recording: watch::Sender<bool>,
+    usage: Usage,
     log: LogGuard,
 }
 
@@ -225,6 +228,7 @@ impl App {
             audit: audit_store,
             tenants: tenant_store,
             secrets,
+            usage: usage_store,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
         let max_stale = settings.store.max_stale;
@@ -273,6 +277,14 @@ impl App {
             applied,
         ));
         let presence = tokio::spawn(cluster.presence.run(on_applied));
+        let usage = Usage::start(
+            &settings.usage,
+            &live,
+            &usage_store,
+            &cluster.instance,
+            &clock,
+            &metrics,
+        );
         tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
@@ -320,6 +332,8 @@ impl App {
             tenants,
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
+            usage: usage_store,
+            usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
             metrics: metrics.clone(),
@@ -336,6 +350,7 @@ impl App {
             presence,
             recording,
             stop_recording,
+            usage,
             log,
         };
         Ok((app, gateway))
@@ -411,6 +426,8 @@ impl App {
 
     /// Ends what is left. The log goes on for as long as the result is there.
     async fn close(self) -> LogGuard {
+        // No request is left that could be counted.
+        self.usage.finish().await;
         self.following.abort();
         let _ = self.stop_recording.send(true);
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;

@@ -26,6 +26,7 @@ pub struct Raw {
     pub secrets: Secrets,
     pub redis: Redis,
     pub admin: Admin,
+    pub usage: Usage,
     pub smtp: Option<Table>,
     pub log: Log,
 }
@@ -465,6 +466,29 @@ impl Default for Admin {
         Admin {
             listen: "127.0.0.1:8081".to_owned(),
             bootstrap_key_file: "data/admin.key".to_owned(),
+        }
+    }
+}
+
+/// `[usage]`: what each key was used for.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// How often what was counted is stored. A crash loses what was counted since.
+    pub flush_interval_seconds: u64,
+    /// How long hours are kept; days are kept for good.
+    pub retention_days: u64,
+    /// Rows, one a key and hour, that wait in memory while the database is away; more are lost. Each
+    /// takes about 250 bytes.
+    pub max_pending_rows: usize,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Usage {
+            flush_interval_seconds: 10,
+            retention_days: 400,
+            max_pending_rows: 250_000,
         }
     }
 }

@@ -27,6 +27,7 @@ pub struct Settings {
     pub secrets: SecretsSettings,
     pub reconcile: ReconcileSettings,
     pub admin: AdminSettings,
+    pub usage: UsageSettings,
     pub log: LogSettings,
 }
 
@@ -250,6 +251,16 @@ pub struct ReconcileSettings {
     /// How old a left-over has to be.
     pub leftover_age: Duration,
     pub max_removals: usize,
+}
+
+/// What each key was used for.
+#[derive(Debug, Clone)]
+pub struct UsageSettings {
+    pub flush_interval: Duration,
+    /// How long hours are kept.
+    pub retention: Duration,
+    /// Rows that may wait while the database is away.
+    pub max_pending_rows: usize,
 }
 
 #[derive(Debug)]

@@ -31,7 +31,8 @@ pub struct Bucket {
 #[derive(Debug, Default)]
 pub struct Buckets {
     list: Box<[Arc<Bucket>]>,
-    /// Indices into `list` by serial number.
+    /// Indices into `list` by serial number; empty where that is the order of the list. It mostly is,
+    /// and there is one list for each key.
     lock_order: Box<[usize]>,
 }
 
@@ -46,6 +47,9 @@ impl FromIterator<Arc<Bucket>> for Buckets {
         }
         let mut lock_order: Box<[usize]> = (0..list.len()).collect();
         lock_order.sort_by_key(|index| list[*index].serial);
+        if lock_order.is_sorted() {
+            lock_order = Box::default();
+        }
         Buckets {
             list: list.into(),
             lock_order,
@@ -169,8 +173,9 @@ struct Held<'a> {
 
 /// Decides one request that costs `cost` tokens against all of `buckets`.
 pub fn take_all(buckets: &Buckets, cost: u64, now_us: u64) -> Decision {
-    let mut held: SmallVec<[Held<'_>; BUCKETS_MAX]> = SmallVec::new();
-    for index in buckets.lock_order.iter().copied() {
+    let mut held: SmallVec<[Held<'_>; POLICIES_MAX]> = SmallVec::new();
+    for place in 0..buckets.list.len() {
+        let index = buckets.lock_order.get(place).copied().unwrap_or(place);
         let bucket = &buckets.list[index];
         let guard = bucket.state.lock();
         let state = bucket.rate.refilled(*guard, now_us);

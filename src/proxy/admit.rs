@@ -14,7 +14,7 @@ use super::route::Route;
 use super::target::Target;
 use super::{Context, Gateway, credential, target};
 use crate::config::settings::{Auth, Mode, OnOutage};
-use crate::key::Presented;
+use crate::key::{Denial, Presented};
 use crate::limit::redis::Ask;
 use crate::limit::{self, Decision};
 use crate::verify::{self, Digest, KeyView, Proof, Recall};
@@ -95,7 +95,7 @@ impl Gateway {
             }
             credential => {
                 let proof = self.prove(credential, ctx).await?;
-                self.admit_proven(session, ctx, route, &proof).await
+                self.admit_proven(session, ctx, route, proof).await
             }
         }
     }
@@ -121,6 +121,9 @@ impl Gateway {
         let view = proof.key.view_full();
         ctx.decided_at = self.clock.now();
         let admitted = view.admits(proof.generation, ctx.client, ctx.decided_at);
+        if !matches!(admitted, Err(Denial::Revoked | Denial::Superseded)) {
+            ctx.caller = Some(proof);
+        }
         if admitted.is_ok() {
             let route = ctx.route.as_ref();
             let on_outage = route.map_or(self.limits.on_outage, |route| route.on_outage);
@@ -262,14 +265,17 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
         route: &Route,
-        proof: &Proof,
+        proof: Proof,
     ) -> Result<(), Refusal> {
-        if self.verifier.is_stale(ctx.started_us) {
-            return Err(Refusal::Unavailable);
-        }
         let view = proof.key.view_full();
         ctx.decided_at = self.clock.now();
         let decided = decide::decide(&view, proof.generation, route, ctx.client, ctx.decided_at);
+        if decided != Err(Refusal::InvalidKey) {
+            ctx.caller = Some(proof);
+        }
+        if self.verifier.is_stale(ctx.started_us) {
+            return Err(Refusal::Unavailable);
+        }
         match decided {
             // Revoked, or an older secret: a wrong key like any other.
             Err(Refusal::InvalidKey) => return Err(self.refuse_key(ctx)),

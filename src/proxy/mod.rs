@@ -6,9 +6,10 @@
 //! upstream_peer           whose turn it is
 //! upstream_request_filter credential out, identity in
 //! response_filter         rate-limit fields, request id
-//! logging                 counters, access log
+//! logging                 counters, usage, access log
 //! ```
 
+pub mod account;
 pub mod admit;
 pub mod client;
 pub mod connection;
@@ -46,7 +47,7 @@ use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Outcome, RouteMetrics};
-use crate::verify::{KeyView, Records, Verifier};
+use crate::verify::{KeyView, Proof, Records, Verifier};
 use connection::{ClientStream, Peer};
 use decide::Refusal;
 use respond::{Answer, Challenges, Circumstances};
@@ -106,6 +107,8 @@ pub struct Context {
     route: Option<Arc<Route>>,
     /// The record that the request was decided on.
     key: Option<Arc<KeyView>>,
+    /// Whose request it is, also where it is refused: who has proven a secret that the key accepts.
+    caller: Option<Proof>,
     /// What the buckets said: the key's, or those of an anonymous caller.
     limits: Option<Decision>,
     /// Which of the credential sources are to be hidden.
@@ -141,6 +144,7 @@ impl ProxyHttp for Gateway {
             client: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             route: None,
             key: None,
+            caller: None,
             limits: None,
             hide: SmallVec::new(),
             refusal: None,
@@ -373,6 +377,7 @@ impl ProxyHttp for Gateway {
         let took_us = self.clock.monotonic_us().saturating_sub(ctx.started_us);
         metrics.count(outcome);
         metrics.duration.observe(took_us as f64 / 1e6);
+        account::count(session, ctx, took_us);
         if let Some(refusal) = ctx.shadow {
             metrics.count_shadow(refusal.outcome());
         }

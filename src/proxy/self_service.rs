@@ -54,11 +54,14 @@ impl Gateway {
         }
         let view = proof.key.view_full();
         ctx.decided_at = self.clock.now();
-        let admitted = view.admits(proof.generation, ctx.client, ctx.decided_at);
-        match admitted.map_err(decide::refusal) {
-            Err(Refusal::InvalidKey) => return Err(self.refuse_key(ctx)),
-            admitted => admitted?,
+        let generation = proof.generation;
+        let admitted = view.admits(generation, ctx.client, ctx.decided_at);
+        let admitted = admitted.map_err(decide::refusal);
+        if admitted == Err(Refusal::InvalidKey) {
+            return Err(self.refuse_key(ctx));
         }
+        ctx.caller = Some(proof);
+        admitted?;
         let on_outage = self.limits.on_outage;
         let limits = self.limit(&view, 1, Ask::Peek, on_outage, ctx.started_us);
         ctx.limits = limits.await?;
@@ -68,7 +71,7 @@ impl Gateway {
             verify::Refusal::Unavailable => Refusal::Unavailable,
         })?;
         let readings = ctx.limits.as_ref().map(|decision| &decision.readings[..]);
-        let body = body(&record, &view, proof.generation, readings, ctx.decided_at);
+        let body = body(&record, &view, generation, readings, ctx.decided_at);
         ctx.key = Some(view);
         Ok(body.to_string())
     }

@@ -15,7 +15,7 @@ use prometheus::IntGauge;
 use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
 use super::{
     Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError, TenantFilter, TenantPage,
-    TenantStore,
+    TenantStore, UsageStore,
 };
 use crate::audit::Note;
 use crate::audit::chain::Found;
@@ -24,6 +24,8 @@ use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId, TenantRecord};
 use crate::secrets::{Holder, SecretError, SecretStore, StoredHash};
+use crate::usage::span::Interval;
+use crate::usage::{Batch, Counts, KeyUse, Subject};
 
 const HELD_BACK: &str = "its last calls failed; it is asked again twice a second";
 
@@ -255,6 +257,40 @@ impl<S: SecretStore> SecretStore for Guarded<S> {
 
     async fn ping(&self) -> Result<(), SecretError> {
         self.guard.run(self.inner.ping()).await
+    }
+}
+
+#[async_trait]
+impl<S: UsageStore> UsageStore for Guarded<S> {
+    async fn add_usage(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.guard.run(self.inner.add_usage(batch)).await
+    }
+
+    async fn usage(
+        &self,
+        subject: &Subject,
+        interval: Interval,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<(Timestamp, Counts)>, StoreError> {
+        let work = self.inner.usage(subject, interval, from, to);
+        self.guard.run(work).await
+    }
+
+    async fn usage_total(&self, key: KeyId) -> Result<Counts, StoreError> {
+        self.guard.run(self.inner.usage_total(key)).await
+    }
+
+    async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
+        self.guard.run(self.inner.last_uses(keys)).await
+    }
+
+    async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.guard.run(self.inner.roll_up(before)).await
+    }
+
+    async fn forget_flushes(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.guard.run(self.inner.forget_flushes(before)).await
     }
 }
 

@@ -14,6 +14,7 @@ pub mod search;
 pub mod settle;
 pub mod sql;
 pub mod tenants;
+pub mod usage;
 
 use async_trait::async_trait;
 
@@ -28,6 +29,7 @@ pub use guarded::{Guard, Guarded};
 pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
 pub use tenants::{TenantFilter, TenantPage, TenantStore};
+pub use usage::UsageStore;
 
 /// The most keys in one page of a list.
 pub const PAGE_LEN_MAX: usize = 1000;

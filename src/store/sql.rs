@@ -83,6 +83,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "lists", include_str!("migrations/0004_lists.sql")),
     (5, "audit", include_str!("migrations/0005_audit.sql")),
     (7, "tenants", include_str!("migrations/0007_tenants.sql")),
+    (6, "usage", include_str!("migrations/0006_usage.sql")),
 ];
 
 /// What each engine has its own words for.

@@ -178,6 +178,11 @@ pub struct Metrics {
     pub audit_entries: IntCounter,
     pub audit_failures: IntCounter,
     pub audit_unrecorded: IntCounter,
+    pub usage_flushes: IntCounter,
+    pub usage_flush_failures: IntCounter,
+    pub usage_flush_seconds: Histogram,
+    pub usage_pending_rows: IntGauge,
+    pub usage_rows_dropped: IntCounter,
     pub log_dropped: IntGauge,
 }
 
@@ -441,6 +446,36 @@ impl Metrics {
                 r,
                 "sidekey_audit_unrecorded_total",
                 "Refused admin calls and sign-ins that there was no room to note one by one.",
+            )?,
+            usage_flushes: counter(
+                r,
+                "sidekey_usage_flushes_total",
+                "Times that all usage which waited was stored.",
+            )?,
+            usage_flush_failures: counter(
+                r,
+                "sidekey_usage_flush_failures_total",
+                "Batches of usage that could not be stored, and are tried again.",
+            )?,
+            usage_flush_seconds: register(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sidekey_usage_flush_seconds",
+                        "Time until all usage which waited was stored.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                )?,
+            )?,
+            usage_pending_rows: gauge(
+                r,
+                "sidekey_usage_pending_rows",
+                "Rows of usage, one a key and hour, that wait to be stored.",
+            )?,
+            usage_rows_dropped: counter(
+                r,
+                "sidekey_usage_rows_dropped_total",
+                "Rows of usage that are lost because usage.max_pending_rows waited.",
             )?,
             log_dropped: gauge(
                 r,

@@ -1,8 +1,8 @@
 //! Live keys: one object for each key in use. It holds a view of the current record, which is
 //! swapped as a whole when the record changes, so that a warm request only follows pointers.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,16 +11,23 @@ use parking_lot::Mutex;
 use super::tenant::{LiveTenants, TenantLoad};
 use super::view::{KeyView, ViewBuilder};
 use crate::clock::SharedClock;
-use crate::key::{KeyId, KeyRecord, TenantId, TenantRecord};
+use crate::key::{Generation, KeyId, KeyRecord, TenantId, TenantRecord};
+use crate::usage::{self, Counters, Hour, LastUse, LastUseSlot, Pending};
 
 /// The registry's locks; each guards its share of the keys.
 const SHARDS: usize = 64;
+/// Last uses that wait beside live keys, at most; there is one for each secret that was replaced, and
+/// for each admin key that was used, since they were taken out.
+const USES_MAX: usize = 10_000;
 
 /// A key in use.
 #[derive(Debug)]
 pub struct LiveKey {
     id: KeyId,
     view: ArcSwap<KeyView>,
+    counters: Counters,
+    /// Of the current secret; that of the previous one has a place in the view, where there is one.
+    last_use: LastUseSlot,
 }
 
 impl LiveKey {
@@ -36,6 +43,39 @@ impl LiveKey {
     /// The record as it is now, with what follows from it.
     pub fn view(&self) -> arc_swap::Guard<Arc<KeyView>> {
         self.view.load()
+    }
+
+    /// Counts a request that is over. Its caller had proven the secret of `generation`.
+    pub fn count(&self, request: &usage::Request, generation: Generation, last: LastUse) {
+        let view = self.view.load();
+        let authority = &view.authority;
+        if authority.generation == generation {
+            // The secret may be replaced between the question and the note.
+            let is_current = || self.view.load().authority.generation == generation;
+            self.last_use.note(last, is_current);
+        } else if let (Some(previous), Some(slot)) = (authority.previous, &view.previous_use)
+            && previous.generation == generation
+        {
+            slot.note(last, || true);
+        }
+        self.counters.count(request);
+    }
+
+    /// Takes out what was counted. Nobody may change the view meanwhile.
+    fn drain(&self, hour: Hour, into: &mut Pending) {
+        let Some(counts) = self.counters.take() else {
+            return;
+        };
+        let view = self.view.load();
+        into.add(self.id, &view.tenant.id, hour, &counts);
+        if let Some(last) = self.last_use.take() {
+            into.note_use(self.id, view.authority.generation, last);
+        }
+        if let (Some(previous), Some(slot)) = (view.authority.previous, &view.previous_use)
+            && let Some(last) = slot.take()
+        {
+            into.note_use(self.id, previous.generation, last);
+        }
     }
 }
 
@@ -56,6 +96,8 @@ struct Slot {
 /// live key through its proof.
 pub struct LiveKeys {
     shards: Box<[Mutex<HashMap<KeyId, Slot>>]>,
+    /// Last uses that no live key has a place for.
+    uses: Mutex<BTreeMap<(KeyId, Generation), LastUse>>,
     builder: ViewBuilder,
     clock: SharedClock,
 }
@@ -71,6 +113,7 @@ impl LiveKeys {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
         Arc::new(LiveKeys {
             shards,
+            uses: Mutex::default(),
             builder,
             clock,
         })
@@ -118,8 +161,30 @@ impl LiveKeys {
     fn replace(&self, live: &LiveKey, record: &KeyRecord) {
         let current = live.view.load();
         let now_us = self.clock.monotonic_us();
-        let view = self.builder.build(record, Some(&current), now_us);
-        live.view.store(Arc::new(view));
+        let view = Arc::new(self.builder.build(record, Some(&current), now_us));
+        let generation = current.authority.generation;
+        if view.authority.generation == generation {
+            live.view.store(view.clone());
+        } else if let Some(last) = live.last_use.turn(|| live.view.store(view.clone())) {
+            self.note_use(live.id, generation, last);
+        }
+        // The previous secret's place may be gone.
+        if let (Some(previous), Some(slot)) = (current.authority.previous, &current.previous_use)
+            && view.authority.previous.map(|new| new.generation) != Some(previous.generation)
+            && let Some(last) = slot.take()
+        {
+            self.note_use(live.id, previous.generation, last);
+        }
+    }
+
+    /// Notes that a secret was used, apart from the requests that are counted.
+    pub fn note_use(&self, id: KeyId, generation: Generation, last: LastUse) {
+        let mut uses = self.uses.lock();
+        if let Some(known) = uses.get_mut(&(id, generation)) {
+            *known = known.later(last);
+        } else if uses.len() < USES_MAX {
+            uses.insert((id, generation), last);
+        }
     }
 
     /// The revision of a live key's record.
@@ -218,8 +283,8 @@ impl LiveKeys {
             .collect()
     }
 
-    /// Forgets keys that nothing remembers as proven and whose buckets are full. Those of its tenant
-    /// stay with the tenant.
+    /// Forgets keys that nothing remembers as proven, whose buckets are full, and whose usage was taken
+    /// out. The buckets of its tenant stay with the tenant.
     pub fn sweep(&self, now_us: u64) {
         for shard in &self.shards {
             shard.lock().retain(|id, slot| {
@@ -227,7 +292,9 @@ impl LiveKeys {
                     return slot.loads > 0;
                 };
                 let view = live.view.load();
+                // Whoever counts holds the key.
                 let is_idle = Arc::strong_count(live) == 1
+                    && live.counters.is_empty()
                     && (view.own_buckets().iter()).all(|bucket| bucket.is_full(now_us));
                 if slot.loads > 0 || !is_idle {
                     return true;
@@ -247,6 +314,21 @@ impl LiveKeys {
     /// Whether no key is live.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl usage::Source for LiveKeys {
+    fn drain(&self, hour: Hour, into: &mut Pending) {
+        for shard in &self.shards {
+            for slot in shard.lock().values() {
+                if let Some(live) = &slot.live {
+                    live.drain(hour, into);
+                }
+            }
+        }
+        for ((id, generation), last) in std::mem::take(&mut *self.uses.lock()) {
+            into.note_use(id, generation, last);
+        }
     }
 }
 
@@ -271,6 +353,8 @@ impl Load<'_> {
                 let live = Arc::new(LiveKey {
                     id: self.id,
                     view: ArcSwap::from_pointee(view),
+                    counters: Counters::default(),
+                    last_use: LastUseSlot::default(),
                 });
                 slot.live = Some(live.clone());
                 live
@@ -420,6 +504,110 @@ mod tests {
         assert!(crate::limit::take_all(&live.view().buckets, 10, 0).allowed);
         keys.apply(revision(2));
         assert!(!crate::limit::take_all(&live.view().buckets, 1, 0).allowed);
+    }
+
+    fn request() -> usage::Request {
+        usage::Request {
+            ending: usage::Ending::Denied,
+            bytes_in: 1,
+            bytes_out: 2,
+            latency_us: 3,
+        }
+    }
+
+    fn last(at: i64) -> LastUse {
+        LastUse {
+            at: Timestamp::from_millis(at),
+            address: "192.0.2.1".parse().unwrap(),
+        }
+    }
+
+    /// Requests, and the times of last uses by generation.
+    fn drained(keys: &LiveKeys) -> (u64, Vec<(i64, i64)>) {
+        use crate::usage::Source;
+        let mut pending = Pending::new("me".into(), 100);
+        keys.drain(Hour::of(Timestamp::from_millis(0)), &mut pending);
+        let Some(batch) = pending.current() else {
+            return (0, Vec::new());
+        };
+        let requests = batch.hours.iter().map(|row| row.counts.requests).sum();
+        let uses = batch.uses.iter();
+        let uses = uses.map(|one| (one.generation.0, one.last.at.as_millis()));
+        (requests, uses.collect())
+    }
+
+    fn generation(current: i64, previous: Option<i64>, n: i64) -> KeyRecord {
+        KeyRecord {
+            generation: Generation(current),
+            previous: previous.map(|old| crate::key::record::PreviousSecret {
+                generation: Generation(old),
+                valid_until: Timestamp::MAX,
+            }),
+            ..revision(n)
+        }
+    }
+
+    #[test]
+    fn each_secret_has_its_last_use() {
+        let (keys, _) = keys();
+        let live = keys.begin_load(record().id).finish(generation(1, None, 1));
+        live.count(&request(), Generation(1), last(10));
+        // Replaced before anything was taken out, and both go on.
+        keys.apply(generation(2, Some(1), 2));
+        assert_eq!(drained(&keys), (1, vec![(1, 10)]));
+        live.count(&request(), Generation(1), last(11));
+        live.count(&request(), Generation(2), last(12));
+        live.count(&request(), Generation(7), last(13));
+        // An edit loses none of it.
+        keys.apply(generation(2, Some(1), 3));
+        assert_eq!(drained(&keys), (3, vec![(1, 11), (2, 12)]));
+        assert_eq!(drained(&keys), (0, vec![]));
+        // Replaced again: nobody accepts the first one any more.
+        live.count(&request(), Generation(1), last(20));
+        live.count(&request(), Generation(2), last(21));
+        keys.apply(generation(3, Some(2), 4));
+        live.count(&request(), Generation(1), last(22));
+        live.count(&request(), Generation(2), last(23));
+        assert_eq!(drained(&keys), (4, vec![(1, 20), (2, 23)]));
+        // The grace period is ended.
+        live.count(&request(), Generation(2), last(30));
+        keys.apply(generation(3, None, 5));
+        assert_eq!(drained(&keys), (1, vec![(2, 30)]));
+    }
+
+    #[test]
+    fn uses_beside_requests_are_noted_up_to_a_limit() {
+        let (keys, _) = keys();
+        for n in 0..=USES_MAX {
+            keys.note_use(record().id, Generation(n as i64), last(5));
+        }
+        keys.note_use(record().id, Generation(0), last(7));
+        keys.note_use(record().id, Generation(0), last(6));
+        let (requests, uses) = drained(&keys);
+        assert_eq!((requests, uses.len(), uses[0]), (0, USES_MAX, (0, 7)));
+        assert_eq!(drained(&keys), (0, vec![]));
+    }
+
+    #[test]
+    fn usage_is_not_forgotten_with_its_key() {
+        let (keys, clock) = keys();
+        let live = keys.begin_load(record().id).finish(revision(1));
+        live.count(&request(), record().generation, last(1));
+        drop(live);
+        keys.sweep(clock.monotonic_us());
+        assert_eq!(keys.len(), 1, "its usage was not taken out");
+        assert_eq!(drained(&keys).0, 1);
+        keys.sweep(clock.monotonic_us());
+        assert!(keys.is_empty());
+    }
+
+    /// 100,000 of them have to fit into 150 MB with all that belongs to them. The allocator's sizes are
+    /// 112 and 224 bytes.
+    #[test]
+    fn a_live_key_is_small() {
+        const COUNTS_OF_ARC: usize = 16;
+        assert!(size_of::<LiveKey>() + COUNTS_OF_ARC <= 112);
+        assert!(size_of::<KeyView>() + COUNTS_OF_ARC <= 224);
     }
 
     #[test]

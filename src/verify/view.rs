@@ -19,6 +19,7 @@ use crate::key::{
 };
 use crate::limit::redis::SharedBuckets;
 use crate::limit::{Bucket, Buckets, LimitFields};
+use crate::usage::LastUseSlot;
 
 /// The record of a live key, as far as requests need it, and what follows from it.
 #[derive(Debug)]
@@ -32,9 +33,7 @@ pub struct KeyView {
     /// Beside what decides on every request, so that nothing else has to be looked at.
     is_suspended: bool,
     pub grants: Arc<Grants>,
-    /// What the key is held to by itself.
-    own_plan: Arc<Plan>,
-    /// The same, and what its tenant is held to.
+    /// What the key is held to: by itself, and by its tenant.
     pub plan: Arc<Plan>,
     /// In the order of the plan's policies: first the key's own.
     pub buckets: Buckets,
@@ -42,6 +41,8 @@ pub struct KeyView {
     pub shared: Option<Arc<SharedBuckets>>,
     /// `X-Sidekey-Key-Id`
     pub id_field: HeaderValue,
+    /// Where the last use of the previous secret is noted, if there is one.
+    pub previous_use: Option<Arc<LastUseSlot>>,
     /// That of the record: a higher one is newer.
     pub revision: i64,
 }
@@ -71,7 +72,7 @@ impl KeyView {
 impl KeyView {
     /// The buckets that no other key has.
     pub fn own_buckets(&self) -> &[Arc<Bucket>] {
-        &self.buckets[..self.own_plan.policies.len().min(self.buckets.len())]
+        &self.buckets[..own(&self.plan).policies.len().min(self.buckets.len())]
     }
 
     /// The same, but nobody is admitted. A newer record is still a newer one.
@@ -86,11 +87,11 @@ impl KeyView {
             tenant: self.tenant.clone(),
             is_suspended: self.is_suspended,
             grants: self.grants.clone(),
-            own_plan: self.own_plan.clone(),
             plan: self.plan.clone(),
             buckets: self.buckets.iter().cloned().collect(),
             shared: self.shared.clone(),
             id_field: self.id_field.clone(),
+            previous_use: self.previous_use.clone(),
             revision: self.revision,
         }
     }
@@ -112,6 +113,8 @@ pub struct Plan {
     policies: Vec<Arc<Policy>>,
     /// `None` where there is no limit.
     pub fields: Option<LimitFields>,
+    /// The key's own part, where the tenant adds to it.
+    own: Option<Arc<Plan>>,
 }
 
 impl Plan {
@@ -119,12 +122,26 @@ impl Plan {
         Plan {
             fields: LimitFields::new(&policies),
             policies,
+            own: None,
+        }
+    }
+
+    /// `own`, and behind it what a tenant is held to.
+    fn joint(own: &Arc<Plan>, common: &[Arc<Policy>]) -> Self {
+        Plan {
+            own: Some(own.clone()),
+            ..Plan::new([&own.policies, common].concat())
         }
     }
 
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
     }
+}
+
+/// The key's own part of a plan.
+fn own(plan: &Arc<Plan>) -> &Arc<Plan> {
+    plan.own.as_ref().unwrap_or(plan)
 }
 
 /// A field's value from a text that is plain ASCII by its type.
@@ -239,7 +256,7 @@ impl ViewBuilder {
             authority: view.authority,
             allowed_ips: view.allowed_ips.clone(),
             grants: view.grants.clone(),
-            plan: view.own_plan.clone(),
+            plan: own(&view.plan).clone(),
             id_field: view.id_field.clone(),
             revision: view.revision,
         };
@@ -263,12 +280,12 @@ impl ViewBuilder {
         KeyView {
             id: own.id,
             authority: own.authority,
+            previous_use: previous_use(&own.authority, old),
             allowed_ips: own.allowed_ips,
             is_suspended: tenant.is_suspended,
             shared: (self.are_limits_shared).then(|| shared(own.id, &tenant, &plan, old)),
             tenant,
             grants: own.grants,
-            own_plan: own.plan,
             plan,
             buckets,
             id_field: own.id_field,
@@ -281,7 +298,8 @@ impl ViewBuilder {
             return own.clone();
         }
         let both = [own.policies.clone(), tenant.policies.clone()];
-        self.joint_plans.get(&both, || Plan::new(both.concat()))
+        let make = || Plan::joint(own, &tenant.policies);
+        self.joint_plans.get(&both, make)
     }
 
     /// Forgets what nobody uses any more.
@@ -303,4 +321,16 @@ fn shared(key: KeyId, tenant: &Tenant, plan: &Plan, old: Option<&KeyView>) -> Ar
         let (own, common) = plan.policies.split_at(own);
         Arc::new(SharedBuckets::new(&tenant.id, key, own, common))
     })
+}
+
+/// The place for the last use of the previous secret: the old one where it is the same secret.
+fn previous_use(authority: &Authority, old: Option<&KeyView>) -> Option<Arc<LastUseSlot>> {
+    let previous = authority.previous?;
+    let before = old
+        .filter(|old| {
+            let known = old.authority.previous;
+            known.is_some_and(|known| known.generation == previous.generation)
+        })
+        .and_then(|old| old.previous_use.clone());
+    Some(before.unwrap_or_default())
 }

@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::admin::without_usage;
 use crate::harness::api::Reply;
 use crate::harness::raw::Raw;
 use crate::harness::sidekey::{KEYS, Sidekey, config};
@@ -153,7 +154,7 @@ async fn each_bad_field_is_named() {
         assert_eq!(reply.bad_fields(), ["grace_period_seconds"], "{value}");
     }
     // Nothing of all that was done.
-    let shown = sidekey.ask(Method::GET, &one, None).await.json();
+    let shown = without_usage(sidekey.ask(Method::GET, &one, None).await.json());
     assert_eq!(shown["created_at"], shown["updated_at"]);
     let listed = sidekey
         .ask(Method::GET, &format!("{KEYS}?tenant_id=acme"), None)

@@ -51,6 +51,8 @@ mod tenancy;
 mod tenants;
 mod tls;
 mod upstream_pool;
+mod usage;
+mod usage_store;
 mod vault;
 mod vault_login;
 mod vault_move;

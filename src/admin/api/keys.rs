@@ -10,22 +10,23 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::extract::{Body, IdText};
+use super::usage::{Uses, total_json};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
-use crate::admin::answer::{ApiError, key_json, propagation_json};
+use crate::admin::answer::{ApiError, propagation_json};
 use crate::admin::input;
 use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
 use crate::manage::IssuedKey;
 use crate::problem::Kind;
 
-fn issued_json(key: &IssuedKey, now: Timestamp) -> Value {
-    json!({"api_key": key_json(&key.record, now), "key": key.text.expose_secret()})
+fn issued_json(key: &IssuedKey, uses: &Uses, now: Timestamp) -> Value {
+    json!({"api_key": uses.key_json(&key.record, now), "key": key.text.expose_secret()})
 }
 
 fn created(key: &IssuedKey, now: Timestamp) -> Response {
-    let mut response = private(StatusCode::CREATED, issued_json(key, now));
+    let mut response = private(StatusCode::CREATED, issued_json(key, &Uses::default(), now));
     if let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -72,10 +73,10 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysRead)?;
     let record = find(&state, &actor, &id).await?;
-    Ok(private(
-        StatusCode::OK,
-        key_json(&record, state.clock.now()),
-    ))
+    let uses = Uses::of(&state, std::slice::from_ref(&record)).await?;
+    let mut body = uses.key_json(&record, state.clock.now());
+    body["usage"] = total_json(&state, record.id).await?;
+    Ok(private(StatusCode::OK, body))
 }
 
 pub async fn change(
@@ -90,11 +91,13 @@ pub async fn change(
     let change = input::key_change(body, &state.keys.catalogue)
         .map_err(|errors| ApiError::fields(&errors))?;
     actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
+    // Before the change: afterwards, it could no longer fail.
+    let uses = Uses::of(&state, std::slice::from_ref(&found)).await?;
     to_the_end(async move {
         let record = state.keys.change(&found, &change, &actor.origin).await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
         let propagation = state.confirmations.wait().await;
-        let mut body = key_json(&record, state.clock.now());
+        let mut body = uses.key_json(&record, state.clock.now());
         body["propagation"] = propagation_json(&propagation);
         Ok(confirmed(private(StatusCode::OK, body), &propagation))
     })
@@ -111,6 +114,7 @@ pub async fn regenerate(
     let found = find(&state, &actor, &id).await?;
     actor.require_power_to_end(&found)?;
     let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
+    let uses = Uses::of(&state, std::slice::from_ref(&found)).await?;
     to_the_end(async move {
         let key = state
             .keys
@@ -119,7 +123,7 @@ pub async fn regenerate(
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
-        let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
+        let answer = private(StatusCode::OK, issued_json(&key, &uses, state.clock.now()));
         Ok(confirmed(answer, &propagation))
     })
     .await

@@ -7,9 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::usage::Uses;
 use super::{Shared, private};
 use crate::admin::access::{Caller, Permission};
-use crate::admin::answer::{ApiError, key_json};
+use crate::admin::answer::ApiError;
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
 use crate::key::{Status, TenantId};
@@ -115,11 +116,12 @@ pub async fn list(
     }
     let page = state.keys.page(&query.filter, query.after, query.limit);
     let page = page.await?;
+    let uses = Uses::of(&state, &page.keys).await?;
     let next_cursor = page.next.map(write_cursor);
     let data: Vec<Value> = page
         .keys
         .iter()
-        .map(|record| key_json(record, now))
+        .map(|record| uses.key_json(record, now))
         .collect();
     Ok(private(
         StatusCode::OK,

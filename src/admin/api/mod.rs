@@ -8,6 +8,7 @@ mod keys;
 mod list;
 mod machines;
 mod tenants;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
 const AUDIT_PATH: &str = "/api/v1/platform/audit-events";
 /// Where the API of tenants stands.
 const TENANTS_PATH: &str = "/api/v1/platform/tenants";
+/// Where the usage of tenants and of the platform stands.
+pub const USAGE_PATH: &str = "/api/v1/platform/usage";
 /// A request's body has at most this many bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long one request may take, its body included.
@@ -46,6 +49,7 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
         .merge(key_routes())
         .merge(audit_routes())
         .merge(tenant_routes())
+        .merge(usage_routes())
         .merge(machine_routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -85,6 +89,12 @@ fn tenant_routes() -> Router<Arc<AdminState>> {
         .route(&one, get(tenants::show).put(tenants::put))
         .route(&format!("{one}/suspend"), post(tenants::suspend))
         .route(&format!("{one}/resume"), post(tenants::resume))
+}
+
+fn usage_routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route(&format!("{KEYS_PATH}/{{key_id}}/usage"), get(usage::of_key))
+        .route(USAGE_PATH, get(usage::of_all))
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {

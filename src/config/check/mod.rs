@@ -7,6 +7,7 @@ mod reconcile;
 mod redis;
 mod routes;
 mod stores;
+mod usage;
 mod vault;
 
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let reconcile = c.reconcile(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
+    let usage = c.usage(&raw.usage);
     let log = c.log(&raw.log);
     Some(Settings {
         proxy: proxy?,
@@ -59,6 +61,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         secrets: secrets?,
         reconcile,
         admin: admin?,
+        usage,
         log: log?,
     })
 }

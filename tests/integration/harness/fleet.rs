@@ -1,5 +1,6 @@
 //! Several instances with names, on one database.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -20,7 +21,7 @@ pub const HARDLY_EVER: &str = "[store]\npoll_interval_ms = 60000\n";
 pub struct Fleet {
     pub all: Vec<Sidekey>,
     _directory: tempfile::TempDir,
-    _upstream: Upstream,
+    upstream: Upstream,
 }
 
 impl Fleet {
@@ -59,10 +60,15 @@ impl Fleet {
         let fleet = Fleet {
             all,
             _directory: directory,
-            _upstream: upstream,
+            upstream,
         };
         fleet.settle(redis.is_some()).await;
         fleet
+    }
+
+    /// Where the service behind them is.
+    pub fn upstream(&self) -> SocketAddr {
+        self.upstream.address
     }
 
     /// Waits until every instance has said that it follows.

@@ -1,0 +1,355 @@
+//! Usage over HTTP: of one key, of a tenant, of the platform; and last uses in answers about keys.
+
+use std::collections::HashMap;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::extract::IdText;
+use super::keys::find;
+use super::{Shared, private};
+use crate::admin::AdminState;
+use crate::admin::access::{Caller, Permission};
+use crate::admin::answer::{ApiError, key_json};
+use crate::admin::input::FieldError;
+use crate::clock::Timestamp;
+use crate::key::{Generation, KeyId, KeyRecord, TenantId};
+use crate::manage::KeyError;
+use crate::problem::Kind;
+use crate::usage::roll_up::kept_from;
+use crate::usage::span::{Interval, Span, SpanError};
+use crate::usage::{Counts, KeyUse, LastUse, Subject};
+
+/// What is asked for.
+struct UsageQuery {
+    span: Span,
+    tenant: Option<TenantId>,
+}
+
+/// Reads a query; `tenant_id` stands there only where `has_tenant`.
+fn usage_query(
+    pairs: Vec<(String, String)>,
+    has_tenant: bool,
+    now: Timestamp,
+    kept_from: Timestamp,
+) -> Result<UsageQuery, Vec<FieldError>> {
+    let (mut interval, mut from, mut to, mut tenant) = (Interval::Day, None, now, None);
+    let mut errors = Vec::new();
+    for (name, value) in pairs {
+        let time = || Timestamp::parse(&value).map_err(|error| error.to_string());
+        let result = match name.as_str() {
+            "interval" => Interval::from_name(&value)
+                .map(|known| interval = known)
+                .ok_or_else(|| "must be day or hour".to_owned()),
+            "from" => time().map(|moment| from = Some(moment)),
+            "to" => time().map(|moment| to = moment),
+            "tenant_id" if has_tenant => value
+                .parse::<TenantId>()
+                .map(|id| tenant = Some(id))
+                .map_err(|error| error.to_string()),
+            _ => Err("is not known here; leave it out".to_owned()),
+        };
+        if let Err(detail) = result {
+            errors.push(FieldError {
+                field: name,
+                detail,
+            });
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let bad = |field: &str, detail: String| {
+        vec![FieldError {
+            field: field.to_owned(),
+            detail,
+        }]
+    };
+    // Without `from`, it is `to` that lies before all rows.
+    let span = Span::new(interval, from, to).map_err(|error| match (error, from) {
+        (SpanError::Backwards, None) => bad("to", "must be after 1970".to_owned()),
+        (error, _) => bad("from", error.to_string()),
+    })?;
+    if interval == Interval::Hour && span.from < kept_from {
+        let detail =
+            format!("is before {kept_from}, from where on hours are kept; ask for interval=day");
+        return Err(bad("from", detail));
+    }
+    Ok(UsageQuery { span, tenant })
+}
+
+fn read_query(
+    state: &AdminState,
+    pairs: Vec<(String, String)>,
+    has_tenant: bool,
+) -> Result<UsageQuery, ApiError> {
+    let now = state.clock.now();
+    let kept_from = kept_from(now, state.usage_retention);
+    usage_query(pairs, has_tenant, now, kept_from).map_err(|errors| ApiError::fields(&errors))
+}
+
+/// Milliseconds with three decimals.
+fn millis(us: f64) -> f64 {
+    us.round() / 1000.0
+}
+
+fn counts_json(counts: &Counts) -> Map<String, Value> {
+    let all = [
+        ("requests", counts.requests),
+        ("errors_4xx", counts.errors_4xx),
+        ("errors_5xx", counts.errors_5xx),
+        ("denied", counts.denied),
+        ("rate_limited", counts.rate_limited),
+        ("bytes_in", counts.bytes_in),
+        ("bytes_out", counts.bytes_out),
+    ];
+    all.into_iter()
+        .map(|(name, count)| (name.to_owned(), count.into()))
+        .collect()
+}
+
+/// Counts with latencies; 0 where there was no request.
+fn row_json(start: Option<Timestamp>, counts: &Counts) -> Value {
+    let mut row = Map::new();
+    if let Some(start) = start {
+        row.insert("start".to_owned(), json!(start));
+    }
+    row.extend(counts_json(counts));
+    let mean = counts.latency_us_sum as f64 / counts.requests.max(1) as f64;
+    row.insert("latency_ms_mean".to_owned(), json!(millis(mean)));
+    let max = counts.latency_us_max as f64;
+    row.insert("latency_ms_max".to_owned(), json!(millis(max)));
+    Value::Object(row)
+}
+
+async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Response, ApiError> {
+    let known = state
+        .usage
+        .usage(subject, span.interval, span.from, span.to)
+        .await
+        .map_err(KeyError::from)?;
+    let rows = span.rows(&known);
+    let mut totals = Counts::default();
+    for (_, counts) in &rows {
+        totals.add(counts);
+    }
+    let data: Vec<Value> = rows
+        .iter()
+        .map(|(start, counts)| row_json(Some(*start), counts))
+        .collect();
+    let body = json!({
+        "interval": span.interval.as_str(),
+        "from": span.from,
+        "to": span.to,
+        "data": data,
+        "totals": row_json(None, &totals),
+    });
+    Ok(private(StatusCode::OK, body))
+}
+
+pub async fn of_key(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::UsageRead)?;
+    let record = find(&state, &actor, &id).await?;
+    let query = read_query(&state, pairs, false)?;
+    answer(&state, &Subject::Key(record.id), &query.span).await
+}
+
+/// Of a tenant, or of all.
+pub async fn of_all(
+    State(state): Shared,
+    caller: Caller,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::UsageRead)?;
+    let query = read_query(&state, pairs, true)?;
+    let subject = match query.tenant {
+        Some(tenant) if actor.sees(&tenant) => Subject::Tenant(tenant),
+        Some(_) => return Err(ApiError::new(Kind::NotFound, "There is no such tenant.")),
+        None => {
+            actor.require_admin()?;
+            Subject::Platform
+        }
+    };
+    answer(&state, &subject, &query.span).await
+}
+
+/// When the secrets of some keys were last used.
+#[derive(Debug, Default)]
+pub struct Uses(HashMap<KeyId, Vec<(Generation, LastUse)>>);
+
+impl Uses {
+    /// Reads those of `records`.
+    pub async fn of(state: &AdminState, records: &[KeyRecord]) -> Result<Self, ApiError> {
+        let ids: Vec<KeyId> = records.iter().map(|record| record.id).collect();
+        let known = state.usage.last_uses(&ids).await.map_err(KeyError::from)?;
+        Ok(Self::from(known))
+    }
+
+    /// `record` as JSON, with its last uses.
+    pub fn key_json(&self, record: &KeyRecord, now: Timestamp) -> Value {
+        let mut key = key_json(record, now);
+        let uses = self.0.get(&record.id).map_or(&[][..], Vec::as_slice);
+        let latest = uses.iter().map(|(_, last)| *last).reduce(LastUse::later);
+        show(&mut key, latest);
+        if let (Some(previous), Some(shown)) = (record.previous, key.get_mut("previous_secret"))
+            && !shown.is_null()
+        {
+            let of_previous = uses.iter().find(|(of, _)| *of == previous.generation);
+            show(shown, of_previous.map(|(_, last)| *last));
+        }
+        key
+    }
+}
+
+impl From<Vec<KeyUse>> for Uses {
+    fn from(known: Vec<KeyUse>) -> Self {
+        let mut uses = Uses::default();
+        for one in known {
+            let of_key = uses.0.entry(one.key_id).or_default();
+            of_key.push((one.generation, one.last));
+        }
+        uses
+    }
+}
+
+fn show(what: &mut Value, last: Option<LastUse>) {
+    what["last_used_at"] = json!(last.map(|last| last.at));
+    what["last_used_ip"] = json!(last.map(|last| last.address));
+}
+
+/// What a key was used for over all time.
+pub async fn total_json(state: &AdminState, key: KeyId) -> Result<Value, ApiError> {
+    let total = state.usage.usage_total(key).await.map_err(KeyError::from)?;
+    Ok(Value::Object(counts_json(&total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::record::{PreviousSecret, Standing, tests::record};
+    use crate::usage::counts::{DAY_MS, HOUR_MS};
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    const NOW_MS: i64 = 1_000 * DAY_MS + 5 * HOUR_MS + 1;
+
+    fn query(pairs: &[(&str, &str)], has_tenant: bool) -> Result<UsageQuery, Vec<String>> {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        usage_query(pairs.collect(), has_tenant, at(NOW_MS), at(600 * DAY_MS))
+            .map_err(|errors| errors.into_iter().map(|error| error.field).collect())
+    }
+
+    #[test]
+    fn a_query_needs_nothing() {
+        let query = query(&[], true).unwrap();
+        assert_eq!(query.span.interval, Interval::Day);
+        assert_eq!(query.span.from, at(970 * DAY_MS));
+        assert_eq!(query.span.to, at(1_001 * DAY_MS));
+        assert_eq!(query.tenant, None);
+    }
+
+    #[test]
+    fn all_bad_fields_are_named() {
+        let bad = |pairs: &[(&str, &str)], has_tenant| query(pairs, has_tenant).err().unwrap();
+        assert_eq!(
+            bad(
+                &[
+                    ("interval", "week"),
+                    ("from", "yesterday"),
+                    ("to", ""),
+                    ("tenant_id", "../x"),
+                    ("x", "1"),
+                ],
+                true
+            ),
+            ["interval", "from", "to", "tenant_id", "x"]
+        );
+        assert_eq!(bad(&[("tenant_id", "acme")], false), ["tenant_id"]);
+        let day = "1972-01-01T00:00:00Z";
+        assert_eq!(bad(&[("from", day), ("to", day)], true), ["from"]);
+        assert_eq!(bad(&[("to", "1970-01-01T00:00:00Z")], true), ["to"]);
+        assert_eq!(
+            bad(&[("interval", "hour"), ("from", day)], true),
+            ["from"],
+            "too long"
+        );
+        let old = [("interval", "hour"), ("to", "1971-06-01T00:00:00Z")];
+        assert_eq!(bad(&old, true), ["from"], "not kept");
+        assert!(query(&[("from", day)], true).is_ok());
+    }
+
+    #[test]
+    fn latencies_have_three_decimals() {
+        let counts = Counts {
+            requests: 3,
+            latency_us_sum: 10_000,
+            latency_us_max: 4_321,
+            ..Counts::default()
+        };
+        let row = row_json(Some(at(0)), &counts);
+        assert_eq!(row["start"], "1970-01-01T00:00:00Z");
+        assert_eq!(row["latency_ms_mean"], json!(3.333));
+        assert_eq!(row["latency_ms_max"], json!(4.321));
+        assert_eq!(
+            row_json(None, &Counts::default())["latency_ms_mean"],
+            json!(0.0)
+        );
+    }
+
+    #[test]
+    fn last_uses_are_shown_with_the_key() {
+        let mut key = record();
+        key.generation = Generation(7);
+        key.previous = Some(PreviousSecret {
+            generation: Generation(5),
+            valid_until: at(100),
+        });
+        let used = |generation, millis, address: &str| KeyUse {
+            key_id: key.id,
+            generation: Generation(generation),
+            last: LastUse {
+                at: at(millis),
+                address: address.parse().unwrap(),
+            },
+        };
+        let uses = Uses::from(vec![
+            used(3, 1, "192.0.2.3"),
+            used(5, 9_000, "2001:db8::5"),
+            used(7, 8_000, "192.0.2.7"),
+        ]);
+        let shown = uses.key_json(&key, at(99));
+        assert_eq!(shown["last_used_at"], "1970-01-01T00:00:09Z");
+        assert_eq!(shown["last_used_ip"], "2001:db8::5");
+        assert_eq!(
+            shown["previous_secret"],
+            json!({
+                "valid_until": at(100),
+                "last_used_at": "1970-01-01T00:00:09Z",
+                "last_used_ip": "2001:db8::5",
+            })
+        );
+        let over = uses.key_json(&key, at(100));
+        assert_eq!(over["previous_secret"], Value::Null);
+        let unused = Uses::default().key_json(&key, at(99));
+        assert_eq!(unused["last_used_at"], Value::Null);
+        assert_eq!(
+            unused["previous_secret"],
+            json!({"valid_until": at(100), "last_used_at": null, "last_used_ip": null})
+        );
+        key.standing = Standing::Revoked;
+        let revoked = uses.key_json(&key, at(99));
+        assert_eq!(revoked["previous_secret"], Value::Null);
+        assert_eq!(revoked["last_used_ip"], "2001:db8::5");
+    }
+}

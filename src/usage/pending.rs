@@ -1,0 +1,351 @@
+//! What was counted and is not stored yet: rows that wait, with a limit, and the batch that is being
+//! stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::counts::{Counts, Hour, KeyUse, LastUse, Subject};
+use crate::key::{Generation, KeyId, TenantId};
+
+/// Keys in one batch, which is one transaction: nobody waits long for the rows that it holds.
+pub const BATCH_KEYS_MAX: usize = 500;
+
+/// What waits of one key.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Known where there are counts.
+    tenant: Option<TenantId>,
+    hours: SmallVec<[(Hour, Counts); 1]>,
+    uses: SmallVec<[(Generation, LastUse); 1]>,
+}
+
+impl Waiting {
+    /// What it counts for: a key of which only uses are known is a row as well.
+    fn rows(&self) -> usize {
+        self.hours.len().max(1)
+    }
+}
+
+/// An hour of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HourRow {
+    pub key_id: KeyId,
+    pub tenant_id: TenantId,
+    pub hour: Hour,
+    pub counts: Counts,
+}
+
+/// Rows that are stored together, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The instance that counted, new at each start.
+    pub instance: Arc<str>,
+    /// Its batches are numbered from 1.
+    pub number: i64,
+    /// In the order of keys and hours.
+    pub hours: Vec<HourRow>,
+    /// In the order of keys and generations.
+    pub uses: Vec<KeyUse>,
+}
+
+impl Batch {
+    /// The hours of tenants and of the platform that these rows add to, in order.
+    pub fn sums(&self) -> BTreeMap<(Subject, Hour), Counts> {
+        let mut sums: BTreeMap<(Subject, Hour), Counts> = BTreeMap::new();
+        for row in &self.hours {
+            for subject in [Subject::Tenant(row.tenant_id.clone()), Subject::Platform] {
+                sums.entry((subject, row.hour))
+                    .or_default()
+                    .add(&row.counts);
+            }
+        }
+        sums
+    }
+
+    /// What each key's totals grow by, in order.
+    pub fn totals(&self) -> BTreeMap<KeyId, Counts> {
+        let mut totals: BTreeMap<KeyId, Counts> = BTreeMap::new();
+        for row in &self.hours {
+            totals.entry(row.key_id).or_default().add(&row.counts);
+        }
+        totals
+    }
+
+    fn rows(&self) -> usize {
+        self.hours.len().max(self.uses.len())
+    }
+}
+
+/// Everything that waits.
+#[derive(Debug)]
+pub struct Pending {
+    instance: Arc<str>,
+    keys: BTreeMap<KeyId, Waiting>,
+    rows: usize,
+    rows_max: usize,
+    dropped: u64,
+    /// The batch of which it is not known yet that it is stored. It is never changed: it may be.
+    current: Option<Arc<Batch>>,
+    numbered: i64,
+}
+
+impl Pending {
+    /// Nothing yet. Of new rows of keys and hours there are never more than `rows_max`.
+    pub fn new(instance: Arc<str>, rows_max: usize) -> Self {
+        Pending {
+            instance,
+            keys: BTreeMap::new(),
+            rows: 0,
+            rows_max,
+            dropped: 0,
+            current: None,
+            numbered: 0,
+        }
+    }
+
+    /// Rows that wait, those of the current batch among them.
+    pub fn rows(&self) -> usize {
+        self.rows + self.current.as_ref().map_or(0, |batch| batch.rows())
+    }
+
+    /// How many rows found no place since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows() >= self.rows_max
+    }
+
+    /// Adds what a key's requests of an hour came to.
+    pub fn add(&mut self, key: KeyId, tenant: &TenantId, hour: Hour, counts: &Counts) {
+        let is_full = self.is_full();
+        let known = self.keys.get_mut(&key);
+        if let Some(waiting) = known {
+            if let Some((_, sum)) = waiting.hours.iter_mut().find(|(of, _)| *of == hour) {
+                sum.add(counts);
+                return;
+            }
+            // The first takes the place of a row that only had uses.
+            if waiting.hours.is_empty() || !is_full {
+                let before = waiting.rows();
+                waiting.tenant.get_or_insert_with(|| tenant.clone());
+                waiting.hours.push((hour, *counts));
+                self.rows += waiting.rows() - before;
+                return;
+            }
+        }
+        if is_full {
+            self.dropped += 1;
+            return;
+        }
+        let mut waiting = Waiting {
+            tenant: Some(tenant.clone()),
+            ..Waiting::default()
+        };
+        waiting.hours.push((hour, *counts));
+        self.keys.insert(key, waiting);
+        self.rows += 1;
+    }
+
+    /// Notes when a secret of a key was last used.
+    pub fn note_use(&mut self, key: KeyId, generation: Generation, last: LastUse) {
+        if !self.keys.contains_key(&key) {
+            if self.is_full() {
+                self.dropped += 1;
+                return;
+            }
+            self.rows += 1;
+        }
+        let uses = &mut self.keys.entry(key).or_default().uses;
+        match uses.iter_mut().find(|(of, _)| *of == generation) {
+            Some((_, known)) => *known = known.later(last),
+            // A key has a new generation when somebody replaces its secret, so these are few.
+            None => uses.push((generation, last)),
+        }
+    }
+
+    /// The batch to be stored: the one that may have been, or the next; `None` where nothing waits.
+    pub fn current(&mut self) -> Option<Arc<Batch>> {
+        if self.current.is_none() {
+            self.current = self.cut();
+        }
+        self.current.clone()
+    }
+
+    /// The current batch is stored.
+    pub fn stored(&mut self) {
+        self.current = None;
+    }
+
+    fn cut(&mut self) -> Option<Arc<Batch>> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let (mut hours, mut uses) = (Vec::new(), Vec::new());
+        for _ in 0..BATCH_KEYS_MAX {
+            let Some((key_id, mut waiting)) = self.keys.pop_first() else {
+                break;
+            };
+            self.rows -= waiting.rows();
+            waiting.hours.sort_unstable_by_key(|(hour, _)| *hour);
+            waiting
+                .uses
+                .sort_unstable_by_key(|(generation, _)| *generation);
+            if let Some(tenant_id) = waiting.tenant {
+                hours.extend(waiting.hours.into_iter().map(|(hour, counts)| HourRow {
+                    key_id,
+                    tenant_id: tenant_id.clone(),
+                    hour,
+                    counts,
+                }));
+            }
+            uses.extend(waiting.uses.into_iter().map(|(generation, last)| KeyUse {
+                key_id,
+                generation,
+                last,
+            }));
+        }
+        self.numbered += 1;
+        Some(Arc::new(Batch {
+            instance: self.instance.clone(),
+            number: self.numbered,
+            hours,
+            uses,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::usage::counts::HOUR_MS;
+
+    fn key(n: usize) -> KeyId {
+        format!("{n:012}").parse().unwrap()
+    }
+
+    fn hour(n: i64) -> Hour {
+        Hour::of(Timestamp::from_millis(n * HOUR_MS))
+    }
+
+    fn requests(n: u64) -> Counts {
+        Counts {
+            requests: n,
+            ..Counts::default()
+        }
+    }
+
+    fn last(at: i64) -> LastUse {
+        LastUse {
+            at: Timestamp::from_millis(at),
+            address: "192.0.2.1".parse().unwrap(),
+        }
+    }
+
+    fn pending(rows_max: usize) -> Pending {
+        Pending::new("me".into(), rows_max)
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_batch_has_all_in_order_and_its_sums() {
+        let mut all = pending(100);
+        all.add(key(2), &tenant("b"), hour(5), &requests(1));
+        all.add(key(1), &tenant("a"), hour(6), &requests(2));
+        all.add(key(1), &tenant("a"), hour(5), &requests(3));
+        all.add(key(1), &tenant("a"), hour(6), &requests(4));
+        all.note_use(key(1), Generation(2), last(7));
+        all.note_use(key(1), Generation(1), last(9));
+        all.note_use(key(1), Generation(2), last(6));
+        all.note_use(key(3), Generation(1), last(8));
+        assert_eq!(all.rows(), 4);
+        let batch = all.current().unwrap();
+        let rows = |row: &HourRow| (row.key_id, row.hour, row.counts.requests);
+        let rows: Vec<_> = batch.hours.iter().map(rows).collect();
+        assert_eq!(
+            rows,
+            [
+                (key(1), hour(5), 3),
+                (key(1), hour(6), 6),
+                (key(2), hour(5), 1)
+            ]
+        );
+        let uses = |one: &KeyUse| (one.key_id, one.generation.0, one.last.at.as_millis());
+        let uses: Vec<_> = batch.uses.iter().map(uses).collect();
+        assert_eq!(uses, [(key(1), 1, 9), (key(1), 2, 7), (key(3), 1, 8)]);
+        let sums: Vec<_> = batch.sums().into_iter().collect();
+        let sums: Vec<_> = sums
+            .iter()
+            .map(|((subject, of), counts)| (subject.to_string(), *of, counts.requests))
+            .collect();
+        assert_eq!(
+            sums,
+            [
+                ("tenant/a".to_owned(), hour(5), 3),
+                ("tenant/a".to_owned(), hour(6), 6),
+                ("tenant/b".to_owned(), hour(5), 1),
+                ("platform".to_owned(), hour(5), 4),
+                ("platform".to_owned(), hour(6), 6),
+            ]
+        );
+        let totals: Vec<_> = batch.totals().into_iter().collect();
+        assert_eq!(totals, [(key(1), requests(9)), (key(2), requests(1))]);
+    }
+
+    #[test]
+    fn what_may_have_been_stored_is_not_changed() {
+        let mut all = pending(100);
+        all.add(key(1), &tenant("a"), hour(5), &requests(1));
+        let first = all.current().unwrap();
+        all.add(key(1), &tenant("a"), hour(5), &requests(2));
+        assert_eq!(all.current().unwrap(), first);
+        assert_eq!((first.number, all.rows()), (1, 2));
+        all.stored();
+        let second = all.current().unwrap();
+        assert_eq!((second.number, second.hours[0].counts.requests), (2, 2));
+        all.stored();
+        assert_eq!((all.current(), all.rows()), (None, 0));
+    }
+
+    #[test]
+    fn batches_are_no_longer_than_they_may_be() {
+        let mut all = pending(10_000);
+        for n in 0..BATCH_KEYS_MAX + 1 {
+            all.add(key(n), &tenant("a"), hour(5), &requests(1));
+        }
+        assert_eq!(all.current().unwrap().hours.len(), BATCH_KEYS_MAX);
+        all.stored();
+        assert_eq!(all.current().unwrap().hours.len(), 1);
+    }
+
+    #[test]
+    fn over_the_limit_only_what_is_there_grows() {
+        let mut all = pending(2);
+        all.note_use(key(1), Generation(1), last(1));
+        all.add(key(2), &tenant("a"), hour(5), &requests(1));
+        // Dropped: a key, an hour, a use of a key that is not there.
+        all.add(key(3), &tenant("a"), hour(5), &requests(1));
+        all.add(key(2), &tenant("a"), hour(6), &requests(1));
+        all.note_use(key(4), Generation(1), last(1));
+        assert_eq!((all.take_dropped(), all.take_dropped()), (3, 0));
+        all.add(key(1), &tenant("a"), hour(5), &requests(1));
+        all.add(key(2), &tenant("a"), hour(5), &requests(1));
+        all.note_use(key(2), Generation(1), last(1));
+        assert_eq!((all.take_dropped(), all.rows()), (0, 2));
+        // The batch that is under way holds its place.
+        let batch = all.current().unwrap();
+        assert_eq!((batch.hours.len(), batch.uses.len()), (2, 2));
+        all.add(key(3), &tenant("a"), hour(5), &requests(1));
+        assert_eq!(all.take_dropped(), 1);
+        all.stored();
+        all.add(key(3), &tenant("a"), hour(5), &requests(1));
+        assert_eq!((all.take_dropped(), all.rows()), (0, 1));
+    }
+}
