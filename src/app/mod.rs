@@ -37,7 +37,7 @@ use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
-    BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
+    BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Verifier, ViewBuilder,
 };
 
 use bootstrap::bootstrap;
@@ -209,6 +209,7 @@ impl App {
         let Stores {
             sql: store,
             keys: key_store,
+            imports: import_store,
             secrets,
         } = Stores::open(&settings, &clock, &metrics)
             .await
@@ -225,6 +226,11 @@ impl App {
             .last_change()
             .await
             .map_err(failed("the store can't be read"))?;
+        let imports = Imports::new(&mint_keys, import_store.clone(), metrics.clone());
+        let imports_seen = imports
+            .read_since(0)
+            .await
+            .map_err(failed("the imported keys can't be read"))?;
         let freshness = Arc::new(Freshness::new(max_stale, clock.monotonic_us()));
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
@@ -236,6 +242,7 @@ impl App {
                 .map_err(failed("no key can be verified"))?,
             live: live.clone(),
             mint_keys: mint_keys.clone(),
+            imports: imports.clone(),
             store: key_store.clone(),
             secrets: secrets.clone(),
             pool: pool.clone(),
@@ -248,10 +255,12 @@ impl App {
         let follower = Follower {
             store: key_store.clone(),
             live: live.clone(),
+            imports: imports.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             freshness,
             seen,
+            imports_seen,
         };
         let (applied, on_applied) = watch::channel(0);
         let following = tokio::spawn(follower.run(
@@ -273,6 +282,8 @@ impl App {
         };
         let keys = KeyService {
             store: key_store,
+            import_store,
+            imports,
             secrets,
             live,
             pool,

@@ -5,6 +5,7 @@
 mod change;
 pub mod claims;
 pub mod guarded;
+pub mod imports;
 pub mod instances;
 pub mod list;
 mod rows;
@@ -20,6 +21,7 @@ use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
 pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
+pub use imports::{Imported, ImportPage, ImportStore};
 pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
 

@@ -3,6 +3,9 @@
 //! up to date. A change that this instance made itself is seen here once more, and changes nothing. It
 //! looks at every interval, and at once when it is told to: what tells it may lose words, not changes.
 //!
+//! What was imported is read on the way: an import has the number of the change that made its key, so
+//! who has applied a change knows all imports up to it.
+//!
 //! A live key whose changed row can't be read, or is not there, admits nobody from then on: what was
 //! known of it holds no longer, and nothing else is known.
 //!
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::LiveKeys;
+use super::{Imports, LiveKeys};
 use crate::clock::SharedClock;
 use crate::key::KeyId;
 use crate::store::{KeyStore, StoreError};
@@ -59,11 +62,14 @@ impl Freshness {
 pub struct Follower {
     pub store: Arc<dyn KeyStore>,
     pub live: Arc<LiveKeys>,
+    pub imports: Arc<Imports>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     pub freshness: Arc<Freshness>,
     /// The number of the last change that is known. To be read before any key becomes live.
     pub seen: i64,
+    /// The number of the last import that is known.
+    pub imports_seen: i64,
 }
 
 impl Follower {
@@ -120,6 +126,7 @@ impl Follower {
                 self.freshness.confirm(asked_us);
                 return Ok(());
             }
+            self.imports_seen = self.imports.read_since(self.imports_seen).await?;
             let changes = if newest > self.seen {
                 self.store.changes_since(self.seen).await?
             } else {
@@ -138,6 +145,8 @@ impl Follower {
                 // Some are no longer kept, or the numbers have begun anew.
                 _ => {
                     tracing::warn!("changes of keys were missed; all live keys are read again");
+                    // The numbers may be those of other imports.
+                    self.imports_seen = self.imports.read_since(0).await?;
                     for key in self.live.ids() {
                         self.refresh(key, newest < self.seen).await?;
                     }
