@@ -33,9 +33,7 @@ const DIGEST_LABEL: &[u8] = b"sidekey: imported key, 1\0";
 /// Why a text can't be imported as a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlainKeyError {
-    #[error(
-        "must be {PLAIN_LEN_MIN} to {PLAIN_LEN_MAX} visible ASCII characters, without spaces"
-    )]
+    #[error("must be {PLAIN_LEN_MIN} to {PLAIN_LEN_MAX} visible ASCII characters, without spaces")]
     Form,
     #[error("is a key that this deployment has made: it works already, or was revoked for good")]
     Minted,
@@ -62,11 +60,7 @@ impl fmt::Debug for PlainKey {
 
 impl PlainKey {
     /// Reads `text` as a key that may be imported.
-    pub fn new(
-        text: &str,
-        mint_keys: &MintKeys,
-        allow_weak: bool,
-    ) -> Result<Self, PlainKeyError> {
+    pub fn new(text: &str, mint_keys: &MintKeys, allow_weak: bool) -> Result<Self, PlainKeyError> {
         if let Some(ours) = Presented::parse(text) {
             return Err(if mint_keys.minted(&ours) {
                 PlainKeyError::Minted
@@ -240,10 +234,20 @@ mod tests {
 
     #[test]
     fn a_key_may_look_however_it_looks() {
-        for text in [STRONG, "pk:!\"#$%&'()*+,-./<=>?@[]^_`{|}~8Kd0", "a=b&c=d;e:f/Q9Zx7Wv3\\KpLm"] {
+        for text in [
+            STRONG,
+            "pk:!\"#$%&'()*+,-./<=>?@[]^_`{|}~8Kd0",
+            "a=b&c=d;e:f/Q9Zx7Wv3\\KpLm",
+        ] {
             assert!(plain(text).is_ok(), "{text}");
         }
-        for text in ["", "short77", &format!("{STRONG} x"), &format!("{STRONG}é"), &"x".repeat(257)] {
+        for text in [
+            "",
+            "short77",
+            &format!("{STRONG} x"),
+            &format!("{STRONG}é"),
+            &"x".repeat(257),
+        ] {
             assert_eq!(plain(text), Err(PlainKeyError::Form), "{text}");
         }
     }
@@ -258,7 +262,9 @@ mod tests {
 
     #[test]
     fn our_own_keys_are_told_apart() {
-        let ours = mint_keys(1).mint(&"sk".parse().unwrap(), Environment::Live).unwrap();
+        let ours = mint_keys(1)
+            .mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap();
         let text = ours.text.expose_secret();
         assert_eq!(plain(text), Err(PlainKeyError::Minted));
         let theirs = PlainKey::new(text, &mint_keys(2), true);

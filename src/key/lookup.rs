@@ -181,7 +181,13 @@ mod tests {
 
     #[test]
     fn what_is_no_place() {
-        for text in ["", "00", &"g".repeat(32), &"0".repeat(33), "+0000000000000000000000000000000"] {
+        for text in [
+            "",
+            "00",
+            &"g".repeat(32),
+            &"0".repeat(33),
+            "+0000000000000000000000000000000",
+        ] {
             assert_eq!(text.parse::<Lookup>(), Err(LookupError), "{text}");
         }
     }

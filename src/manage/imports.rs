@@ -110,7 +110,7 @@ impl KeyService {
                 Ok(ImportOutcome::Existing(existing))
             }
             Imported::Added => {
-                self.imports.add(&places[..places.len().min(1)]);
+                self.imports.add(places.get(..1).unwrap_or_default());
                 self.keep(&record, &unnamed).await?;
                 self.announcer.announce();
                 Ok(ImportOutcome::Created(record.id))

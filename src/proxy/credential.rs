@@ -155,7 +155,11 @@ fn basic(encoded: &str) -> Offer<'static> {
     let (user, password) = text.split_once(':').unwrap_or((text.as_str(), ""));
     let is_user = password.is_empty() || is_key(user);
     let key = if is_user { user } else { password };
-    let pair = if is_key(key) { None } else { Pair::parse(&text) };
+    let pair = if is_key(key) {
+        None
+    } else {
+        Pair::parse(&text)
+    };
     Offer {
         key: Cow::Owned(key.to_owned()),
         pair,
@@ -240,7 +244,8 @@ mod tests {
 
     fn found(lines: &[(&'static str, &str)], query: &str) -> Result<Option<String>, Ambiguous> {
         let headers = headers(lines);
-        find(&all_sources(), &headers, Some(query)).map(|found| found.map(|f| f.offer.key.into_owned()))
+        find(&all_sources(), &headers, Some(query))
+            .map(|found| found.map(|f| f.offer.key.into_owned()))
     }
 
     fn key() -> String {

@@ -68,7 +68,10 @@ impl Guard {
     }
 
     /// Does `work`, unless the database is away.
-    pub(super) async fn run<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    pub(super) async fn run<T, E: Failure>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         if self.breaker.is_open() && !self.breaker.is_overdue(self.clock.monotonic_us()) {
             return Err(E::held_back());
         }

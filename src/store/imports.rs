@@ -202,8 +202,9 @@ mod tests {
         let added = store.insert_imported(&first, &[place(1)], &noted()).await;
         assert_eq!(added.unwrap(), Imported::Added);
         // Under another mint key, whose place comes first now.
-        let again = store.insert_imported(&second, &[place(7), place(1)], &noted());
-        assert_eq!(again.await.unwrap(), Imported::Existing(first.id));
+        let places = [place(7), place(1)];
+        let again = store.insert_imported(&second, &places, &noted()).await;
+        assert_eq!(again.unwrap(), Imported::Existing(first.id));
         assert_eq!(store.get(first.id).await.unwrap(), Some(first.clone()));
         assert_eq!(store.get(second.id).await.unwrap(), None);
         assert_eq!(store.last_change().await.unwrap(), 1);
@@ -218,9 +219,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory).await;
         for n in [3, 1, 2] {
-            store.insert(&imported(10 + i64::from(n)), &noted()).await.unwrap();
+            store
+                .insert(&imported(10 + i64::from(n)), &noted())
+                .await
+                .unwrap();
             let (record, place) = (imported(n.into()), place(n));
-            store.insert_imported(&record, &[place], &noted()).await.unwrap();
+            store
+                .insert_imported(&record, &[place], &noted())
+                .await
+                .unwrap();
         }
         let all = store.imports_since(0).await.unwrap();
         assert_eq!(all.lookups, [place(3), place(1), place(2)]);

@@ -21,7 +21,7 @@ use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
 pub use claims::{Claim, ClaimPage};
 pub use guarded::{Guard, Guarded};
-pub use imports::{Imported, ImportPage, ImportStore};
+pub use imports::{ImportPage, ImportStore, Imported};
 pub use instances::{Heard, Heartbeat};
 pub use sql::SqlStore;
 

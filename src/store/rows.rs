@@ -140,7 +140,9 @@ pub fn read(row: &AnyRow) -> Result<KeyRecord, StoreError> {
         name: r.text("name")?,
         environment: r.parsed("environment", |name| Environment::from_name(name).ok_or(()))?,
         origin: r.parsed("origin", |name| KeyOrigin::from_name(name).ok_or(()))?,
-        credential: r.parsed("credential", |name| CredentialKind::from_name(name).ok_or(()))?,
+        credential: r.parsed("credential", |name| {
+            CredentialKind::from_name(name).ok_or(())
+        })?,
         hint: r.text("hint")?,
         scopes: r.list("scopes")?,
         rate_limits,

@@ -213,7 +213,10 @@ mod tests {
     /// Evenly spread, as an HMAC is.
     fn place(n: u64) -> Lookup {
         let bytes = *blake3::hash(&n.to_be_bytes()).as_bytes();
-        let text: String = bytes[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text: String = bytes[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         text.parse().unwrap()
     }
 

@@ -1,5 +1,7 @@
 //! The verifier on real embedded stores.
 
+mod imports;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -78,6 +80,7 @@ struct Bench {
     secrets: EmbeddedSecrets,
     live: Arc<LiveKeys>,
     mint_keys: MintKeys,
+    imports: Arc<Imports>,
     metrics: Arc<Metrics>,
     verifier: Arc<Verifier>,
 }
@@ -110,7 +113,9 @@ async fn bench(max_queue: usize) -> Bench {
         negative_ttl: Duration::from_secs(3600),
     };
     let mint_keys = secrets.mint_keys().await.unwrap();
+    let imports = Imports::new(&mint_keys, Arc::new(store.inner.clone()), metrics.clone());
     let verifier = Verifier::new(Parts {
+        imports: imports.clone(),
         proofs: Proofs::new(&remembered).unwrap(),
         live: live.clone(),
         mint_keys: mint_keys.clone(),
@@ -128,6 +133,7 @@ async fn bench(max_queue: usize) -> Bench {
         secrets,
         live,
         mint_keys,
+        imports,
         metrics,
         verifier,
     }
@@ -434,10 +440,12 @@ async fn changes_of_others_are_followed() {
     let mut follower = Follower {
         store: bench.store.clone(),
         live: bench.live.clone(),
+        imports: bench.imports.clone(),
         clock: clock.clone(),
         metrics: bench.metrics.clone(),
         freshness: freshness.clone(),
         seen: 0,
+        imports_seen: 0,
     };
     let scopes = || proof.key.view().grants.patterns.len();
     assert_eq!(scopes(), record.scopes.len());
@@ -506,10 +514,12 @@ async fn a_live_key_without_a_sound_row_is_refused() {
     let mut follower = Follower {
         store: bench.store.clone(),
         live: bench.live.clone(),
+        imports: bench.imports.clone(),
         clock: ManualClock::at(Timestamp::from_millis(0)),
         metrics: bench.metrics.clone(),
         freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
         seen: 1,
+        imports_seen: 0,
     };
     let by_hand = async |sql: &'static str| {
         let pool = bench.store.inner.pool();

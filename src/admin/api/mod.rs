@@ -1,6 +1,7 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
 mod extract;
+mod imports;
 mod keys;
 mod list;
 mod machines;
@@ -55,6 +56,7 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+        .route(&format!("{KEYS_PATH}/import"), imports::route())
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {
