@@ -8,6 +8,7 @@ mod lists;
 mod logins;
 mod resume;
 mod secrecy;
+mod stores;
 mod tenants;
 
 use serde_json::{Value, json};
