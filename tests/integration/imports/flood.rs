@@ -54,3 +54,32 @@ async fn unknown_keys_need_no_database() {
         "known, and cold"
     );
 }
+
+/// A wrong password of a user who is there costs bcrypt, until the address has failed too often.
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_a_password_is_limited_by_address() {
+    const FAILURES: usize = 5;
+    let upstream = Upstream::start().await;
+    let more = r#"
+[credentials]
+sources = ["basic"]
+[limits]
+failed_auth = { name = "failed-auth", quota = 5, window_seconds = 3600 }
+"#;
+    let sidekey = Sidekey::start(&config(upstream.address, more)).await;
+    let hash = bcrypt::hash("wonderland", 4).unwrap();
+    import(&sidekey, &[line(json!({"user": "alice", "hash": hash}))]).await;
+    assert_eq!(log_in(&sidekey, "alice", "wonderland").await, 200);
+    let (before, _) = work(&sidekey).await;
+    for guess in 0..4 * FAILURES {
+        let status = log_in(&sidekey, "alice", &format!("guess {guess}")).await;
+        assert_eq!(status, if guess < FAILURES { 401 } else { 429 });
+    }
+    let (after, _) = work(&sidekey).await;
+    assert_eq!(after - before, FAILURES as f64);
+    assert_eq!(
+        log_in(&sidekey, "alice", "wonderland").await,
+        200,
+        "remembered"
+    );
+}
