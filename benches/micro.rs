@@ -13,7 +13,8 @@ use sidekey::clock::{Clock, SystemClock, Timestamp};
 use sidekey::config::settings::VerificationSettings;
 use sidekey::key::record::{ROTATION_DAYS_DEFAULT, Standing};
 use sidekey::key::{
-    Catalogue, Environment, Generation, KeyRecord, MintKey, MintKeys, Policy, Presented,
+    Catalogue, CredentialKind, Environment, Generation, KeyOrigin, KeyRecord, MintKey, MintKeys,
+    Policy, Presented,
 };
 use sidekey::limit::{self, Bucket, Buckets, LimitFields};
 use sidekey::proxy::credential;
@@ -44,6 +45,8 @@ fn minted() -> (KeyRecord, String) {
         tenant_id: "acme".parse().expect("a tenant"),
         name: "bench".to_owned(),
         environment: Environment::Live,
+        origin: KeyOrigin::Minted,
+        credential: CredentialKind::Key,
         hint: key.hint.clone(),
         scopes: vec![
             "orders:*".parse().expect("a scope"),

@@ -8,7 +8,8 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AuditStore, Guard, Guarded, Journal, KeyStore, SqlStore, StoreError, TenantStore, UsageStore,
+    AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SqlStore, StoreError, TenantStore,
+    UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -29,6 +30,7 @@ pub struct Stores {
     pub keys: Arc<dyn KeyStore>,
     pub audit: Arc<dyn AuditStore>,
     pub tenants: Arc<dyn TenantStore>,
+    pub imports: Arc<dyn ImportStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
 }
@@ -67,7 +69,8 @@ impl Stores {
             keys: guarded.clone(),
             audit: guarded.clone(),
             tenants: guarded.clone(),
-            usage: guarded,
+            usage: guarded.clone(),
+            imports: guarded,
             secrets,
         }
     }

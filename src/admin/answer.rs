@@ -191,6 +191,8 @@ pub fn key_json(key: &KeyRecord, now: Timestamp) -> Value {
         "name": key.name,
         "tenant_id": key.tenant_id.as_str(),
         "environment": key.environment.as_str(),
+        "origin": key.origin.as_str(),
+        "credential": key.credential.as_str(),
         "hint": key.hint,
         "scopes": texts(&mut key.scopes.iter().map(ToString::to_string)),
         "rate_limits": key.rate_limits,

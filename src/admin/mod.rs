@@ -1,11 +1,12 @@
 //! The admin port: the key API, health, metrics; later the dashboard.
 //!
 //! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! once, `import_lines` lists of existing keys; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
 pub mod api;
+mod import_lines;
 pub mod input;
 mod request_id;
 pub mod serve;

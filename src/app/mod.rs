@@ -41,7 +41,8 @@ use crate::stores::Stores;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
-    BcryptPool, Follower, Freshness, LiveKeys, Parts, Proofs, Records, Verifier, ViewBuilder,
+    BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
+    ViewBuilder,
 };
 
 use bootstrap::bootstrap;
@@ -227,6 +228,7 @@ impl App {
             keys: key_store,
             audit: audit_store,
             tenants: tenant_store,
+            imports: import_store,
             secrets,
             usage: usage_store,
         } = stores;
@@ -239,6 +241,11 @@ impl App {
             .last_change()
             .await
             .map_err(failed("the store can't be read"))?;
+        let imports = Imports::new(&mint_keys, import_store.clone(), metrics.clone());
+        let imports_seen = imports
+            .read_since(0)
+            .await
+            .map_err(failed("the imported keys can't be read"))?;
         let freshness = Arc::new(Freshness::new(max_stale, clock.monotonic_us()));
         let pool = BcryptPool::start(&settings.bcrypt, clock.clone(), metrics.clone())
             .map_err(failed("the bcrypt threads can't be started"))?;
@@ -250,6 +257,7 @@ impl App {
                 .map_err(failed("no key can be verified"))?,
             live: live.clone(),
             mint_keys: mint_keys.clone(),
+            imports: imports.clone(),
             store: key_store.clone(),
             tenants: tenant_store.clone(),
             secrets: secrets.clone(),
@@ -265,10 +273,12 @@ impl App {
             store: key_store.clone(),
             tenants: tenant_store.clone(),
             live: live.clone(),
+            imports: imports.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             freshness,
             seen,
+            imports_seen,
         };
         let (applied, on_applied) = watch::channel(0);
         let following = tokio::spawn(follower.run(
@@ -304,6 +314,8 @@ impl App {
         };
         let keys = KeyService {
             store: key_store,
+            import_store,
+            imports,
             secrets,
             live,
             pool,

@@ -5,11 +5,13 @@ use serde_json::{Map, Value, json};
 use crate::key::KeyRecord;
 
 /// The fields of a record that are worth a word, as the API shows them.
-fn fields(record: &KeyRecord) -> [(&'static str, Value); 11] {
+fn fields(record: &KeyRecord) -> [(&'static str, Value); 13] {
     let texts = |items: &mut dyn Iterator<Item = String>| Value::from(items.collect::<Vec<_>>());
     [
         ("name", json!(record.name)),
         ("environment", json!(record.environment.as_str())),
+        ("origin", json!(record.origin.as_str())),
+        ("credential", json!(record.credential.as_str())),
         ("hint", json!(record.hint)),
         (
             "scopes",

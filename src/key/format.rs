@@ -50,6 +50,13 @@ impl KeyId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// A new id, for a key that is not minted.
+    pub fn random() -> Result<Self, RandomnessError> {
+        let mut id = [0u8; KEY_ID_LEN];
+        random_base62(&mut id)?;
+        Ok(KeyId(id))
+    }
+
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id: [u8; KEY_ID_LEN] = bytes.try_into().ok()?;
         id.iter()
@@ -270,6 +277,7 @@ impl MintKey {
         base62(u64::from_be_bytes(head))
     }
 
+    /// Another key for another purpose, which `label` names.
     fn derive(&self, label: &str) -> Zeroizing<[u8; MINT_KEY_LEN]> {
         let mut mac = self.mac.clone();
         mac.update(label.as_bytes());
@@ -320,13 +328,15 @@ impl MintKeys {
         MintKeys { current, previous }
     }
 
-    /// Keys for another use, one of each mint key, newest first. `label` must be nothing that could stand
-    /// before the check of a key.
+    /// Keys for another purpose, which `label` names: one of each mint key, newest first. No label may have
+    /// the form of a key, so that no check of a key tells anything about them.
     pub fn derive(&self, label: &str) -> Vec<Zeroizing<[u8; MINT_KEY_LEN]>> {
-        std::iter::once(&self.current)
-            .chain(&self.previous)
-            .map(|mint_key| mint_key.derive(label))
-            .collect()
+        self.iter().map(|mint_key| mint_key.derive(label)).collect()
+    }
+
+    /// All of them, the one that mints first.
+    pub fn iter(&self) -> impl Iterator<Item = &MintKey> {
+        std::iter::once(&self.current).chain(&self.previous)
     }
 
     /// Makes a new key with a new id.
@@ -335,9 +345,7 @@ impl MintKeys {
         prefix: &Prefix,
         environment: Environment,
     ) -> Result<MintedKey, RandomnessError> {
-        let mut id = [0u8; KEY_ID_LEN];
-        random_base62(&mut id)?;
-        self.mint_again(prefix, environment, KeyId(id))
+        self.mint_again(prefix, environment, KeyId::random()?)
     }
 
     /// Makes a new secret for the key `id`.
@@ -366,8 +374,7 @@ impl MintKeys {
     /// Whether this deployment minted `presented`. Takes the same time for every wrong check.
     pub fn minted(&self, presented: &Presented<'_>) -> bool {
         let (signed, check) = (presented.signed(), presented.check());
-        std::iter::once(&self.current)
-            .chain(&self.previous)
+        self.iter()
             .any(|mint_key| bool::from(mint_key.check(signed).as_slice().ct_eq(check)))
     }
 }

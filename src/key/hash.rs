@@ -69,26 +69,60 @@ impl SecretHash {
 
     /// Whether `secret` is the one that was hashed; `pause` is called about every 50 us.
     pub fn verify(&self, secret: &str, pause: &mut dyn FnMut()) -> Result<bool, HashError> {
-        let parts = HashParts::from_str(&self.0).map_err(|_| HashError::Malformed)?;
-        let (cost, salt) = (parts.get_cost(), parts.get_salt_raw());
-        if !(COST_MIN..=COST_MAX).contains(&cost) {
-            return Err(HashError::Malformed);
-        }
+        let (cost, salt) = self.parts()?;
         if secret.len() > SECRET_LEN_MAX {
             // Longer than any secret of ours, so not the one that was hashed.
             return Ok(false);
         }
-        let output = BASE64.encode(compute(secret, cost, &salt, pause));
+        self.matches(secret, cost, &salt, pause)
+    }
+
+    /// The same for a password that somebody else has hashed. Of one of 72 bytes or more only those
+    /// count, as everywhere where such hashes are used.
+    pub fn verify_password(
+        &self,
+        password: &str,
+        pause: &mut dyn FnMut(),
+    ) -> Result<bool, HashError> {
+        let (cost, salt) = self.parts()?;
+        self.matches(password, cost, &salt, pause)
+    }
+
+    /// Cost and salt.
+    fn parts(&self) -> Result<(u32, [u8; SALT_LEN]), HashError> {
+        let parts = HashParts::from_str(&self.0).map_err(|_| HashError::Malformed)?;
+        let cost = parts.get_cost();
+        if (COST_MIN..=COST_MAX).contains(&cost) {
+            Ok((cost, parts.get_salt_raw()))
+        } else {
+            Err(HashError::Malformed)
+        }
+    }
+
+    fn matches(
+        &self,
+        secret: &str,
+        cost: u32,
+        salt: &[u8; SALT_LEN],
+        pause: &mut dyn FnMut(),
+    ) -> Result<bool, HashError> {
+        let output = BASE64.encode(compute(secret, cost, salt, pause));
         let stored = self.0.get(self.0.len() - output.len()..);
         let stored = stored.ok_or(HashError::Malformed)?;
         Ok(stored.as_bytes().ct_eq(output.as_bytes()).into())
     }
 
+    /// The cost with which it was made; `None` where it is no bcrypt hash at all.
+    pub fn cost(&self) -> Option<u32> {
+        let parts = HashParts::from_str(&self.0).ok()?;
+        let cost = parts.get_cost();
+        let is_hash = self.0.len() == HASH_LEN && (COST_MIN..=COST_MAX).contains(&cost);
+        is_hash.then_some(cost)
+    }
+
     /// Whether this is a bcrypt hash at all.
     pub fn is_well_formed(&self) -> bool {
-        let parts = HashParts::from_str(&self.0);
-        let cost = parts.map(|parts| parts.get_cost());
-        self.0.len() == HASH_LEN && cost.is_ok_and(|cost| (COST_MIN..=COST_MAX).contains(&cost))
+        self.cost().is_some()
     }
 
     /// Takes a hash from a store as it stands; [`SecretHash::verify`] finds out if it is none.
@@ -164,6 +198,24 @@ mod tests {
             let theirs = SecretHash::from_stored(theirs.replacen("$2b$", version, 1));
             prop_assert!(theirs.verify(&secret, &mut || ()).unwrap());
             prop_assert!(!theirs.verify(&(secret + "x"), &mut || ()).unwrap());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// As the other library does where it is told to truncate.
+        #[test]
+        fn of_a_long_password_the_beginning_counts(password in "[ -~é]{1,120}", len in 60..90usize) {
+            let theirs = bcrypt::hash(&password, 4).unwrap();
+            let hash = SecretHash::from_stored(theirs.clone());
+            prop_assert!(hash.verify_password(&password, &mut || ()).unwrap());
+            let other = format!("{password}x");
+            let agreed = bcrypt::verify(&other, &theirs).unwrap();
+            prop_assert_eq!(hash.verify_password(&other, &mut || ()).unwrap(), agreed);
+            let long = "p".repeat(len);
+            let theirs = bcrypt::hash(&long, 4).unwrap();
+            let ours = SecretHash::from_stored(theirs).verify_password(&"p".repeat(72), &mut || ());
+            prop_assert_eq!(ours.unwrap(), len >= 72);
         }
     }
 

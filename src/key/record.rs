@@ -98,6 +98,58 @@ impl Status {
     }
 }
 
+/// Where a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// Sidekey made it.
+    Minted,
+    /// It was there before, and was brought along.
+    Imported,
+}
+
+impl KeyOrigin {
+    /// The name in the store and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyOrigin::Minted => "minted",
+            KeyOrigin::Imported => "imported",
+        }
+    }
+
+    /// The origin of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [KeyOrigin::Minted, KeyOrigin::Imported]
+            .into_iter()
+            .find(|origin| origin.as_str() == name)
+    }
+}
+
+/// How a key's current secret is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// A text, as a bearer token for example.
+    Key,
+    /// User and password, as HTTP Basic.
+    Basic,
+}
+
+impl CredentialKind {
+    /// The name in the store and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CredentialKind::Key => "key",
+            CredentialKind::Basic => "basic",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [CredentialKind::Key, CredentialKind::Basic]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+    }
+}
+
 /// A secret that was replaced and still works for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreviousSecret {
@@ -126,6 +178,8 @@ pub struct KeyRecord {
     pub tenant_id: TenantId,
     pub name: String,
     pub environment: Environment,
+    pub origin: KeyOrigin,
+    pub credential: CredentialKind,
     /// `sk_live_4fzN8cQ2pLrT_...a1B2`
     pub hint: String,
     pub scopes: Vec<ScopePattern>,
@@ -206,6 +260,12 @@ impl KeyRecord {
         }
     }
 
+    /// Whether the secret of `generation` was imported. The first one of an imported key was; those
+    /// that replace it are minted.
+    pub fn is_imported(&self, generation: Generation) -> bool {
+        self.origin == KeyOrigin::Imported && generation == Generation::FIRST
+    }
+
     /// What the key is at `now`.
     pub fn status(&self, now: Timestamp) -> Status {
         self.authority().status(now)
@@ -228,6 +288,8 @@ pub(crate) mod tests {
             tenant_id: "acme".parse().unwrap(),
             name: "test".to_owned(),
             environment: Environment::Live,
+            origin: KeyOrigin::Minted,
+            credential: CredentialKind::Key,
             hint: "sk_live_4fzN8cQ2pLrT_...a1B2".to_owned(),
             scopes: vec!["orders:*".parse().unwrap()],
             rate_limits: None,

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use super::unnamed::Unnamed;
 use crate::audit::{Action, Note, Origin, diff};
@@ -23,12 +24,12 @@ use crate::key::format::MintedKey;
 use crate::key::hash::{HashError, SecretHash};
 use crate::key::record::{PreviousSecret, Standing};
 use crate::key::{
-    Catalogue, Environment, Generation, KeyId, KeyRecord, MintKeys, Policy, Prefix, ScopePattern,
-    TenantId,
+    Catalogue, CredentialKind, Environment, Generation, KeyId, KeyOrigin, KeyRecord, MintKeys,
+    Policy, Prefix, ScopePattern, TenantId,
 };
 use crate::secrets::{SecretError, SecretStore};
-use crate::store::{KeyFilter, KeyStore, Page, Position, StoreError};
-use crate::verify::{BcryptPool, LiveKeys};
+use crate::store::{ImportStore, KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::verify::{BcryptPool, Imports, LiveKeys};
 
 /// How often an operation is tried again when somebody else changed the key meanwhile.
 const CONFLICT_RETRIES_MAX: usize = 5;
@@ -116,6 +117,8 @@ pub struct IssuedKey {
 /// Carries key operations out.
 pub struct KeyService {
     pub store: Arc<dyn KeyStore>,
+    pub import_store: Arc<dyn ImportStore>,
+    pub imports: Arc<Imports>,
     pub secrets: Arc<dyn SecretStore>,
     pub live: Arc<LiveKeys>,
     pub pool: Arc<BcryptPool>,
@@ -183,7 +186,7 @@ impl KeyService {
         Ok(issued)
     }
 
-    fn unnamed(&self, hash: SecretHash, generation: Generation) -> Unnamed {
+    pub(super) fn unnamed(&self, hash: SecretHash, generation: Generation) -> Unnamed {
         Unnamed::new(hash, generation, &*self.clock)
     }
 
@@ -192,7 +195,7 @@ impl KeyService {
     }
 
     /// To be asked before the row is written.
-    fn check_in_time(&self, unnamed: &Unnamed) -> Result<(), KeyError> {
+    pub(super) fn check_in_time(&self, unnamed: &Unnamed) -> Result<(), KeyError> {
         if self.is_late(unnamed) {
             let detail = "writing the new secret took too long; try again";
             return Err(KeyError::Unavailable(detail.to_owned()));
@@ -201,7 +204,7 @@ impl KeyService {
     }
 
     /// Makes sure that a row which was written late has its hash.
-    async fn keep(&self, record: &KeyRecord, unnamed: &Unnamed) -> Result<(), KeyError> {
+    pub(super) async fn keep(&self, record: &KeyRecord, unnamed: &Unnamed) -> Result<(), KeyError> {
         if !self.is_late(unnamed) {
             return Ok(());
         }
@@ -231,28 +234,7 @@ impl KeyService {
         self.secrets
             .add_hash(&new.tenant_id, minted.id, &unnamed.hash)
             .await?;
-        let record = KeyRecord {
-            id: minted.id,
-            tenant_id: new.tenant_id,
-            name: new.name,
-            environment: new.environment,
-            hint: minted.hint,
-            scopes: new.scopes,
-            rate_limits: new.rate_limits,
-            allowed_ips: new.allowed_ips,
-            contact_email: new.contact_email,
-            rotation_days: new.rotation_days,
-            metadata: new.metadata,
-            standing: Standing::Active,
-            created_at: now,
-            updated_at: now,
-            expires_at: new.expires_at,
-            revoked_at: None,
-            secret_created_at: now,
-            generation: Generation::FIRST,
-            previous: None,
-            revision: 1,
-        };
+        let record = record_of(new, minted.id, minted.hint, now);
         let issued = IssuedKey {
             record,
             text: minted.text,
@@ -270,7 +252,15 @@ impl KeyService {
     }
 
     async fn hash(&self, minted: &MintedKey) -> Result<SecretHash, KeyError> {
-        let (secret, cost) = (minted.secret(), self.bcrypt_cost);
+        self.hash_secret(minted.secret()).await
+    }
+
+    /// Hashes in turn with all who make keys.
+    pub(super) async fn hash_secret(
+        &self,
+        secret: Zeroizing<String>,
+    ) -> Result<SecretHash, KeyError> {
+        let cost = self.bcrypt_cost;
         let _turn = self
             .hashing
             .acquire()
@@ -370,6 +360,7 @@ impl KeyService {
             valid_until: now.plus(grace),
         });
         record.hint = minted.hint;
+        record.credential = CredentialKind::Key;
         record.secret_created_at = now;
         record.updated_at = now;
         record.revision += 1;
@@ -424,7 +415,7 @@ impl KeyService {
     }
 
     /// Removes hashes that no row names. One that stays opens nothing.
-    async fn remove_hashes(&self, record: &KeyRecord, generations: &[Generation]) {
+    pub(super) async fn remove_hashes(&self, record: &KeyRecord, generations: &[Generation]) {
         let removed = self
             .secrets
             .remove_hashes(&record.tenant_id, record.id, generations)
@@ -485,6 +476,34 @@ impl KeyService {
                 Err(error.into())
             }
         }
+    }
+}
+
+/// The first record of a key.
+pub(super) fn record_of(new: NewKey, id: KeyId, hint: String, now: Timestamp) -> KeyRecord {
+    KeyRecord {
+        id,
+        tenant_id: new.tenant_id,
+        name: new.name,
+        environment: new.environment,
+        origin: KeyOrigin::Minted,
+        credential: CredentialKind::Key,
+        hint,
+        scopes: new.scopes,
+        rate_limits: new.rate_limits,
+        allowed_ips: new.allowed_ips,
+        contact_email: new.contact_email,
+        rotation_days: new.rotation_days,
+        metadata: new.metadata,
+        standing: Standing::Active,
+        created_at: now,
+        updated_at: now,
+        expires_at: new.expires_at,
+        revoked_at: None,
+        secret_created_at: now,
+        generation: Generation::FIRST,
+        previous: None,
+        revision: 1,
     }
 }
 

@@ -1,9 +1,11 @@
 //! What can be done with keys and tenants, in which order it is written, and what is noted of it. Whoever calls
 //! (the admin API, the first start) has been asked for permission before.
 
+pub mod imports;
 pub mod keys;
 pub mod tenants;
 mod unnamed;
 
+pub use imports::{ImportOutcome, ImportSecret, ImportedKey};
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
 pub use tenants::{TenantError, TenantService};

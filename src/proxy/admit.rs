@@ -7,17 +7,16 @@ use std::sync::Arc;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
-use zeroize::Zeroizing;
 
 use super::decide::{self, Refusal};
 use super::route::Route;
 use super::target::Target;
 use super::{Context, Gateway, credential, target};
 use crate::config::settings::{Auth, Mode, OnOutage};
-use crate::key::{Denial, Presented};
+use crate::key::Denial;
 use crate::limit::redis::Ask;
 use crate::limit::{self, Decision};
-use crate::verify::{self, Digest, KeyView, Proof, Recall};
+use crate::verify::{self, KeyView, Proof, Recalled, Unverified};
 
 /// For a path whose lenient reading has another route.
 const TORN: &str = "Parameters, or spaces and dots at the end of a segment, may lead elsewhere.";
@@ -30,10 +29,7 @@ pub(super) enum Credential {
     /// Remembered as wrong.
     Wrong,
     /// Never seen, or forgotten.
-    Unknown {
-        presented: Zeroizing<String>,
-        digest: Digest,
-    },
+    Unknown(Unverified),
 }
 
 impl Gateway {
@@ -110,7 +106,7 @@ impl Gateway {
         let is_ours = match &credential {
             Credential::None | Credential::Wrong => false,
             Credential::Proven(_) => true,
-            Credential::Unknown { presented, .. } => Presented::parse(presented).is_some(),
+            Credential::Unknown(unverified) => self.verifier.may_be_own(unverified),
         };
         if !is_ours {
             return;
@@ -140,16 +136,16 @@ impl Gateway {
         credential: Credential,
         ctx: &Context,
     ) -> Result<Proof, Refusal> {
-        let (presented, digest) = match credential {
+        let unverified = match credential {
             Credential::None => return Err(Refusal::NoCredential),
             Credential::Proven(proof) => return Ok(proof),
             Credential::Wrong => return Err(self.refuse_key(ctx)),
-            Credential::Unknown { presented, digest } => (presented, digest),
+            Credential::Unknown(unverified) => unverified,
         };
         self.check_failures(ctx)?;
         // Whatever can be waited for here is boxed: Pingora's hooks are copied to the heap with room
         // for all that they may ever wait for, and a warm request waits for none of it.
-        let verified = Box::pin(self.verifier.verify(&presented, digest)).await;
+        let verified = Box::pin(self.verifier.verify_offer(&unverified)).await;
         verified.map_err(|refusal| match refusal {
             verify::Refusal::Unavailable => Refusal::Unavailable,
             verify::Refusal::Invalid => self.count_failure(ctx),
@@ -232,18 +228,16 @@ impl Gateway {
         };
         // In shadow mode, clients may send credentials that were never meant for Sidekey; those
         // stay where they are.
-        let is_ours =
-            self.settings.mode == Mode::Enforce || Presented::parse(&found.text).is_some();
+        let offer = found.offer;
+        let is_ours = self.settings.mode == Mode::Enforce
+            || self.verifier.may_be_ours(&offer.key, offer.pair.as_ref());
         if self.credentials.hide && is_ours {
             ctx.hide.push(found.source);
         }
-        Ok(match self.verifier.recall(&found.text) {
-            Recall::Proven(proof) => Credential::Proven(proof),
-            Recall::Refused => Credential::Wrong,
-            Recall::Unknown(digest) => {
-                let presented = Zeroizing::new(found.text.into_owned());
-                Credential::Unknown { presented, digest }
-            }
+        Ok(match self.verifier.recall_offer(offer) {
+            Recalled::Proven(proof) => Credential::Proven(proof),
+            Recalled::Refused => Credential::Wrong,
+            Recalled::Unknown(unverified) => Credential::Unknown(unverified),
         })
     }
 
@@ -256,6 +250,7 @@ impl Gateway {
                 &self.credentials.sources,
                 &request.headers,
                 request.uri.query(),
+                |key, pair| self.verifier.may_be_ours(key, pair),
             );
         }
     }

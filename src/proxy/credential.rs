@@ -13,13 +13,13 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use crate::config::settings::Source;
-use crate::key::Presented;
 use crate::key::format::redact;
+use crate::key::{Pair, Presented};
+use crate::verify::Offer;
 
 /// A credential in a request.
 pub struct Found<'a> {
-    /// The key as presented.
-    pub text: Cow<'a, str>,
+    pub offer: Offer<'a>,
     /// Which of the configured sources has it.
     pub source: usize,
 }
@@ -36,19 +36,23 @@ pub fn find<'a>(
 ) -> Result<Option<Found<'a>>, Ambiguous> {
     let mut found: Option<Found<'a>> = None;
     for (index, source) in sources.iter().enumerate() {
-        let text = match source {
+        let key = match source {
             Source::Bearer => bearer(headers)?,
-            Source::Basic => basic(headers)?,
+            Source::Basic => None,
             Source::Header(name) => only(headers.get_all(name).iter())?.map(text_of),
             Source::Query(name) => only(query_values(query.unwrap_or_default(), name))?,
             Source::Cookie(name) => only(cookie_values(headers, name))?.map(Cow::Borrowed),
         };
-        if let Some(text) = text {
+        let offer = match source {
+            Source::Basic => authorization(headers, "Basic")?.map(basic),
+            _ => key.map(|key| Offer { key, pair: None }),
+        };
+        if let Some(offer) = offer {
             if found.is_some() {
                 return Err(Ambiguous);
             }
             found = Some(Found {
-                text,
+                offer,
                 source: index,
             });
         }
@@ -56,19 +60,32 @@ pub fn find<'a>(
     Ok(found)
 }
 
-/// Which of the sources hold something in the form of a key, however often. For requests that pass
-/// without their credential being checked: what is ours must not go further, what is not stays.
+/// Which of the sources hold something that is a key by its form, or by what `may_be_ours` says of a
+/// text and of a login, however often. For requests that pass without their credential being checked:
+/// what is ours must not go further, what is not stays.
 pub fn holders(
     sources: &[Source],
     headers: &HeaderMap,
     query: Option<&str>,
+    may_be_ours: impl Fn(&str, Option<&Pair>) -> bool,
 ) -> SmallVec<[usize; 2]> {
+    let is_ours = |text: &str| may_be_ours(text, None);
     let holds = |source: &Source| match source {
-        Source::Bearer => headers.get_all(AUTHORIZATION).iter().any(holds_key),
-        Source::Basic => in_scheme(headers, "Basic").any(|encoded| is_key(&basic_key(encoded))),
-        Source::Header(name) => headers.get_all(name).iter().any(holds_key),
-        Source::Query(name) => query_values(query.unwrap_or_default(), name).any(|v| is_key(&v)),
-        Source::Cookie(name) => cookie_values(headers, name).any(is_key),
+        Source::Bearer => {
+            headers.get_all(AUTHORIZATION).iter().any(holds_key)
+                || in_scheme(headers, "Bearer").any(is_ours)
+        }
+        Source::Basic => in_scheme(headers, "Basic")
+            .map(basic)
+            .any(|offer| may_be_ours(&offer.key, offer.pair.as_ref())),
+        Source::Header(name) => {
+            let mut values = headers.get_all(name).iter();
+            values.any(|value| holds_key(value) || is_ours(&text_of(value)))
+        }
+        Source::Query(name) => {
+            query_values(query.unwrap_or_default(), name).any(|value| is_ours(&value))
+        }
+        Source::Cookie(name) => cookie_values(headers, name).any(is_ours),
     };
     let indexed = sources.iter().enumerate();
     indexed
@@ -125,23 +142,28 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
     Ok(authorization(headers, "Bearer")?.map(Cow::Borrowed))
 }
 
-fn basic(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Ambiguous> {
-    let encoded = authorization(headers, "Basic")?;
-    Ok(encoded.map(|encoded| Cow::Owned(basic_key(encoded))))
-}
-
 /// The key in HTTP Basic (RFC 7617) is the password, or the user name where that is the one that
-/// looks like a key or where there is no password.
-fn basic_key(encoded: &str) -> String {
+/// looks like a key or where there is no password. Where neither looks like one, both together may be
+/// a login that was imported.
+fn basic(encoded: &str) -> Offer<'static> {
     let decoded = STANDARD.decode(encoded).or_else(|_| {
         // Some clients leave the padding out.
         STANDARD_NO_PAD.decode(encoded)
     });
-    let pair = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let pair = Zeroizing::new(pair.unwrap_or_default());
-    let (user, password) = pair.split_once(':').unwrap_or((pair.as_str(), ""));
+    let text = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = Zeroizing::new(text.unwrap_or_default());
+    let (user, password) = text.split_once(':').unwrap_or((text.as_str(), ""));
     let is_user = password.is_empty() || is_key(user);
-    if is_user { user } else { password }.to_owned()
+    let key = if is_user { user } else { password };
+    let pair = if is_key(key) {
+        None
+    } else {
+        Pair::parse(&text)
+    };
+    Offer {
+        key: Cow::Owned(key.to_owned()),
+        pair,
+    }
 }
 
 fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
@@ -222,7 +244,8 @@ mod tests {
 
     fn found(lines: &[(&'static str, &str)], query: &str) -> Result<Option<String>, Ambiguous> {
         let headers = headers(lines);
-        find(&all_sources(), &headers, Some(query)).map(|found| found.map(|f| f.text.into_owned()))
+        find(&all_sources(), &headers, Some(query))
+            .map(|found| found.map(|f| f.offer.key.into_owned()))
     }
 
     fn key() -> String {

@@ -66,7 +66,11 @@ pub(super) async fn note_change(
     Ok(())
 }
 
-async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(), StoreError> {
+/// Adds a row, and whatever follows from it.
+pub(super) async fn insert(
+    transaction: &mut AnyConnection,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
     let columns = columns();
     let text = columns.len() + 1;
     let sql = format!(

@@ -6,12 +6,13 @@ use sqlx::{Row, error::BoxDynError};
 use super::StoreError;
 use crate::clock::Timestamp;
 use crate::key::record::{PreviousSecret, Standing};
-use crate::key::{Environment, Generation, KeyRecord};
+use crate::key::{CredentialKind, Environment, Generation, KeyOrigin, KeyRecord};
 
 /// The columns of `api_keys`, in the order in which `values` binds them.
 pub const COLUMNS: &str = "id, tenant_id, name, environment, hint, scopes, rate_limits, allowed_ips, \
     contact_email, rotation_days, metadata, standing, created_at, updated_at, expires_at, revoked_at, \
-    secret_created_at, generation, previous_generation, previous_valid_until, revision";
+    secret_created_at, generation, previous_generation, previous_valid_until, revision, \
+    origin, credential";
 
 type AnyQuery<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
@@ -48,6 +49,8 @@ pub fn bind<'q>(query: AnyQuery<'q>, record: &KeyRecord) -> AnyQuery<'q> {
         .bind(record.previous.map(|old| old.generation.0))
         .bind(record.previous.map(|old| old.valid_until.as_millis()))
         .bind(record.revision)
+        .bind(record.origin.as_str().to_owned())
+        .bind(record.credential.as_str().to_owned())
 }
 
 struct Reader<'r> {
@@ -136,6 +139,10 @@ pub fn read(row: &AnyRow) -> Result<KeyRecord, StoreError> {
         tenant_id: r.parsed("tenant_id", str::parse)?,
         name: r.text("name")?,
         environment: r.parsed("environment", |name| Environment::from_name(name).ok_or(()))?,
+        origin: r.parsed("origin", |name| KeyOrigin::from_name(name).ok_or(()))?,
+        credential: r.parsed("credential", |name| {
+            CredentialKind::from_name(name).ok_or(())
+        })?,
         hint: r.text("hint")?,
         scopes: r.list("scopes")?,
         rate_limits,

@@ -84,6 +84,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "audit", include_str!("migrations/0005_audit.sql")),
     (7, "tenants", include_str!("migrations/0007_tenants.sql")),
     (6, "usage", include_str!("migrations/0006_usage.sql")),
+    (8, "imports", include_str!("migrations/0008_imports.sql")),
 ];
 
 /// What each engine has its own words for.

@@ -146,6 +146,10 @@ pub struct Metrics {
     pub proof_entries: IntGauge,
     pub live_keys: IntGauge,
     pub forged_keys: IntCounter,
+    pub imports: IntGauge,
+    pub import_filter_full: IntGauge,
+    pub import_filter_rejections: IntCounter,
+    pub import_lookups: IntCounter,
     pub bcrypt_runs: IntCounter,
     pub bcrypt_refused: IntCounter,
     pub bcrypt_queued: IntGauge,
@@ -271,6 +275,26 @@ impl Metrics {
                 r,
                 "sidekey_forged_keys_total",
                 "Presented keys that this deployment did not mint, refused without a look at any store.",
+            )?,
+            imports: gauge(
+                r,
+                "sidekey_imported_keys",
+                "Imported keys, revoked ones included, that this instance can tell from unknown ones in memory.",
+            )?,
+            import_filter_full: gauge(
+                r,
+                "sidekey_import_filter_full",
+                "1 where more keys were imported than are kept in memory, so that unknown keys are looked up in the database.",
+            )?,
+            import_filter_rejections: counter(
+                r,
+                "sidekey_import_filter_rejections_total",
+                "Presented keys that are none that was imported, refused without a look at any store.",
+            )?,
+            import_lookups: counter(
+                r,
+                "sidekey_import_lookups_total",
+                "Presented keys that were looked up among the imported ones in the database.",
             )?,
             bcrypt_runs: counter(
                 r,

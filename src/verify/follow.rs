@@ -3,6 +3,9 @@
 //! keys and tenants up to date. A change that this instance made itself is seen here once more, and changes nothing. It
 //! looks at every interval, and at once when it is told to: what tells it may lose words, not changes.
 //!
+//! What was imported is read on the way: an import has the number of the change that made its key, so
+//! who has applied a change knows all imports up to it.
+//!
 //! A live key whose changed row can't be read, or is not there, admits nobody from then on: what was
 //! known of it holds no longer, and nothing else is known.
 //!
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::LiveKeys;
+use super::{Imports, LiveKeys};
 use crate::clock::SharedClock;
 use crate::key::{KeyId, TenantId};
 use crate::store::{Change, KeyStore, StoreError, TenantStore};
@@ -60,11 +63,14 @@ pub struct Follower {
     pub store: Arc<dyn KeyStore>,
     pub tenants: Arc<dyn TenantStore>,
     pub live: Arc<LiveKeys>,
+    pub imports: Arc<Imports>,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     pub freshness: Arc<Freshness>,
     /// The number of the last change that is known. To be read before any key becomes live.
     pub seen: i64,
+    /// The number of the last import that is known.
+    pub imports_seen: i64,
 }
 
 impl Follower {
@@ -121,6 +127,7 @@ impl Follower {
                 self.freshness.confirm(asked_us);
                 return Ok(());
             }
+            self.imports_seen = self.imports.read_since(self.imports_seen).await?;
             let changes = if newest > self.seen {
                 self.store.changes_since(self.seen).await?
             } else {
@@ -139,6 +146,8 @@ impl Follower {
                     for tenant in self.live.tenants().ids() {
                         self.refresh_tenant(&tenant, newest < self.seen).await?;
                     }
+                    // The numbers may be those of other imports.
+                    self.imports_seen = self.imports.read_since(0).await?;
                     for key in self.live.ids() {
                         self.refresh(key, newest < self.seen).await?;
                     }

@@ -6,15 +6,21 @@
 //!
 //! ```text
 //! presented --digest--> proofs: hit -> live key                    (warm: one lookup)
-//!                       miss -> form and keyed check               (no store is asked)
+//!                       miss -> form and keyed check, or the filter of imports
+//!                                                                 (no store is asked)
 //!                            -> one flight per digest: record, hash, bcrypt pool, tenant -> proof
 //! ```
+//!
+//! What has the form of our own keys is one, or nothing; everything else may have been imported
+//! ([`imports`]), as a key or, where user and password are presented, as a login.
 //!
 //! Thread safety: everything is shared and lock-free on a hit. Failure: what can't be verified now
 //! is [`Refusal::Unavailable`] and is not remembered.
 
 pub mod follow;
+pub mod imports;
 pub mod live;
+pub mod offer;
 pub mod pool;
 pub mod proofs;
 pub mod records;
@@ -31,7 +37,9 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use follow::{Follower, Freshness};
+pub use imports::Imports;
 pub use live::{LiveKey, LiveKeys};
+pub use offer::{Offer, Recalled, Unverified};
 pub use pool::BcryptPool;
 pub use proofs::{Digest, Proof, Proofs, Recall};
 pub use records::Records;
@@ -40,8 +48,10 @@ pub use view::{KeyView, ViewBuilder};
 
 use crate::clock::SharedClock;
 use crate::key::format::KEY_LEN_MAX;
+use crate::key::imported::{self, PLAIN_LEN_MAX};
+use crate::key::lookup::Lookups;
 use crate::key::record::Standing;
-use crate::key::{Generation, KeyId, KeyRecord, MintKeys, Presented, TenantId};
+use crate::key::{Generation, KeyId, KeyRecord, MintKeys, Pair, Presented, TenantId};
 use crate::secrets::SecretStore;
 use crate::store::{KeyStore, TenantStore};
 use crate::telemetry::Metrics;
@@ -60,18 +70,44 @@ const FLIGHT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often a record is read again whose hash has gone since.
 const READS_MAX: usize = 3;
 
+/// The longest text that can be a key.
+const PRESENTED_LEN_MAX: usize = if PLAIN_LEN_MAX > KEY_LEN_MAX {
+    PLAIN_LEN_MAX
+} else {
+    KEY_LEN_MAX
+};
+
 type Outcome = Result<Proof, Refusal>;
+type Flight = watch::Receiver<Option<Outcome>>;
+
+/// What a flight has to find out.
+#[derive(Clone)]
+struct Question {
+    whose: Whose,
+    /// What bcrypt is asked about.
+    secret: Zeroizing<String>,
+}
+
+/// Where the key is found.
+#[derive(Clone)]
+enum Whose {
+    /// It says so itself.
+    Minted(KeyId),
+    ImportedKey(Lookups),
+    Login(Lookups),
+}
 
 /// Verifies presented keys.
 pub struct Verifier {
     proofs: Proofs,
     live: Arc<LiveKeys>,
     mint_keys: MintKeys,
+    imports: Arc<Imports>,
     store: Arc<dyn KeyStore>,
     tenants: Arc<dyn TenantStore>,
     secrets: Arc<dyn SecretStore>,
     pool: Arc<BcryptPool>,
-    flights: Mutex<HashMap<Digest, watch::Receiver<Option<Outcome>>>>,
+    flights: Mutex<HashMap<Digest, Flight>>,
     flights_max: usize,
     clock: SharedClock,
     metrics: Arc<Metrics>,
@@ -85,6 +121,7 @@ pub struct Parts {
     pub proofs: Proofs,
     pub live: Arc<LiveKeys>,
     pub mint_keys: MintKeys,
+    pub imports: Arc<Imports>,
     pub store: Arc<dyn KeyStore>,
     pub tenants: Arc<dyn TenantStore>,
     pub secrets: Arc<dyn SecretStore>,
@@ -114,6 +151,7 @@ impl Verifier {
             proofs: parts.proofs,
             live: parts.live,
             mint_keys: parts.mint_keys,
+            imports: parts.imports,
             store: parts.store,
             tenants: parts.tenants,
             secrets: parts.secrets,
@@ -133,7 +171,7 @@ impl Verifier {
 
     /// What is remembered about `presented`. No store, no HMAC, no bcrypt.
     pub fn recall(&self, presented: &str) -> Recall {
-        if presented.len() > KEY_LEN_MAX {
+        if presented.len() > PRESENTED_LEN_MAX {
             // Not a key, and not worth a digest: it may be as long as the header limit allows.
             return Recall::Refused;
         }
@@ -146,17 +184,74 @@ impl Verifier {
         recalled
     }
 
+    /// The same for all that a request presents: the key first, then user and password.
+    pub fn recall_offer(&self, offer: Offer<'_>) -> Recalled {
+        let pair = offer.pair.filter(|_| !self.imports.is_empty());
+        let key = match self.recall(&offer.key) {
+            Recall::Proven(proof) => return Recalled::Proven(proof),
+            Recall::Refused => None,
+            Recall::Unknown(digest) => Some(digest),
+        };
+        let pair = match pair.map(|pair| (self.proofs.recall_pair(&pair), pair)) {
+            Some((Recall::Proven(proof), _)) => return Recalled::Proven(proof),
+            Some((Recall::Unknown(digest), pair)) => Some((pair, digest)),
+            Some((Recall::Refused, _)) | None => None,
+        };
+        if key.is_none() && pair.is_none() {
+            return Recalled::Refused;
+        }
+        let key = key.map(|digest| (Zeroizing::new(offer.key.into_owned()), digest));
+        Recalled::Unknown(Unverified { key, pair })
+    }
+
+    /// Whether what is presented may be meant for Sidekey: it has the form of a key of ours, or was
+    /// imported.
+    pub fn may_be_ours(&self, key: &str, pair: Option<&Pair>) -> bool {
+        if Presented::parse(key).is_some() {
+            return true;
+        }
+        let is_key = imported::is_plain(key) && self.imports.key(key).is_some();
+        is_key || pair.is_some_and(|pair| self.imports.login(pair).is_some())
+    }
+
+    /// The same for what is not verified yet.
+    pub fn may_be_own(&self, unverified: &Unverified) -> bool {
+        let key = unverified.key.as_ref().map_or("", |(key, _)| key);
+        let pair = unverified.pair.as_ref().map(|(pair, _)| pair);
+        self.may_be_ours(key, pair)
+    }
+
     /// Verifies `presented`, which [`Verifier::recall`] did not know.
     pub async fn verify(self: &Arc<Self>, presented: &str, digest: Digest) -> Outcome {
-        let key = self.minted(presented)?;
-        let mut flight = self.board(presented, key, digest)?;
-        let landing = flight.wait_for(Option::is_some);
-        let landed = match tokio::time::timeout(FLIGHT_WAIT_MAX, landing).await {
-            Ok(Ok(outcome)) => outcome.clone(),
-            // The flight ended without an answer, or takes too long.
-            Ok(Err(_)) | Err(_) => None,
+        let question = self.about_key(presented)?;
+        let question = question.ok_or_else(|| self.unknown())?;
+        self.ask(question, digest).await
+    }
+
+    /// Verifies what [`Verifier::recall_offer`] did not know.
+    pub async fn verify_offer(self: &Arc<Self>, unverified: &Unverified) -> Outcome {
+        let key = match &unverified.key {
+            Some((text, digest)) => match self.about_key(text) {
+                Ok(question) => question.map(|question| (question, *digest)),
+                Err(refusal) => return Err(refusal),
+            },
+            None => None,
         };
-        landed.unwrap_or(Err(Refusal::Unavailable))
+        let pair = unverified.pair.as_ref().and_then(|(pair, digest)| {
+            let question = self.about_login(pair)?;
+            Some((question, *digest))
+        });
+        let mut outcome = match (&key, &pair) {
+            (None, None) => Err(self.unknown()),
+            _ => Err(Refusal::Invalid),
+        };
+        for (question, digest) in key.into_iter().chain(pair) {
+            outcome = self.ask(question, digest).await;
+            if !matches!(outcome, Err(Refusal::Invalid)) {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Recalls or verifies, for callers that are not on the request path.
@@ -168,25 +263,57 @@ impl Verifier {
         }
     }
 
-    /// The form and the keyed check: what fails here costs neither a look-up nor bcrypt.
-    fn minted(&self, presented: &str) -> Result<KeyId, Refusal> {
+    /// The form and the keyed check, or the filter of what was imported: what fails here costs neither
+    /// a look-up nor bcrypt. `None`: it is none that was imported.
+    fn about_key(&self, presented: &str) -> Result<Option<Question>, Refusal> {
         let Some(key) = Presented::parse(presented) else {
-            return Err(Refusal::Invalid);
+            let is_plain = imported::is_plain(presented);
+            let places = is_plain.then(|| self.imports.key(presented)).flatten();
+            return Ok(places.map(|places| Question {
+                whose: Whose::ImportedKey(places),
+                secret: imported::digest(presented),
+            }));
         };
         if !self.mint_keys.minted(&key) {
             self.metrics.forged_keys.inc();
             return Err(Refusal::Invalid);
         }
-        Ok(key.id())
+        Ok(Some(Question {
+            whose: Whose::Minted(key.id()),
+            secret: Zeroizing::new(key.secret().to_owned()),
+        }))
+    }
+
+    fn about_login(&self, pair: &Pair) -> Option<Question> {
+        let places = self.imports.login(pair)?;
+        Some(Question {
+            whose: Whose::Login(places),
+            secret: Zeroizing::new(pair.password().to_owned()),
+        })
+    }
+
+    /// What is none of ours by its form was imported, or is nothing.
+    fn unknown(&self) -> Refusal {
+        if !self.imports.is_empty() {
+            self.metrics.import_filter_rejections.inc();
+        }
+        Refusal::Invalid
+    }
+
+    /// Waits for the answer of the flight of `digest`.
+    async fn ask(self: &Arc<Self>, question: Question, digest: Digest) -> Outcome {
+        let mut flight = self.board(question, digest)?;
+        let landing = flight.wait_for(Option::is_some);
+        let landed = match tokio::time::timeout(FLIGHT_WAIT_MAX, landing).await {
+            Ok(Ok(outcome)) => outcome.clone(),
+            // The flight ended without an answer, or takes too long.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        landed.unwrap_or(Err(Refusal::Unavailable))
     }
 
     /// Joins the flight of `digest`, or starts it.
-    fn board(
-        self: &Arc<Self>,
-        presented: &str,
-        key: KeyId,
-        digest: Digest,
-    ) -> Result<watch::Receiver<Option<Outcome>>, Refusal> {
+    fn board(self: &Arc<Self>, question: Question, digest: Digest) -> Result<Flight, Refusal> {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&digest) {
             return Ok(flight.clone());
@@ -208,14 +335,14 @@ impl Verifier {
         let (sender, receiver) = watch::channel(None);
         flights.insert(digest, receiver.clone());
         drop(flights);
-        let (verifier, presented) = (self.clone(), Zeroizing::new(presented.to_owned()));
+        let verifier = self.clone();
         self.runtime.spawn(async move {
             let outcome = {
                 let _landing = Landing {
                     verifier: &verifier,
                     digest,
                 };
-                let outcome = verifier.fly(&presented, key).await;
+                let outcome = verifier.fly(&question).await;
                 match &outcome {
                     Ok(proof) => verifier.proofs.insert(digest, proof.clone()),
                     Err(Refusal::Invalid) => verifier.proofs.refuse(digest),
@@ -228,17 +355,17 @@ impl Verifier {
         Ok(receiver)
     }
 
-    /// Record, hash, bcrypt, tenant.
-    async fn fly(&self, presented: &str, id: KeyId) -> Outcome {
-        let secret = match Presented::parse(presented) {
-            Some(key) => Zeroizing::new(key.secret().to_owned()),
-            None => return Err(Refusal::Invalid),
+    /// Whose key it is, its record, its hash, bcrypt, its tenant.
+    async fn fly(&self, question: &Question) -> Outcome {
+        let id = match &question.whose {
+            Whose::Minted(id) => *id,
+            Whose::ImportedKey(places) | Whose::Login(places) => self.find_import(places).await?,
         };
         // Announced before the record is read, so that a change in between is not missed.
         let load = self.live.begin_load(id);
         for _ in 0..READS_MAX {
             let record = self.read_record(id).await?;
-            if let Some(generation) = self.matching_generation(&record, &secret).await? {
+            if let Some(generation) = self.matching_generation(&record, question).await? {
                 // To be held until the key is live, so that the tenant stays with it.
                 let _tenant = self.load_tenant(&record.tenant_id).await?;
                 return Ok(Proof {
@@ -265,6 +392,14 @@ impl Verifier {
         Ok(load)
     }
 
+    /// The key that was imported to one of `places`.
+    async fn find_import(&self, places: &Lookups) -> Result<KeyId, Refusal> {
+        self.metrics.import_lookups.inc();
+        let found = self.imports.find(places).await;
+        let found = found.map_err(|error| self.away("look an imported key up", &error))?;
+        found.ok_or(Refusal::Invalid)
+    }
+
     /// The record of a key that may still be used.
     async fn read_record(&self, id: KeyId) -> Result<KeyRecord, Refusal> {
         let record = self.store.get(id).await;
@@ -279,28 +414,44 @@ impl Verifier {
         }
     }
 
-    /// Which of the key's accepted secrets `secret` is; `None` where no accepted one has a hash.
+    /// Which of the key's accepted secrets is asked about; `None` where no accepted one has a hash.
     async fn matching_generation(
         &self,
         record: &KeyRecord,
-        secret: &Zeroizing<String>,
+        question: &Question,
     ) -> Result<Option<Generation>, Refusal> {
+        let is_minted = matches!(question.whose, Whose::Minted(_));
+        let now = self.clock.now();
+        if !is_minted && !record.authority().accepts(Generation::FIRST, now) {
+            // It was replaced.
+            return Err(Refusal::Invalid);
+        }
         let hashes = self
             .secrets
             .hashes(&record.tenant_id, record.id)
             .await
             .map_err(|error| self.away("read a key's hash", &error))?;
-        let now = self.clock.now();
         let mut was_tried = false;
         for stored in hashes {
             if !record.authority().accepts(stored.generation, now) {
                 continue;
             }
             was_tried = true;
-            let (secret, hash) = (secret.clone(), stored.hash);
+            if record.is_imported(stored.generation) == is_minted {
+                // Hashed in another way, so it can't be the one.
+                continue;
+            }
+            let (secret, hash) = (question.secret.clone(), stored.hash);
+            let is_login = matches!(question.whose, Whose::Login(_));
             let run = self
                 .pool
-                .run(move |pause| hash.verify(&secret, pause))
+                .run(move |pause| {
+                    if is_login {
+                        hash.verify_password(&secret, pause)
+                    } else {
+                        hash.verify(&secret, pause)
+                    }
+                })
                 .await;
             match run.map_err(|_| Refusal::Unavailable)? {
                 Ok(true) => return Ok(Some(stored.generation)),

@@ -12,8 +12,8 @@ use moka::sync::Cache;
 
 use super::live::LiveKey;
 use crate::config::settings::VerificationSettings;
-use crate::key::Generation;
 use crate::key::format::RandomnessError;
+use crate::key::{Generation, Pair};
 
 /// Wrong keys that are remembered.
 const NEGATIVE_ENTRIES_MAX: u64 = 10_000;
@@ -71,16 +71,21 @@ pub enum Recall {
 /// The two caches.
 pub struct Proofs {
     digest_key: [u8; blake3::KEY_LEN],
+    pair_key: [u8; blake3::KEY_LEN],
     good: DigestCache<Proof>,
     bad: DigestCache<()>,
 }
 
 impl Proofs {
     pub fn new(settings: &VerificationSettings) -> Result<Self, RandomnessError> {
-        let mut digest_key = [0u8; blake3::KEY_LEN];
-        getrandom::fill(&mut digest_key).map_err(|_| RandomnessError)?;
+        let random = || {
+            let mut key = [0u8; blake3::KEY_LEN];
+            getrandom::fill(&mut key).map_err(|_| RandomnessError)?;
+            Ok(key)
+        };
         Ok(Proofs {
-            digest_key,
+            digest_key: random()?,
+            pair_key: random()?,
             good: cache(settings.max_proofs)
                 .time_to_idle(settings.proof_ttl)
                 .build_with_hasher(Default::default()),
@@ -90,6 +95,16 @@ impl Proofs {
 
     fn digest(&self, presented: &str) -> Digest {
         Digest(*blake3::keyed_hash(&self.digest_key, presented.as_bytes()).as_bytes())
+    }
+
+    /// That of a user and a password. Their text presented as a key has another one.
+    fn pair_digest(&self, pair: &Pair) -> Digest {
+        Digest(*blake3::keyed_hash(&self.pair_key, pair.text().as_bytes()).as_bytes())
+    }
+
+    /// Looks a user and a password up.
+    pub fn recall_pair(&self, pair: &Pair) -> Recall {
+        self.recall_digest(self.pair_digest(pair))
     }
 
     /// Looks `presented` up.

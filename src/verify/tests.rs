@@ -1,5 +1,7 @@
 //! The verifier on real embedded stores.
 
+mod imports;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -115,6 +117,7 @@ struct Bench {
     secrets: EmbeddedSecrets,
     live: Arc<LiveKeys>,
     mint_keys: MintKeys,
+    imports: Arc<Imports>,
     metrics: Arc<Metrics>,
     verifier: Arc<Verifier>,
 }
@@ -152,7 +155,9 @@ async fn bench(max_queue: usize) -> Bench {
         negative_ttl: Duration::from_secs(3600),
     };
     let mint_keys = secrets.mint_keys().await.unwrap();
+    let imports = Imports::new(&mint_keys, Arc::new(store.inner.clone()), metrics.clone());
     let verifier = Verifier::new(Parts {
+        imports: imports.clone(),
         proofs: Proofs::new(&remembered).unwrap(),
         live: live.clone(),
         mint_keys: mint_keys.clone(),
@@ -172,6 +177,7 @@ async fn bench(max_queue: usize) -> Bench {
         secrets,
         live,
         mint_keys,
+        imports,
         metrics,
         verifier,
     }
@@ -479,10 +485,12 @@ async fn changes_of_others_are_followed() {
         store: bench.store.clone(),
         tenants: bench.tenants.clone(),
         live: bench.live.clone(),
+        imports: bench.imports.clone(),
         clock: clock.clone(),
         metrics: bench.metrics.clone(),
         freshness: freshness.clone(),
         seen: 0,
+        imports_seen: 0,
     };
     let scopes = || proof.key.view().grants.patterns.len();
     assert_eq!(scopes(), record.scopes.len());
@@ -552,10 +560,12 @@ async fn a_live_key_without_a_sound_row_is_refused() {
         store: bench.store.clone(),
         tenants: bench.tenants.clone(),
         live: bench.live.clone(),
+        imports: bench.imports.clone(),
         clock: ManualClock::at(Timestamp::from_millis(0)),
         metrics: bench.metrics.clone(),
         freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
         seen: 1,
+        imports_seen: 0,
     };
     let by_hand = async |sql: &'static str| {
         let pool = bench.store.inner.pool();
@@ -593,10 +603,12 @@ async fn a_tenant_is_read_once_and_followed() {
         store: bench.store.clone(),
         tenants: bench.tenants.clone(),
         live: bench.live.clone(),
+        imports: bench.imports.clone(),
         clock: ManualClock::at(Timestamp::from_millis(0)),
         metrics: bench.metrics.clone(),
         freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
         seen: 2,
+        imports_seen: 0,
     };
     let tenant_reads = || bench.tenants.reads.load(Ordering::SeqCst);
     let proofs = [

@@ -11,11 +11,13 @@ use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::Upstream;
 
 /// A key in answers has these fields, and no other.
-pub const FIELDS: [&str; 20] = [
+pub const FIELDS: [&str; 22] = [
     "id",
     "name",
     "tenant_id",
     "environment",
+    "origin",
+    "credential",
     "hint",
     "scopes",
     "rate_limits",

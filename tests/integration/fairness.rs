@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
-use sidekey::key::{Environment, Generation, KeyRecord};
+use sidekey::key::{CredentialKind, Environment, Generation, KeyOrigin, KeyRecord};
 use sidekey::store::KeyStore;
 use sidekey::store::sql::SqlStore;
 use tokio::time::timeout;
@@ -196,6 +196,8 @@ fn numbered(number: usize) -> KeyRecord {
         tenant_id: "many".parse().unwrap(),
         name: "one of many".to_owned(),
         environment: Environment::Live,
+        origin: KeyOrigin::Minted,
+        credential: CredentialKind::Key,
         hint: format!("sk_live_{number:012}_...0000"),
         scopes: vec![],
         rate_limits: None,

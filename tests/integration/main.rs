@@ -25,6 +25,7 @@ mod fairness;
 mod first_steps;
 mod harness;
 mod identity;
+mod imports;
 mod interrupted;
 mod limits;
 mod lists;

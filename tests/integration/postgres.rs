@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
-use sidekey::key::{Environment, Generation, KeyId, KeyRecord};
+use sidekey::key::{CredentialKind, Environment, Generation, KeyId, KeyOrigin, KeyRecord};
 use sidekey::store::{
     Heartbeat, InstanceStore, KeyFilter, KeyStore, Position, SqlStore, StoreError,
 };
@@ -30,6 +30,8 @@ pub fn record(number: i64) -> KeyRecord {
             .unwrap(),
         name: format!("Schlüssel {number}"),
         environment: Environment::Live,
+        origin: KeyOrigin::Minted,
+        credential: CredentialKind::Key,
         hint: "sk_live_..._...".to_owned(),
         scopes: vec!["orders:*".parse().unwrap()],
         rate_limits: None,

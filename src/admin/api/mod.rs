@@ -4,6 +4,7 @@ mod audit;
 mod audit_verification;
 mod etag;
 mod extract;
+mod imports;
 mod keys;
 mod list;
 mod machines;
@@ -70,6 +71,7 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+        .route(&format!("{KEYS_PATH}/import"), imports::route())
 }
 
 fn audit_routes() -> Router<Arc<AdminState>> {

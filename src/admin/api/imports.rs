@@ -1,0 +1,367 @@
+//! Import of existing keys over HTTP: a list in, a report per line out.
+//!
+//! A list that takes longer than [`IMPORT_TIME_MAX`] is not carried out to its end: the answer says at
+//! which line to go on. The same list can be sent again at any time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use axum::routing::{MethodRouter, post};
+use serde_json::{Value, json};
+
+use super::{Shared, confirmed, private, to_the_end};
+use crate::admin::AdminState;
+use crate::admin::access::{Actor, Caller, Permission};
+use crate::admin::answer::ApiError;
+use crate::admin::import_lines::{self, LINES_MAX, Line, ListError, Rules};
+use crate::admin::input::FieldError;
+use crate::key::{KeyId, Lookup, ScopePattern};
+use crate::manage::{ImportOutcome, ImportedKey, KeyError};
+use crate::problem::Kind;
+
+/// A list has at most this many bytes.
+const IMPORT_BYTES_MAX: usize = 1 << 20;
+/// After so long no further line is begun: the answer has to come before the request's time is over.
+const IMPORT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The route's handler, with the limit of its body.
+pub fn route() -> MethodRouter<Arc<AdminState>> {
+    post(import).layer(DefaultBodyLimit::max(IMPORT_BYTES_MAX))
+}
+
+/// How a list is to be imported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Options {
+    dry_run: bool,
+    allow_weak: bool,
+}
+
+fn options(pairs: Vec<(String, String)>) -> Result<Options, Vec<FieldError>> {
+    let mut options = Options::default();
+    let mut errors = Vec::new();
+    for (name, value) in pairs {
+        let flag = match value.as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("must be true or false"),
+        };
+        let result = match name.as_str() {
+            "dry_run" => flag.map(|flag| options.dry_run = flag),
+            "allow_weak" => flag.map(|flag| options.allow_weak = flag),
+            _ => Err("is not known here; leave it out"),
+        };
+        if let Err(detail) = result {
+            errors.push(FieldError {
+                field: name,
+                detail: detail.to_owned(),
+            });
+        }
+    }
+    if errors.is_empty() {
+        Ok(options)
+    } else {
+        Err(errors)
+    }
+}
+
+/// The lines of a body.
+pub struct Lines(Vec<Line>);
+
+impl<S: Send + Sync> FromRequest<S> for Lines {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let content_type = request.headers().get(CONTENT_TYPE);
+        let media_type = content_type
+            .and_then(|value| value.to_str().ok()?.split(';').next())
+            .map(|text| text.trim().to_ascii_lowercase());
+        let read = match media_type.as_deref() {
+            Some("application/jsonl" | "application/x-ndjson") => import_lines::json_lines,
+            Some("text/csv") => import_lines::csv_lines,
+            _ => {
+                return Err(ApiError::new(
+                    Kind::UnsupportedMediaType,
+                    "Send Content-Type: application/jsonl or text/csv.",
+                ));
+            }
+        };
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+                    _ => ApiError::new(Kind::BadRequest, "The body could not be read."),
+                })?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| ApiError::new(Kind::BadRequest, "The body is not UTF-8."))?;
+        match read(text) {
+            Ok(lines) => Ok(Lines(lines)),
+            Err(ListError::TooManyLines) => Err(too_large()),
+            Err(error @ ListError::Header(_)) => Err(ApiError::new(
+                Kind::BadRequest,
+                format!("The list can't be read: {error}."),
+            )),
+        }
+    }
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(
+        Kind::BodyTooLarge,
+        format!(
+            "A list may have at most {LINES_MAX} keys and {IMPORT_BYTES_MAX} bytes; send several."
+        ),
+    )
+}
+
+/// What became of one line.
+enum LineResult {
+    Created(KeyId),
+    Existing(KeyId),
+    WouldCreate,
+    Refused(Vec<FieldError>),
+}
+
+impl LineResult {
+    fn refused(field: &str, detail: impl Into<String>) -> Self {
+        LineResult::Refused(vec![FieldError {
+            field: field.to_owned(),
+            detail: detail.into(),
+        }])
+    }
+
+    fn status(&self) -> &'static str {
+        match self {
+            LineResult::Created(_) => "created",
+            LineResult::Existing(_) => "existing",
+            LineResult::WouldCreate => "would_create",
+            LineResult::Refused(_) => "refused",
+        }
+    }
+
+    fn json(&self, line: u64) -> Value {
+        let key_id = match self {
+            LineResult::Created(id) | LineResult::Existing(id) => Some(id.as_str()),
+            LineResult::WouldCreate | LineResult::Refused(_) => None,
+        };
+        let errors: Vec<Value> = match self {
+            LineResult::Refused(errors) => errors
+                .iter()
+                .map(|error| json!({"field": error.field, "detail": error.detail}))
+                .collect(),
+            _ => Vec::new(),
+        };
+        json!({"line": line, "status": self.status(), "key_id": key_id, "errors": errors})
+    }
+}
+
+/// The report of a list.
+#[derive(Default)]
+struct Report {
+    results: Vec<Value>,
+    created: usize,
+    existing: usize,
+    refused: usize,
+    next_line: Option<u64>,
+}
+
+impl Report {
+    fn add(&mut self, line: u64, result: &LineResult) {
+        match result {
+            LineResult::Created(_) | LineResult::WouldCreate => self.created += 1,
+            LineResult::Existing(_) => self.existing += 1,
+            LineResult::Refused(_) => self.refused += 1,
+        }
+        self.results.push(result.json(line));
+    }
+
+    fn json(self, options: Options) -> Value {
+        json!({
+            "dry_run": options.dry_run,
+            "created": self.created,
+            "existing": self.existing,
+            "refused": self.refused,
+            "next_line": self.next_line,
+            "results": self.results,
+        })
+    }
+}
+
+/// One list on its way.
+struct Import {
+    state: Arc<AdminState>,
+    caller: Caller,
+    options: Options,
+    /// Where the secrets of earlier lines are found.
+    seen: HashMap<Lookup, u64>,
+}
+
+impl Import {
+    /// Carries out as many lines as there is time for.
+    async fn run(&mut self, lines: Vec<Line>) -> Result<Report, ApiError> {
+        let mut report = Report::default();
+        let begun_us = self.state.clock.monotonic_us();
+        for line in lines {
+            let number = line.number;
+            let passed_us = self.state.clock.monotonic_us().saturating_sub(begun_us);
+            let is_late = Duration::from_micros(passed_us) >= IMPORT_TIME_MAX;
+            let has_begun = !report.results.is_empty();
+            if is_late && has_begun {
+                report.next_line = Some(number);
+                break;
+            }
+            match self.line(line).await {
+                Ok(result) => report.add(number, &result),
+                // What was done has to be told.
+                Err(error) if has_begun => {
+                    let status = error.problem.kind.status();
+                    tracing::warn!(line = number, status, "an import stopped early");
+                    report.next_line = Some(number);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+
+    async fn line(&mut self, line: Line) -> Result<LineResult, ApiError> {
+        // A list takes its time, and the caller's key may have been revoked meanwhile.
+        let actor = self.caller.authorize(&self.state, Permission::KeysWrite)?;
+        let fields = match line.fields {
+            Ok(fields) => fields,
+            Err(error) => return Ok(LineResult::Refused(vec![error])),
+        };
+        let keys = &self.state.keys;
+        let rules = Rules {
+            own_tenant: (!actor.is_admin()).then_some(&actor.tenant_id),
+            catalogue: &keys.catalogue,
+            mint_keys: &keys.mint_keys,
+            allow_weak: self.options.allow_weak,
+            now: self.state.clock.now(),
+        };
+        let key = match import_lines::imported_key(fields, &rules) {
+            Ok(key) => key,
+            Err(errors) => return Ok(LineResult::Refused(errors)),
+        };
+        if let Some(refused) = beyond(&actor, &key) {
+            return Ok(refused);
+        }
+        let places = keys.places_of(&key.secret);
+        if let Some(place) = places.first()
+            && let Some(earlier) = self.seen.insert(*place, line.number)
+        {
+            self.seen.insert(*place, earlier);
+            return Ok(LineResult::refused(
+                "line",
+                format!("has the same key or user as line {earlier}"),
+            ));
+        }
+        let outcome = if self.options.dry_run {
+            keys.find_imported(&places)
+                .await?
+                .map(ImportOutcome::Existing)
+        } else {
+            match keys.import(key, &actor.origin).await {
+                Ok(outcome) => Some(outcome),
+                Err(error @ KeyError::TooManyKeys(_)) => {
+                    return Ok(LineResult::refused("tenant_id", error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        Ok(match outcome {
+            None => LineResult::WouldCreate,
+            Some(ImportOutcome::Created(id)) => LineResult::Created(id),
+            Some(ImportOutcome::Existing(id)) => self.existing(&actor, id).await?,
+        })
+    }
+
+    /// A key that is there already. Another tenant's is not named.
+    async fn existing(&self, actor: &Actor, id: KeyId) -> Result<LineResult, ApiError> {
+        let is_seen = actor.is_admin()
+            || match self.state.keys.get(id).await {
+                Ok(record) => actor.sees(&record.tenant_id),
+                Err(KeyError::NotFound) => false,
+                Err(error) => return Err(error.into()),
+            };
+        Ok(if is_seen {
+            LineResult::Existing(id)
+        } else {
+            LineResult::refused("line", "the key or the user is in use elsewhere")
+        })
+    }
+}
+
+/// The refusal of a key that `actor` may not make.
+fn beyond(actor: &Actor, key: &ImportedKey) -> Option<LineResult> {
+    if !actor.sees(&key.new.tenant_id) {
+        return Some(LineResult::refused("tenant_id", "there is no such tenant"));
+    }
+    let is_own = key.new.scopes.iter().any(ScopePattern::is_own);
+    (is_own && !actor.is_admin()).then(|| {
+        let admin = Permission::Admin.as_str();
+        LineResult::refused("scopes", format!("to grant these you need {admin}"))
+    })
+}
+
+async fn import(
+    State(state): Shared,
+    caller: Caller,
+    Query(pairs): Query<Vec<(String, String)>>,
+    Lines(lines): Lines,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let options = options(pairs).map_err(|errors| ApiError::fields(&errors))?;
+    to_the_end(async move {
+        let mut import = Import {
+            state: state.clone(),
+            caller,
+            options,
+            seen: HashMap::new(),
+        };
+        let report = import.run(lines).await?;
+        let (created, existing, refused) = (report.created, report.existing, report.refused);
+        tracing::info!(actor = %actor.key_id, options.dry_run, created, existing, refused, "keys imported");
+        let is_changed = created > 0 && !options.dry_run;
+        let answer = private(StatusCode::OK, report.json(options));
+        if !is_changed {
+            return Ok(answer);
+        }
+        // Who imports keys wants to use them, wherever the next request goes.
+        let propagation = state.confirmations.wait().await;
+        Ok(confirmed(answer, &propagation))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_flags() {
+        let read = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+            options(pairs.collect()).map_err(|errors| errors.len())
+        };
+        assert_eq!(read(&[]), Ok(Options::default()));
+        let both = Options {
+            dry_run: true,
+            allow_weak: true,
+        };
+        assert_eq!(
+            read(&[("dry_run", "true"), ("allow_weak", "true")]),
+            Ok(both)
+        );
+        assert_eq!(read(&[("dry_run", "1"), ("weak", "true")]), Err(2));
+    }
+}

@@ -1,0 +1,67 @@
+//! Several instances: what one imports works on all.
+
+use super::{import, log_in, plain, send, statuses, strong};
+use crate::harness::api::Reply;
+use crate::harness::fleet::{FIELD, Fleet, all_of};
+use crate::harness::postgres::Postgres;
+use futures_util::future::join_all;
+use serde_json::Value;
+
+const SETTINGS: &str = r#"
+[credentials]
+sources = ["bearer", "basic"]
+[store]
+propagation_wait_ms = 5000
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_instance_imports_works_on_all_when_it_answers() {
+    let postgres = Postgres::start().await;
+    let fleet = Fleet::start(3, &postgres.url(), None, SETTINGS).await;
+    let [a, b, c] = &fleet.all[..] else {
+        panic!("three");
+    };
+    for (number, from) in [(1, a), (2, b), (3, c)] {
+        let hash = bcrypt::hash("wonderland", 4).unwrap();
+        let user = format!("user{number}");
+        let login = super::line(serde_json::json!({"user": user, "hash": hash}));
+        let reply = send(from, "", &[plain(&strong(number)), login]).await;
+        assert_eq!(statuses(&reply), ["created"; 2]);
+        assert_eq!(reply.header(FIELD), Some(&*all_of(3)));
+        for sidekey in &fleet.all {
+            assert_eq!(sidekey.status("/", &strong(number)).await, 200);
+            assert_eq!(log_in(sidekey, &user, "wonderland").await, 200);
+        }
+    }
+    for sidekey in &fleet.all {
+        assert_eq!(sidekey.metric("sidekey_imported_keys").await, 6.0);
+        assert_eq!(sidekey.status("/", &strong(4)).await, 401);
+    }
+}
+
+/// The same list at the same time: each key is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_import_the_same_at_once_agree() {
+    let postgres = Postgres::start().await;
+    let fleet = Fleet::start(3, &postgres.url(), None, SETTINGS).await;
+    let lines: Vec<Value> = (0..60).map(|number| plain(&strong(number))).collect();
+    let sending = fleet.all.iter().map(|sidekey| send(sidekey, "", &lines));
+    let replies: Vec<Reply> = join_all(sending).await;
+    let total = |name: &str| -> u64 {
+        let counts = replies
+            .iter()
+            .map(|reply| reply.json()[name].as_u64().unwrap());
+        counts.sum()
+    };
+    assert_eq!((total("created"), total("existing")), (60, 120));
+    let ids = |reply: &Reply| -> Vec<Value> {
+        let body = reply.json();
+        let results = body["results"].as_array().unwrap().iter();
+        results.map(|result| result["key_id"].clone()).collect()
+    };
+    for reply in &replies {
+        assert_eq!(ids(reply), ids(&replies[0]));
+    }
+    let later = import(&fleet.all[1], &[plain(&strong(99))]).await;
+    assert_eq!(later.len(), 1);
+}
