@@ -11,7 +11,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::StoreError;
-use super::sql::{SqlStore, within_limit};
+use super::sql::{Dialect, SqlStore, within_limit};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId};
 use crate::usage::counts::DAY_MS;
@@ -120,19 +120,28 @@ fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// `($1, $2), ($3, $4)`
-fn values(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let first = row * columns + 1;
-        let places: Vec<String> = (first..first + columns).map(|n| format!("${n}")).collect();
-        format!("({})", places.join(", "))
-    };
-    let all: Vec<String> = (0..rows).map(row).collect();
-    all.join(", ")
+impl Dialect {
+    /// `$1, $2` from number `first` on, or `?, ?`
+    fn places(self, first: usize, count: usize) -> String {
+        let place = |n| match self.has_numbers {
+            true => format!("${n}"),
+            false => "?".to_owned(),
+        };
+        let all: Vec<String> = (first..first + count).map(place).collect();
+        all.join(", ")
+    }
+
+    /// `($1, $2), ($3, $4)`
+    fn values(self, rows: usize, columns: usize) -> String {
+        let row = |row| format!("({})", self.places(row * columns + 1, columns));
+        let all: Vec<String> = (0..rows).map(row).collect();
+        all.join(", ")
+    }
 }
 
 /// The statement that adds counts to those of rows that are there.
-fn add_statement(table: &str, key: &str, rows: usize, columns: usize) -> String {
+fn add_statement(dialect: Dialect, table: &str, key: &str, rows: usize) -> String {
+    let columns = key.split(',').count() + COUNTS.len();
     let sums: Vec<String> = COUNTS
         .iter()
         .map(|column| match *column {
@@ -146,7 +155,7 @@ fn add_statement(table: &str, key: &str, rows: usize, columns: usize) -> String 
     format!(
         "INSERT INTO {table} ({key}, {}) VALUES {} ON CONFLICT ({key}) DO UPDATE SET {}",
         COUNTS.join(", "),
-        values(rows, columns),
+        dialect.values(rows, columns),
         sums.join(", ")
     )
 }
@@ -154,11 +163,12 @@ fn add_statement(table: &str, key: &str, rows: usize, columns: usize) -> String 
 /// Adds counts to the rows of `table` (`usage_hours` or `usage_days`), in the order of `rows`.
 async fn add_rows(
     transaction: &mut AnyConnection,
+    dialect: Dialect,
     table: &str,
     rows: &[(String, Timestamp, Counts)],
 ) -> Result<(), StoreError> {
     for part in parts(rows) {
-        let sql = add_statement(table, "subject, start", part.len(), 2 + COUNTS.len());
+        let sql = add_statement(dialect, table, "subject, start", part.len());
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (subject, start, counts) in part {
             query = query.bind(subject.clone()).bind(start.as_millis());
@@ -171,10 +181,14 @@ async fn add_rows(
     Ok(())
 }
 
-async fn add_totals(transaction: &mut AnyConnection, batch: &Batch) -> Result<(), StoreError> {
+async fn add_totals(
+    transaction: &mut AnyConnection,
+    dialect: Dialect,
+    batch: &Batch,
+) -> Result<(), StoreError> {
     let totals: Vec<(KeyId, Counts)> = batch.totals().into_iter().collect();
     for part in parts(&totals) {
-        let sql = add_statement("usage_totals", "key_id", part.len(), 1 + COUNTS.len());
+        let sql = add_statement(dialect, "usage_totals", "key_id", part.len());
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (key, counts) in part {
             query = query.bind(key.to_string());
@@ -187,14 +201,18 @@ async fn add_totals(transaction: &mut AnyConnection, batch: &Batch) -> Result<()
     Ok(())
 }
 
-async fn note_uses(transaction: &mut AnyConnection, uses: &[KeyUse]) -> Result<(), StoreError> {
+async fn note_uses(
+    transaction: &mut AnyConnection,
+    dialect: Dialect,
+    uses: &[KeyUse],
+) -> Result<(), StoreError> {
     for part in parts(uses) {
         let sql = format!(
             "INSERT INTO key_uses (key_id, generation, last_used_at, last_used_ip) VALUES {} \
              ON CONFLICT (key_id, generation) DO UPDATE SET \
              last_used_at = excluded.last_used_at, last_used_ip = excluded.last_used_ip \
              WHERE excluded.last_used_at > key_uses.last_used_at",
-            values(part.len(), 4)
+            dialect.values(part.len(), 4)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for one in part {
@@ -232,8 +250,9 @@ async fn is_new(
 
 impl SqlStore {
     async fn add_batch(&self, batch: &Batch) -> Result<(), StoreError> {
+        let dialect = self.dialect();
         let mut transaction = self.pool().begin().await?;
-        if !is_new(&mut transaction, batch, self.dialect().now_ms).await? {
+        if !is_new(&mut transaction, batch, dialect.now_ms).await? {
             return Ok(());
         }
         let hours: Vec<(String, Timestamp, Counts)> = batch
@@ -244,15 +263,15 @@ impl SqlStore {
                 (subject, row.hour.start(), row.counts)
             })
             .collect();
-        add_rows(&mut transaction, "usage_hours", &hours).await?;
-        add_totals(&mut transaction, batch).await?;
-        note_uses(&mut transaction, &batch.uses).await?;
+        add_rows(&mut transaction, dialect, "usage_hours", &hours).await?;
+        add_totals(&mut transaction, dialect, batch).await?;
+        note_uses(&mut transaction, dialect, &batch.uses).await?;
         let sums: Vec<(String, Timestamp, Counts)> = batch
             .sums()
             .into_iter()
             .map(|((subject, hour), counts)| (subject.to_string(), hour.start(), counts))
             .collect();
-        add_rows(&mut transaction, "usage_hours", &sums).await?;
+        add_rows(&mut transaction, dialect, "usage_hours", &sums).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -314,11 +333,10 @@ impl SqlStore {
         };
         // The last is named again and again, so that there are few different statements.
         let length = keys.len().next_power_of_two();
-        let places: Vec<String> = (1..=length).map(|n| format!("${n}")).collect();
         let sql = format!(
             "SELECT key_id, generation, last_used_at, last_used_ip FROM key_uses \
              WHERE key_id IN ({})",
-            places.join(", ")
+            self.dialect().places(1, length)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for key in keys.iter().chain(std::iter::repeat(last)).take(length) {
@@ -357,7 +375,7 @@ impl SqlStore {
             .into_iter()
             .map(|((subject, day), counts)| (subject, Timestamp::from_millis(day), counts))
             .collect();
-        add_rows(&mut transaction, "usage_days", &days).await?;
+        add_rows(&mut transaction, self.dialect(), "usage_days", &days).await?;
         transaction.commit().await?;
         Ok(rows.len() >= ROLL_UP_MAX)
     }
@@ -432,6 +450,12 @@ mod tests {
         let lengths: Vec<usize> = parts(&rows).map(<[()]>::len).collect();
         assert_eq!(lengths, [256, 256, 256, 128, 64, 32, 8]);
         assert_eq!(parts::<()>(&[]).count(), 0);
-        assert_eq!(values(2, 2), "($1, $2), ($3, $4)");
+        let dialect = |has_numbers| Dialect {
+            now_ms: "",
+            may_be_lost: "",
+            has_numbers,
+        };
+        assert_eq!(dialect(true).values(2, 2), "($1, $2), ($3, $4)");
+        assert_eq!(dialect(false).values(2, 2), "(?, ?), (?, ?)");
     }
 }
