@@ -95,17 +95,21 @@ pub(super) struct Dialect {
     /// What ends an `INSERT ... SELECT` of one row that a crash may lose: its commit need not wait
     /// for the disk.
     pub may_be_lost: &'static str,
+    /// Whether a value can be an array.
+    pub has_arrays: bool,
 }
 
 const SQLITE: Dialect = Dialect {
     now_ms: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     // Its commits differ by connection only, and those for keys share it.
     may_be_lost: "WHERE true",
+    has_arrays: false,
 };
 
 const POSTGRES: Dialect = Dialect {
     now_ms: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
     may_be_lost: "FROM (SELECT set_config('synchronous_commit', 'off', true)) AS hasty",
+    has_arrays: true,
 };
 
 /// Ends `work` with the error `late` makes when it takes too long.

@@ -11,14 +11,14 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::StoreError;
-use super::sql::{SqlStore, within_limit};
+use super::sql::{Dialect, SqlStore, within_limit};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId};
 use crate::usage::counts::DAY_MS;
 use crate::usage::span::Interval;
 use crate::usage::{Batch, Counts, KeyUse, LastUse, Subject};
 
-/// Rows of one statement; a power of two.
+/// Rows of one statement with a value a cell; a power of two.
 const ROWS_MAX: usize = 256;
 /// Hours that become days in one transaction: nobody waits for it for long.
 const ROLL_UP_MAX: usize = 1000;
@@ -106,6 +106,58 @@ fn start(row: &AnyRow) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(row.try_get("start")?))
 }
 
+/// A row on its way into a table.
+type Cells = Vec<Cell>;
+
+#[derive(Debug, Clone)]
+enum Cell {
+    Text(String),
+    Number(i64),
+}
+
+fn cells(keys: impl IntoIterator<Item = Cell>, counts: &Counts) -> Cells {
+    let counts = numbers(counts).map(Cell::Number);
+    keys.into_iter().chain(counts).collect()
+}
+
+/// How rows come into a table, and what happens to those that are there.
+struct Target<'a> {
+    table: &'a str,
+    columns: String,
+    on_conflict: String,
+}
+
+/// For rows whose counts are added to those that are there.
+fn sums(table: &'static str, key: &'static str) -> Target<'static> {
+    let sums: Vec<String> = COUNTS
+        .iter()
+        .map(|column| match *column {
+            GREATEST => format!(
+                "{column} = CASE WHEN excluded.{column} > {table}.{column} \
+                 THEN excluded.{column} ELSE {table}.{column} END"
+            ),
+            _ => format!("{column} = {table}.{column} + excluded.{column}"),
+        })
+        .collect();
+    Target {
+        table,
+        columns: format!("{key}, {}", COUNTS.join(", ")),
+        on_conflict: format!("({key}) DO UPDATE SET {}", sums.join(", ")),
+    }
+}
+
+const HOURS: &str = "usage_hours";
+const DAYS: &str = "usage_days";
+
+/// The rows of [`HOURS`] or [`DAYS`].
+fn rows_of<'a>(rows: impl Iterator<Item = (String, Timestamp, &'a Counts)>) -> Vec<Cells> {
+    rows.map(|(subject, start, counts)| {
+        let keys = [Cell::Text(subject), Cell::Number(start.as_millis())];
+        cells(keys, counts)
+    })
+    .collect()
+}
+
 /// `rows` in parts whose lengths are powers of two, so that there are few different statements.
 fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
@@ -120,93 +172,125 @@ fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// `($1, $2), ($3, $4)`
-fn values(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let first = row * columns + 1;
-        let places: Vec<String> = (first..first + columns).map(|n| format!("${n}")).collect();
-        format!("({})", places.join(", "))
-    };
-    let all: Vec<String> = (0..rows).map(row).collect();
-    all.join(", ")
+/// One column of `rows` as an array of PostgreSQL, and its type.
+fn array(rows: &[Cells], column: usize) -> (String, &'static str) {
+    let mut text = String::from("{");
+    let mut kind = "BIGINT";
+    for (n, row) in rows.iter().enumerate() {
+        if n > 0 {
+            text.push(',');
+        }
+        match &row[column] {
+            Cell::Number(number) => text.push_str(&number.to_string()),
+            Cell::Text(word) => {
+                kind = "TEXT";
+                text.push('"');
+                text.push_str(&word.replace('\\', "\\\\").replace('"', "\\\""));
+                text.push('"');
+            }
+        }
+    }
+    text.push('}');
+    (text, kind)
 }
 
-/// The statement that adds counts to those of rows that are there.
-fn add_statement(table: &str, key: &str, rows: usize, columns: usize) -> String {
-    let sums: Vec<String> = COUNTS
-        .iter()
-        .map(|column| match *column {
-            GREATEST => format!(
-                "{column} = CASE WHEN excluded.{column} > {table}.{column} \
-                 THEN excluded.{column} ELSE {table}.{column} END"
-            ),
-            _ => format!("{column} = {table}.{column} + excluded.{column}"),
-        })
-        .collect();
-    format!(
-        "INSERT INTO {table} ({key}, {}) VALUES {} ON CONFLICT ({key}) DO UPDATE SET {}",
-        COUNTS.join(", "),
-        values(rows, columns),
-        sums.join(", ")
-    )
-}
-
-/// Adds counts to the rows of `table` (`usage_hours` or `usage_days`), in the order of `rows`.
-async fn add_rows(
+/// Writes `rows` in their order.
+async fn write(
     transaction: &mut AnyConnection,
-    table: &str,
-    rows: &[(String, Timestamp, Counts)],
+    dialect: Dialect,
+    target: &Target<'_>,
+    rows: &[Cells],
+) -> Result<(), StoreError> {
+    match (rows.first(), dialect.has_arrays) {
+        (None, _) => Ok(()),
+        (Some(first), true) => write_arrays(transaction, target, rows, first.len()).await,
+        (Some(_), false) => write_values(transaction, target, rows).await,
+    }
+}
+
+/// One statement with a value a column: PostgreSQL takes longer to read a list of values than to write
+/// the rows.
+async fn write_arrays(
+    transaction: &mut AnyConnection,
+    target: &Target<'_>,
+    rows: &[Cells],
+    width: usize,
+) -> Result<(), StoreError> {
+    let arrays: Vec<_> = (0..width).map(|column| array(rows, column)).collect();
+    let places: Vec<String> = arrays
+        .iter()
+        .zip(1..)
+        .map(|((_, kind), n)| format!("CAST(CAST(${n} AS TEXT) AS {kind}[])"))
+        .collect();
+    let sql = format!(
+        "INSERT INTO {} ({}) SELECT * FROM unnest({}) ON CONFLICT {}",
+        target.table,
+        target.columns,
+        places.join(", "),
+        target.on_conflict
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (text, _) in arrays {
+        query = query.bind(text);
+    }
+    query.execute(transaction).await?;
+    Ok(())
+}
+
+/// Statements with a value a cell. Their places have no numbers: SQLite takes these for names, and looks
+/// for each among all of them, which takes longer than all else.
+async fn write_values(
+    transaction: &mut AnyConnection,
+    target: &Target<'_>,
+    rows: &[Cells],
 ) -> Result<(), StoreError> {
     for part in parts(rows) {
-        let sql = add_statement(table, "subject, start", part.len(), 2 + COUNTS.len());
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for (subject, start, counts) in part {
-            query = query.bind(subject.clone()).bind(start.as_millis());
-            for number in numbers(counts) {
-                query = query.bind(number);
-            }
-        }
-        query.execute(&mut *transaction).await?;
-    }
-    Ok(())
-}
-
-async fn add_totals(transaction: &mut AnyConnection, batch: &Batch) -> Result<(), StoreError> {
-    let totals: Vec<(KeyId, Counts)> = batch.totals().into_iter().collect();
-    for part in parts(&totals) {
-        let sql = add_statement("usage_totals", "key_id", part.len(), 1 + COUNTS.len());
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for (key, counts) in part {
-            query = query.bind(key.to_string());
-            for number in numbers(counts) {
-                query = query.bind(number);
-            }
-        }
-        query.execute(&mut *transaction).await?;
-    }
-    Ok(())
-}
-
-async fn note_uses(transaction: &mut AnyConnection, uses: &[KeyUse]) -> Result<(), StoreError> {
-    for part in parts(uses) {
+        let row = |cells: &Cells| format!("({})", vec!["?"; cells.len()].join(", "));
+        let values: Vec<String> = part.iter().map(row).collect();
         let sql = format!(
-            "INSERT INTO key_uses (key_id, generation, last_used_at, last_used_ip) VALUES {} \
-             ON CONFLICT (key_id, generation) DO UPDATE SET \
-             last_used_at = excluded.last_used_at, last_used_ip = excluded.last_used_ip \
-             WHERE excluded.last_used_at > key_uses.last_used_at",
-            values(part.len(), 4)
+            "INSERT INTO {} ({}) VALUES {} ON CONFLICT {}",
+            target.table,
+            target.columns,
+            values.join(", "),
+            target.on_conflict
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
-        for one in part {
-            query = query
-                .bind(one.key_id.to_string())
-                .bind(one.generation.0)
-                .bind(one.last.at.as_millis())
-                .bind(one.last.address.to_string());
+        for cell in part.iter().flatten() {
+            query = match cell {
+                Cell::Text(text) => query.bind(text.clone()),
+                Cell::Number(number) => query.bind(*number),
+            };
         }
         query.execute(&mut *transaction).await?;
     }
     Ok(())
+}
+
+fn totals(batch: &Batch) -> Vec<Cells> {
+    let totals = batch.totals();
+    let rows = totals.iter();
+    rows.map(|(key, counts)| cells([Cell::Text(key.to_string())], counts))
+        .collect()
+}
+
+fn uses(batch: &Batch) -> (Target<'static>, Vec<Cells>) {
+    let target = Target {
+        table: "key_uses",
+        columns: "key_id, generation, last_used_at, last_used_ip".to_owned(),
+        on_conflict: "(key_id, generation) DO UPDATE SET \
+            last_used_at = excluded.last_used_at, last_used_ip = excluded.last_used_ip \
+            WHERE excluded.last_used_at > key_uses.last_used_at"
+            .to_owned(),
+    };
+    let row = |one: &KeyUse| {
+        vec![
+            Cell::Text(one.key_id.to_string()),
+            Cell::Number(one.generation.0),
+            Cell::Number(one.last.at.as_millis()),
+            Cell::Text(one.last.address.to_string()),
+        ]
+    };
+    (target, batch.uses.iter().map(row).collect())
 }
 
 /// Whether the batch is a new one. If so, it is noted as added.
@@ -232,27 +316,30 @@ async fn is_new(
 
 impl SqlStore {
     async fn add_batch(&self, batch: &Batch) -> Result<(), StoreError> {
+        let dialect = self.dialect();
         let mut transaction = self.pool().begin().await?;
-        if !is_new(&mut transaction, batch, self.dialect().now_ms).await? {
+        if !is_new(&mut transaction, batch, dialect.now_ms).await? {
             return Ok(());
         }
-        let hours: Vec<(String, Timestamp, Counts)> = batch
-            .hours
-            .iter()
-            .map(|row| {
-                let subject = Subject::Key(row.key_id).to_string();
-                (subject, row.hour.start(), row.counts)
-            })
-            .collect();
-        add_rows(&mut transaction, "usage_hours", &hours).await?;
-        add_totals(&mut transaction, batch).await?;
-        note_uses(&mut transaction, &batch.uses).await?;
-        let sums: Vec<(String, Timestamp, Counts)> = batch
-            .sums()
-            .into_iter()
-            .map(|((subject, hour), counts)| (subject.to_string(), hour.start(), counts))
-            .collect();
-        add_rows(&mut transaction, "usage_hours", &sums).await?;
+        let hours = rows_of(batch.hours.iter().map(|row| {
+            let subject = Subject::Key(row.key_id).to_string();
+            (subject, row.hour.start(), &row.counts)
+        }));
+        let shared = batch.sums();
+        let shared = rows_of(shared.iter().map(|((subject, hour), counts)| {
+            let subject = subject.to_string();
+            (subject, hour.start(), counts)
+        }));
+        let by_start = sums(HOURS, "subject, start");
+        let (used, uses) = uses(batch);
+        for (target, rows) in [
+            (&by_start, hours),
+            (&sums("usage_totals", "key_id"), totals(batch)),
+            (&used, uses),
+            (&by_start, shared),
+        ] {
+            write(&mut transaction, dialect, target, &rows).await?;
+        }
         Ok(transaction.commit().await?)
     }
 
@@ -353,11 +440,12 @@ impl SqlStore {
             let subject: String = row.try_get("subject")?;
             days.entry((subject, day)).or_default().add(&counts(row)?);
         }
-        let days: Vec<(String, Timestamp, Counts)> = days
-            .into_iter()
-            .map(|((subject, day), counts)| (subject, Timestamp::from_millis(day), counts))
-            .collect();
-        add_rows(&mut transaction, "usage_days", &days).await?;
+        let days = rows_of(days.iter().map(|((subject, day), counts)| {
+            let start = Timestamp::from_millis(*day);
+            (subject.clone(), start, counts)
+        }));
+        let target = sums(DAYS, "subject, start");
+        write(&mut transaction, self.dialect(), &target, &days).await?;
         transaction.commit().await?;
         Ok(rows.len() >= ROLL_UP_MAX)
     }
@@ -432,6 +520,9 @@ mod tests {
         let lengths: Vec<usize> = parts(&rows).map(<[()]>::len).collect();
         assert_eq!(lengths, [256, 256, 256, 128, 64, 32, 8]);
         assert_eq!(parts::<()>(&[]).count(), 0);
-        assert_eq!(values(2, 2), "($1, $2), ($3, $4)");
+        let rows = [("a", 1), ("b\\\"", -2)];
+        let rows = rows.map(|(text, n)| vec![Cell::Text(text.to_owned()), Cell::Number(n)]);
+        assert_eq!(array(&rows, 0), (r#"{"a","b\\\""}"#.to_owned(), "TEXT"));
+        assert_eq!(array(&rows, 1), ("{1,-2}".to_owned(), "BIGINT"));
     }
 }

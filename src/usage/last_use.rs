@@ -130,6 +130,7 @@ impl LastUseSlot {
 mod tests {
     use super::*;
     use std::net::Ipv6Addr;
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
 
     fn used(at: i64, address: &str) -> LastUse {
@@ -173,8 +174,9 @@ mod tests {
     /// Both halves of an address, and its time, tell the same number.
     #[test]
     fn no_address_is_torn() {
-        const EACH: u64 = 100_000;
+        const EACH: u64 = 500_000;
         let (slot, done) = (LastUseSlot::default(), AtomicBool::new(false));
+        let together = Barrier::new(4);
         let sound = |last: LastUse| {
             let IpAddr::V6(address) = last.address else {
                 panic!("{last:?}")
@@ -187,8 +189,9 @@ mod tests {
         std::thread::scope(|scope| {
             let writers: Vec<_> = (1..=3u64)
                 .map(|n| {
-                    let slot = &slot;
+                    let (slot, together) = (&slot, &together);
                     scope.spawn(move || {
+                        together.wait();
                         for i in 1..=EACH {
                             // Neither half may look like a mapped IPv4 address.
                             let at = 1 << 40 | i * 3 + n;
@@ -203,6 +206,7 @@ mod tests {
                 })
                 .collect();
             let reader = scope.spawn(|| {
+                together.wait();
                 let mut taken = 0;
                 while !done.load(Relaxed) {
                     if let Some(last) = slot.take() {

@@ -10,7 +10,7 @@ use super::counts::{Counts, Hour, KeyUse, LastUse, Subject};
 use crate::key::{Generation, KeyId, TenantId};
 
 /// Keys in one batch, which is one transaction: nobody waits long for the rows that it holds.
-pub const BATCH_KEYS_MAX: usize = 500;
+pub const BATCH_KEYS_MAX: usize = 1000;
 
 /// What waits of one key.
 #[derive(Debug, Default)]
