@@ -66,11 +66,16 @@ async fn finish(
     if head.is_some_and(|head| head.seq >= beyond) {
         return Ok(verdict(chain, chain.finish()));
     }
-    let inserted = chain.finish().and(Err(Broken {
+    let inserted = Broken {
         seq: beyond,
         fault: Fault::Inserted,
-    }));
-    Ok(verdict(chain, inserted))
+    };
+    // An anchor further on is not there because this is.
+    let result = match chain.finish() {
+        Err(broken) if broken.fault != Fault::Anchor => Err(broken),
+        Ok(()) | Err(_) => Err(inserted),
+    };
+    Ok(verdict(chain, result))
 }
 
 fn verdict(chain: &Chain<'_>, result: Result<(), Broken>) -> Verdict {
