@@ -9,6 +9,7 @@ pub mod api;
 pub mod input;
 mod request_id;
 pub mod serve;
+mod stall;
 mod watch;
 
 use std::sync::Arc;

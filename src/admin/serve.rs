@@ -1,4 +1,5 @@
-//! The admin port's connections: how many there may be, and how long a request's header may take.
+//! The admin port's connections: how many there may be, how long a request's header may take, and how long
+//! an answer may wait for its reader.
 //! axum's own `serve` limits neither, and the port shares the process's open files with the proxy.
 
 use std::net::SocketAddr;
@@ -17,10 +18,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_service::Service as _;
 
+use super::stall::Impatient;
+
 /// Connections at the same time; who comes later waits.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a request's header may take, and how long a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may wait for its reader to take the next part of it.
+const READER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait when the system has no connection to give (no more open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,7 +57,7 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: impl Future<
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), answer);
+            .serve_connection(TokioIo::new(Impatient::new(stream, READER_TIMEOUT)), answer);
         let watched = connections.watch(connection);
         tokio::spawn(async move {
             // Who breaks a connection off has nobody to tell.

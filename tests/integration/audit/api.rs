@@ -143,16 +143,16 @@ async fn clocks_that_were_far_off_hide_nothing() {
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
     for number in 1..=300 {
         let mut note = note(number);
-        match number {
-            50 => note.at = Timestamp::MAX,
-            60 => note.at = Timestamp::from_millis(0),
-            _ => {}
-        }
+        note.at = match number {
+            50 => Timestamp::MAX,
+            60 => Timestamp::from_millis(0),
+            _ => Timestamp::from_millis(1_000_000 + number * 1000),
+        };
         store.note(&[note]).await.unwrap();
     }
     let filter = EventFilter {
-        from: Some(Timestamp::from_millis(40_000)),
-        to: Some(Timestamp::from_millis(71_000)),
+        from: Some(Timestamp::from_millis(1_040_000)),
+        to: Some(Timestamp::from_millis(1_071_000)),
         ..EventFilter::default()
     };
     let (seqs, _) = all(&store, &filter, Order::OldestFirst, 100).await;

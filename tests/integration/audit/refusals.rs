@@ -197,7 +197,8 @@ async fn a_flood_does_not_fill_the_chain() {
 /// Too many wrong keys of one address: the first answer 429 has an entry, the rest a number.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_429_of_one_address_are_two_entries() {
-    let limit = "[limits.failed_auth]\nquota = 1\nwindow_seconds = 3600\nburst = 3\n";
+    let limit =
+        "[limits.failed_auth]\nname = \"wrong\"\nquota = 1\nwindow_seconds = 3600\nburst = 3\n";
     let mut sidekey = Sidekey::start(&config(nobody().await, limit)).await;
     let mut limited = 0;
     for n in 0..20 {

@@ -196,3 +196,28 @@ async fn every_kind_of_tampering_is_found_on_sqlite() {
     let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
     tamper(&sidekey, &url, &[IN_SQLITE]).await;
 }
+
+/// The end is cut off together with its head: who has written it knows, also when the chain goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_remembers_what_it_has_written() {
+    let sidekey = start(&[]).await;
+    let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
+    let database = SqlStore::open(&SecretString::from(url.clone()))
+        .await
+        .unwrap();
+    for statement in ALL.last().unwrap().statements {
+        execute(database.pool(), statement).await;
+    }
+    database.close().await;
+    // Without an anchor there is nothing to be seen in the stores.
+    let ended = verify_stores(&sidekey, &url, &[]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for more in 0..3 {
+        let ended = verify_over_api(&sidekey, &[]).await;
+        assert_eq!(ended.code, Some(1), "{more}: {ended:?}");
+        let said = format!("the audit chain is broken at entry {LEN}: anchor: ");
+        assert!(ended.stdout.starts_with(&said), "{more}: {ended:?}");
+        sidekey.create_key(json!({})).await;
+    }
+    assert!(sidekey.output().contains("the audit chain ends before"));
+}
