@@ -3,6 +3,8 @@
 
 mod api;
 mod chain;
+mod command;
+mod plans;
 mod refusals;
 mod tampering;
 mod unrecorded;
