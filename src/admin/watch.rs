@@ -50,7 +50,10 @@ fn see(edit: impl FnOnce(&mut Seen)) {
 
 /// The call's key is proven to be `key`.
 pub fn proven(key: KeyId, tenant: &TenantId) {
-    see(|seen| seen.caller = Some((key, tenant.clone())));
+    see(|seen| {
+        seen.caller = Some((key, tenant.clone()));
+        seen.presented = None;
+    });
 }
 
 /// The call has named `key` and is not known to hold it.

@@ -146,17 +146,17 @@ pub struct Found {
 pub struct Chain<'s> {
     sealer: &'s Sealer,
     head: Head,
-    anchor: Option<Anchor>,
+    anchors: Vec<Anchor>,
     last: Anchor,
 }
 
 impl<'s> Chain<'s> {
-    /// A chain that has to reach `head`, which was read before its entries.
-    pub fn new(sealer: &'s Sealer, head: Head, anchor: Option<Anchor>) -> Self {
+    /// A chain that has to reach `head`, which was read before its entries, and to have each of `anchors`.
+    pub fn new(sealer: &'s Sealer, head: Head, anchors: Vec<Anchor>) -> Self {
         Chain {
             sealer,
             head,
-            anchor,
+            anchors,
             last: Anchor {
                 seq: 0,
                 hash: GENESIS.to_owned(),
@@ -189,12 +189,11 @@ impl<'s> Chain<'s> {
             seq,
             hash: entry.hash.clone(),
         };
-        match &self.anchor {
-            Some(anchor) if anchor.seq == seq && anchor.hash != entry.hash => {
-                broken(seq, Fault::Anchor)
-            }
-            _ => Ok(()),
+        let is_other = |anchor: &Anchor| anchor.seq == seq && anchor.hash != entry.hash;
+        if self.anchors.iter().any(is_other) {
+            return broken(seq, Fault::Anchor);
         }
+        Ok(())
     }
 
     fn fault_of(&self, entry: &Entry) -> Option<Fault> {
@@ -231,10 +230,13 @@ impl<'s> Chain<'s> {
         if self.last.seq != self.head.seq || self.last.hash != self.head.hash || !is_sealed {
             return broken(self.head.seq, Fault::Head);
         }
-        match &self.anchor {
-            Some(anchor) if anchor.seq > self.last.seq => broken(anchor.seq, Fault::Anchor),
-            Some(anchor) if anchor.seq == 0 && anchor.hash != GENESIS => broken(0, Fault::Anchor),
-            _ => Ok(()),
+        let is_missing = |anchor: &&Anchor| {
+            anchor.seq > self.last.seq || (anchor.seq == 0 && anchor.hash != GENESIS)
+        };
+        let missing = self.anchors.iter().filter(is_missing);
+        match missing.map(|anchor| anchor.seq).min() {
+            Some(seq) => broken(seq, Fault::Anchor),
+            None => Ok(()),
         }
     }
 }

@@ -306,3 +306,6 @@ impl Recorder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

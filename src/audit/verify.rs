@@ -16,15 +16,17 @@ pub struct Verdict {
 }
 
 /// Verifies the chain up to the head that it has now; entries that are added meanwhile are left to the
-/// next verification. `progress` is told how many entries are done, of how many.
+/// next verification. `anchor` has to be in it, and what this process has written. `progress` is told how many entries are done, of how many.
 pub async fn verify(
     store: &dyn AuditStore,
     sealer: &Sealer,
     anchor: Option<Anchor>,
     mut progress: impl FnMut(i64, i64),
 ) -> Result<Verdict, StoreError> {
+    // Before the head, which therefore comes after it.
+    let anchors = anchor.into_iter().chain(store.witnessed()).collect();
     let Some(head) = store.audit_head().await? else {
-        let chain = Chain::new(sealer, Head::genesis(), None);
+        let chain = Chain::new(sealer, Head::genesis(), Vec::new());
         return Ok(verdict(
             &chain,
             Err(Broken {
@@ -34,7 +36,7 @@ pub async fn verify(
         ));
     };
     let goal = head.seq;
-    let mut chain = Chain::new(sealer, head, anchor);
+    let mut chain = Chain::new(sealer, head, anchors);
     let mut after = i64::MIN;
     loop {
         let page = store.chain_page(after).await?;
@@ -66,11 +68,16 @@ async fn finish(
     if head.is_some_and(|head| head.seq >= beyond) {
         return Ok(verdict(chain, chain.finish()));
     }
-    let inserted = chain.finish().and(Err(Broken {
+    let inserted = Broken {
         seq: beyond,
         fault: Fault::Inserted,
-    }));
-    Ok(verdict(chain, inserted))
+    };
+    // An anchor further on is not there because this is.
+    let result = match chain.finish() {
+        Err(broken) if broken.fault != Fault::Anchor => Err(broken),
+        Ok(()) | Err(_) => Err(inserted),
+    };
+    Ok(verdict(chain, result))
 }
 
 fn verdict(chain: &Chain<'_>, result: Result<(), Broken>) -> Verdict {

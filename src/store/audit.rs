@@ -4,7 +4,10 @@
 //! Whoever adds entries locks the one row of `audit_head`, after every other row, until the commit. So all
 //! instances write one chain, and a transaction that can't add its entries does nothing at all.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use prometheus::IntCounter;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
@@ -34,6 +37,44 @@ pub struct Journal {
     sealer: Sealer,
     entries: IntCounter,
     failures: IntCounter,
+    witness: Arc<Mutex<Witness>>,
+}
+
+/// What this process knows of the chain, whatever is done to the database.
+#[derive(Debug, Default)]
+struct Witness {
+    /// The newest entry that it has written.
+    newest: Option<Anchor>,
+    /// Whether the chain was found without it.
+    is_contradicted: bool,
+}
+
+impl Witness {
+    /// Looks whether a chain that ends with `head` can have the newest entry.
+    fn meet(&mut self, head: &Head) {
+        let Some(newest) = &self.newest else {
+            return;
+        };
+        let is_other = head.seq == newest.seq && head.hash != newest.hash;
+        if (head.seq < newest.seq || is_other) && !self.is_contradicted {
+            self.is_contradicted = true;
+            tracing::error!(
+                written = %newest, found = head.seq,
+                "the audit chain ends before an entry that was written: was an older database restored, or the chain cut?"
+            );
+        }
+    }
+
+    fn wrote(&mut self, anchor: Anchor) {
+        let is_newer = self
+            .newest
+            .as_ref()
+            .is_none_or(|newest| newest.seq < anchor.seq);
+        // Once it is contradicted, it is what a verification has to be held against.
+        if is_newer && !self.is_contradicted {
+            self.newest = Some(anchor);
+        }
+    }
 }
 
 impl Journal {
@@ -42,6 +83,7 @@ impl Journal {
             sealer,
             entries: metrics.audit_entries.clone(),
             failures: metrics.audit_failures.clone(),
+            witness: Arc::default(),
         }
     }
 }
@@ -54,6 +96,9 @@ pub trait AuditStore: Send + Sync + 'static {
 
     /// The end of the chain; `None` where it is missing or can't be read.
     async fn audit_head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// An entry that this process has written, and that has to be there therefore.
+    fn witnessed(&self) -> Option<Anchor>;
 
     /// The first [`CHAIN_PAGE_LEN`] rows after the number `after`, whatever they hold.
     async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError>;
@@ -83,23 +128,27 @@ impl SqlStore {
         if let (Err(_), Some(journal)) = (&appended, self.journal()) {
             journal.failures.inc();
         }
-        appended?;
+        let head = appended?;
         transaction.commit().await?;
         if let Some(journal) = self.journal() {
             journal.entries.inc_by(notes.len() as u64);
+            journal.witness.lock().wrote(head.into());
         }
         Ok(())
     }
 
-    /// Adds entries to the chain, in a transaction whose last write this is.
+    /// Adds entries to the chain, in a transaction whose last write this is; its new end.
     async fn append(
         &self,
         transaction: &mut AnyConnection,
         notes: &[Note],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Head, StoreError> {
         let unsealed = Sealer::default();
         let sealer = self.journal().map_or(&unsealed, |journal| &journal.sealer);
         let mut head = lock_head(transaction).await.map_err(unrecorded)?;
+        if let Some(journal) = self.journal() {
+            journal.witness.lock().meet(&head);
+        }
         let mut entries = Vec::with_capacity(notes.len());
         for note in notes {
             let entry = Entry::after(&head, note, sealer);
@@ -109,7 +158,8 @@ impl SqlStore {
         for entries in entries.chunks(ENTRIES_A_STATEMENT) {
             insert(transaction, entries).await.map_err(unrecorded)?;
         }
-        move_head(transaction, &head).await.map_err(unrecorded)
+        move_head(transaction, &head).await.map_err(unrecorded)?;
+        Ok(head)
     }
 }
 
@@ -227,6 +277,10 @@ impl AuditStore for SqlStore {
         let query = sqlx::query("SELECT seq, noted_at, hash, seal FROM audit_head WHERE id = 1");
         let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
         Ok(row.and_then(|row| read_head(&row).ok()))
+    }
+
+    fn witnessed(&self) -> Option<Anchor> {
+        self.journal()?.witness.lock().newest.clone()
     }
 
     async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError> {

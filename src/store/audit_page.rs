@@ -154,34 +154,44 @@ async fn read_seqs(pool: &AnyPool, sql: String, at: Timestamp) -> Result<Vec<i64
     seqs.collect()
 }
 
+/// `what` of `count` rows between the numbers `$1` and `$2` that have `$3` in `column`, without the first
+/// `skipped`. Which index is read is not left to a planner: bounds and order name all of its columns. And
+/// nothing bounds a column by itself: SQLite would take that for the range, and read all of its entries.
+pub fn page_statement(
+    column: Option<&str>,
+    what: &str,
+    order: Order,
+    count: usize,
+    skipped: usize,
+) -> String {
+    let direction = match order {
+        Order::NewestFirst => "DESC",
+        Order::OldestFirst => "ASC",
+    };
+    let (bounds, order) = match column {
+        None => (
+            "seq >= $1 AND seq <= $2".to_owned(),
+            format!("seq {direction}"),
+        ),
+        Some(column) => (
+            format!("({column}, seq) >= ($3, $1) AND ({column}, seq) <= ($3, $2)"),
+            format!("{column} {direction}, seq {direction}"),
+        ),
+    };
+    format!(
+        "SELECT {what} FROM audit_events WHERE {bounds} ORDER BY {order} LIMIT {count} OFFSET {skipped}"
+    )
+}
+
 /// The part of one index, or of the chain itself, that a page reads.
 struct Source {
     column: Option<(&'static str, String)>,
 }
 
 impl Source {
-    /// `what` of `count` rows of `range`, without the first `skipped`. Which index is read is not left to
-    /// a planner: bounds and order name all of its columns.
     fn statement(&self, what: &str, order: Order, count: usize, skipped: usize) -> String {
-        let direction = match order {
-            Order::NewestFirst => "DESC",
-            Order::OldestFirst => "ASC",
-        };
-        let (bounds, order) = match &self.column {
-            None => (
-                "seq >= $1 AND seq <= $2".to_owned(),
-                format!("seq {direction}"),
-            ),
-            Some((column, _)) => (
-                format!(
-                    "{column} >= $3 AND {column} <= $3 AND ({column}, seq) >= ($3, $1) AND ({column}, seq) <= ($3, $2)"
-                ),
-                format!("{column} {direction}, seq {direction}"),
-            ),
-        };
-        format!(
-            "SELECT {what} FROM audit_events WHERE {bounds} ORDER BY {order} LIMIT {count} OFFSET {skipped}"
-        )
+        let column = self.column.as_ref().map(|(column, _)| *column);
+        page_statement(column, what, order, count, skipped)
     }
 
     async fn read(

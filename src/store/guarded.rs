@@ -18,7 +18,7 @@ use super::{
     TenantStore, UsageStore,
 };
 use crate::audit::Note;
-use crate::audit::chain::Found;
+use crate::audit::chain::{Anchor, Found};
 use crate::audit::entry::Head;
 use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
@@ -177,6 +177,10 @@ impl<S: AuditStore> AuditStore for Guarded<S> {
 
     async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
         self.guard.run(self.inner.audit_head()).await
+    }
+
+    fn witnessed(&self) -> Option<Anchor> {
+        self.inner.witnessed()
     }
 
     async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError> {

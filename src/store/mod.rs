@@ -3,7 +3,7 @@
 //! Must never hold a secret or a hash: those are the secret store's.
 
 pub mod audit;
-mod audit_page;
+pub mod audit_page;
 mod change;
 pub mod claims;
 pub mod guarded;

@@ -7,6 +7,7 @@
 mod admin;
 mod admin_input;
 mod admin_list;
+mod audit;
 mod bootstrap;
 mod buckets;
 mod bytes;

@@ -211,7 +211,7 @@ async fn no_change_is_missed_by_who_follows() {
 }
 
 /// Two instances on one database, with `more` in their configuration.
-async fn pair(upstream: &Upstream, postgres: &Postgres, more: &str) -> [Sidekey; 2] {
+pub async fn pair(upstream: &Upstream, postgres: &Postgres, more: &str) -> [Sidekey; 2] {
     let config = config(upstream.address, more);
     let url = postgres.url();
     let environment = [("SIDEKEY__STORE__URL", url.as_str())];

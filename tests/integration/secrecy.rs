@@ -9,6 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use reqwest::Method;
 use serde_json::json;
+use sidekey::store::SqlStore;
+use sqlx::Row;
 use tokio::net::TcpListener;
 
 use crate::harness::raw::{Raw, get, request};
@@ -296,6 +298,41 @@ async fn assert_kept_everywhere(sidekey: &Sidekey, needles: &Needles) {
     assert_not_in_store(sidekey, needles);
 }
 
+/// The audit log as it is shown and exported, and as it is stored.
+async fn assert_not_audited(sidekey: &Sidekey, needles: &Needles) {
+    let events = "/api/v1/platform/audit-events";
+    // What was refused before this is noted before it.
+    let refused = sidekey.ask_as(None, Method::GET, KEYS, None).await;
+    let id = refused.header("x-request-id").expect("an id").to_owned();
+    eventually("refused calls are noted", async || {
+        let path = format!("{events}?action=admin.call_refused");
+        let reply = sidekey.ask(Method::GET, &path, None).await;
+        reply.text.contains(&id)
+    })
+    .await;
+    for path in ["?limit=1000", "/export"] {
+        let reply = sidekey
+            .ask(Method::GET, &format!("{events}{path}"), None)
+            .await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.text.contains("key.created"), "{reply:?}");
+        needles.assert_absent("the audit log", reply.text.as_bytes());
+        assert!(!reply.text.contains("$2"), "a hash in the audit log");
+    }
+    let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
+    let store = SqlStore::open(&url.into()).await.expect("the store");
+    let rows = sqlx::query("SELECT details || action || actor AS text FROM audit_events")
+        .fetch_all(store.pool())
+        .await
+        .expect("rows");
+    assert!(rows.len() > 3);
+    for row in rows {
+        let text: String = row.try_get("text").expect("text");
+        needles.assert_absent("a row of the audit log", text.as_bytes());
+    }
+    store.close().await;
+}
+
 fn assert_not_in_store(sidekey: &Sidekey, needles: &Needles) {
     let mut files = 0;
     for entry in std::fs::read_dir(sidekey.directory().join("data")).expect("the data") {
@@ -357,6 +394,8 @@ async fn a_planted_key_is_found_nowhere() {
     );
     assert_kept_everywhere(&sidekey, &needles).await;
 
+    assert_not_audited(&sidekey, &needles).await;
+
     // Regenerated and revoked: the same for its successor.
     let new = sidekey.regenerate_key(&key.id, 60).await;
     assert_eq!(sidekey.status("/ok", &new.text).await, 200);
@@ -393,4 +432,21 @@ async fn the_first_admin_key_is_found_in_its_file_alone() {
     assert_kept_everywhere(&sidekey, &needles).await;
     let file = std::fs::read(sidekey.directory().join("data/admin.key")).expect("the file");
     assert!(!needles.found_in(&file).is_empty(), "the search works");
+}
+
+/// A name is on record as it was written; the audit log, which is kept for ever, has no key in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_pasted_into_a_name_is_not_audited() {
+    let sidekey = start().await;
+    let key = sidekey.create_key(json!({})).await;
+    let needles = Needles::of(&key.text);
+    let fields = json!({"name": format!("({})", key.text), "metadata": {&key.text: [key.text]}});
+    sidekey.change_key(&key.id, fields).await;
+    let fields = json!({"name": "x", "metadata": {}});
+    sidekey.change_key(&key.id, fields).await;
+    for (name, text) in admin_requests(&key.text, &key.id) {
+        let answer = exchange(sidekey.admin, &text).await;
+        needles.assert_absent(&format!("the answer to {name}"), &answer);
+    }
+    assert_not_audited(&sidekey, &needles).await;
 }

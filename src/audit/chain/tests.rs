@@ -47,7 +47,7 @@ fn verify(entries: &[Entry], head: &Head, anchor: Option<Anchor>) -> Result<Anch
     let sealer = sealer();
     let mut rows = entries.to_vec();
     rows.sort_by_key(|entry| entry.seq);
-    let mut chain = Chain::new(&sealer, head.clone(), anchor);
+    let mut chain = Chain::new(&sealer, head.clone(), anchor.into_iter().collect());
     for entry in rows {
         chain.next(&Found {
             seq: entry.seq,
