@@ -97,11 +97,17 @@ proptest! {
             let all: u64 = passed.iter().sum();
             prop_assert!(all <= most(&[common], now_us), "{all} at {now_us}");
         }
-        // In the end everything arrives, and everybody takes what there is.
+        // In the end everything arrives, goes back, as at shutdown, and everybody takes what there is.
         for (i, k) in (0..INSTANCES).flat_map(|i| (0..KEYS).map(move |k| (i, k))) {
             let instance = &mut instances[i][k];
             tenant.with(k, |shared| {
                 instance.land(shared, now_us);
+                shared.give_back(instance.lease.expire(u64::MAX).unwrap_or(0));
+            });
+        }
+        for (i, k) in (0..INSTANCES).flat_map(|i| (0..KEYS).map(move |k| (i, k))) {
+            let instance = &mut instances[i][k];
+            tenant.with(k, |shared| {
                 while !instance.direct.is_empty() {
                     passed[k] += instance.arrive(shared, 0, now_us);
                 }
