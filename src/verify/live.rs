@@ -306,6 +306,12 @@ impl LiveKeys {
         self.builder.sweep(now_us);
     }
 
+    /// Holds every lock that changes of keys take.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> Vec<impl Drop + use<'_>> {
+        self.shards.iter().map(Mutex::lock).collect()
+    }
+
     /// How many keys are live.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

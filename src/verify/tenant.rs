@@ -143,6 +143,7 @@ impl LiveTenants {
 
     /// Makes a record that was just written the current one, unless a newer one is. The keys whose
     /// views have to be built again.
+    #[must_use]
     pub fn apply(&self, record: &TenantRecord, now_us: u64) -> Vec<KeyId> {
         let mut all = self.0.lock();
         let Some(slot) = all.get_mut(&record.id) else {
@@ -168,6 +169,7 @@ impl LiveTenants {
     /// Makes what was just read (perhaps no row) the current one, also where it is older: the database
     /// has no other. `before` is the live revision before the reading; if it has changed since,
     /// something newer was written. The keys whose views have to be built again.
+    #[must_use]
     pub fn restore(
         &self,
         id: &TenantId,
@@ -191,6 +193,7 @@ impl LiveTenants {
 
     /// Lets no key of a tenant act until a newer record of it is read. `before` is the same as for
     /// [`LiveTenants::restore`]. The keys whose views have to be built again.
+    #[must_use]
     pub fn close(&self, id: &TenantId, before: Option<i64>) -> Vec<KeyId> {
         let mut all = self.0.lock();
         let Some(slot) = all.get_mut(id) else {
@@ -225,9 +228,8 @@ impl LiveTenants {
     /// Forgets tenants without live keys whose buckets are full.
     pub fn sweep(&self, now_us: u64) {
         self.0.lock().retain(|_, slot| {
-            let buckets = slot.current.iter().flat_map(|tenant| &tenant.buckets);
-            let is_idle =
-                slot.keys.is_empty() && buckets.fold(true, |all, b| all && b.is_full(now_us));
+            let mut buckets = slot.current.iter().flat_map(|tenant| &tenant.buckets);
+            let is_idle = slot.keys.is_empty() && buckets.all(|bucket| bucket.is_full(now_us));
             slot.loads > 0 || !is_idle
         });
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::harness::raw::request;
 use crate::harness::sidekey::{Key, Sidekey};
 use crate::harness::upstream::{Scripted, Upstream, nobody};
+use crate::tenancy::TENANTS;
 
 const INVALID_TOKEN: &str = "Bearer realm=\"api\", error=\"invalid_token\"";
 
@@ -199,6 +200,12 @@ async fn cases(sidekey: &Sidekey, good: &Key) -> Vec<Case> {
         let case = Case::new(name, "/api/x", 401, problem).challenge(INVALID_TOKEN);
         cases.push(case.counted("api", outcome).key(&key));
     }
+    let key = sidekey.create_key(json!({"tenant_id": "late-payer"})).await;
+    let path = format!("{TENANTS}/late-payer/suspend");
+    let reply = sidekey.ask(reqwest::Method::POST, &path, None).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let case = Case::new("suspended", "/api/x", 401, "suspended-tenant").challenge(INVALID_TOKEN);
+    cases.push(case.counted("api", "suspended_tenant").key(&key));
     let other = sidekey.create_key(json!({})).await;
     let twice = |name| {
         Case::new(name, "/api/x", 400, "ambiguous-credential")

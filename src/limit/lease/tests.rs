@@ -1,5 +1,7 @@
 //! One instance and several, on shared buckets that answer late, or never.
 
+mod common;
+
 use super::*;
 use crate::key::Policy;
 use proptest::prelude::*;

@@ -320,3 +320,21 @@ fn whatever_happens_at_once_the_highest_revision_holds() {
     }
     drop(clock);
 }
+
+/// A warm request has what it needs in its key's view: it waits for nobody who loads, changes or sweeps
+/// keys or tenants.
+#[test]
+fn a_warm_request_takes_no_lock_of_the_registries() {
+    let (keys, _) = keys();
+    let key = make_live(&keys, 0, Some(limited(1, 8)));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let _shards = keys.hold();
+    let _tenants = keys.tenants().0.lock();
+    std::thread::spawn(move || {
+        let view = key.view_full();
+        let told = view.plan.fields.is_some();
+        let _ = sender.send((admits(&key), take(&key, 1), told));
+    });
+    let done = receiver.recv_timeout(Duration::from_secs(20));
+    assert_eq!(done, Ok((Ok(()), true, true)));
+}
