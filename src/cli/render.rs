@@ -261,7 +261,7 @@ mod tests {
         ];
         assert_eq!(
             rows(&columns, &items),
-            "ID       SCOPES\none      a:b, c\ntwelve   -\n"
+            "ID      SCOPES\none     a:b, c\ntwelve  -\n"
         );
     }
 
@@ -275,7 +275,7 @@ mod tests {
         }));
         let lines: Vec<Vec<&str>> = text
             .lines()
-            .map(|line| line.splitn(2, "   ").map(str::trim).collect())
+            .map(|line| line.splitn(2, "  ").map(str::trim).collect())
             .collect();
         assert_eq!(
             lines,

@@ -12,6 +12,7 @@ mod buckets;
 mod bytes;
 mod capacity;
 mod cases;
+mod cli;
 mod commands;
 mod confusion;
 mod connections;

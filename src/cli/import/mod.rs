@@ -92,13 +92,23 @@ pub async fn run(api: &Api, import: &Import) -> Result<(), Failure> {
         )),
     };
     progress.end();
-    report.end(api.clock.monotonic_us().saturating_sub(start) / 1000)?;
-    done?;
+    let ended = report.end(api.clock.monotonic_us().saturating_sub(start) / 1000);
+    done.and(ended).map_err(unread)?;
     if report.totals.refused > 0 {
         tell("some lines were refused: correct them, and run it again; nothing is imported twice");
         return Err(Failure::Told);
     }
     Ok(())
+}
+
+/// Half an import is no success, also where nobody reads its report.
+fn unread(failure: Failure) -> Failure {
+    match failure {
+        Failure::ClosedPipe => Failure::failed(
+            "nobody reads the report, so the import stopped: run it again to go on, nothing is imported twice",
+        ),
+        other => other,
+    }
 }
 
 /// The file, and how long it is where that is known.
