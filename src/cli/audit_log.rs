@@ -140,9 +140,10 @@ async fn export(api: &Api, export: &Export) -> Result<(), Failure> {
         file.write_all(bytes)
             .map_err(|error| unwritable(path, &error))
     };
-    let done = match api.download(&call).await {
-        Ok(response) => copy(response, write).await,
-        Err(failure) => Err(failure),
+    let work = async { copy(api.download(&call).await?, write).await };
+    let done = tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted: export the events again")),
     };
     progress.end();
     let done = done.and_then(|()| file.sync_all().map_err(|error| unwritable(path, &error)));

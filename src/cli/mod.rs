@@ -2,6 +2,7 @@
 
 mod access;
 mod audit_log;
+mod call;
 mod check;
 mod client;
 mod failure;
@@ -11,6 +12,7 @@ mod options;
 mod pages;
 mod parse;
 mod progress;
+mod refusal;
 mod render;
 mod secrets;
 mod serve;

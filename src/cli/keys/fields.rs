@@ -14,8 +14,8 @@ pub struct Fields {
     /// A scope that it may use, such as orders:read or 'orders:*'; may stand there several times
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// A limit of its own, such as day:10000/1d or peak:10/1s:20; may stand there several times.
-    /// Without any the configuration's defaults hold
+    /// A limit of its own in place of the configuration's, such as day:10000/1d or peak:10/1s:20; may
+    /// stand there several times
     #[arg(long = "rate-limit", value_name = "NAME:QUOTA/WINDOW[:BURST]", value_parser = parse::rate_limit)]
     rate_limits: Vec<Policy>,
     /// No limit at all

@@ -2,8 +2,10 @@
 //! against stand-ins where an answer has to be strange.
 
 mod errors;
+mod import;
 mod life;
 mod output;
+mod parts;
 mod secrets;
 mod stand_in;
 mod terminal;
@@ -14,8 +16,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::run::{Ended, run, run_command};
-use crate::harness::sidekey::{Sidekey, config, program};
+use crate::harness::run::{Ended, path_with_program, run, run_command};
+use crate::harness::sidekey::{Sidekey, config};
 use crate::harness::upstream::Upstream;
 
 /// Whoever calls the commands: a directory, and variables of the environment.
@@ -100,16 +102,6 @@ impl Cli {
             .envs(self.variables());
         command
     }
-}
-
-/// `PATH` with the program's directory in front.
-fn path_with_program() -> String {
-    let directory = program()
-        .parent()
-        .expect("a directory")
-        .display()
-        .to_string();
-    format!("{directory}:{}", std::env::var("PATH").unwrap_or_default())
 }
 
 /// The program in front of a service.
