@@ -31,8 +31,6 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AuditLog {
-    #[command(flatten)]
-    access: AccessArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,7 +51,7 @@ struct Filters {
     /// About this tenant's things
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// Done with this admin key
+    /// Done with this admin key; or system, or unknown
     #[arg(long, value_name = "KEY_ID")]
     actor: Option<String>,
     /// Only this, such as key.created
@@ -80,7 +78,10 @@ impl Filters {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct List {
+    #[command(flatten)]
+    access: AccessArguments,
     #[command(flatten)]
     filters: Filters,
     #[command(flatten)]
@@ -88,7 +89,10 @@ struct List {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 struct Export {
+    #[command(flatten)]
+    access: AccessArguments,
     #[command(flatten)]
     filters: Filters,
     /// The new file to write to [default: stdout]
@@ -118,13 +122,15 @@ fn actor(event: &serde_json::Value) -> String {
 }
 
 pub fn run(audit: &AuditLog) -> ExitCode {
-    client::run(&audit.access, async |api| match &audit.command {
-        Command::List(list) => {
+    match &audit.command {
+        Command::List(list) => client::run(&list.access, async |api| {
             let call = list.filters.apply(api, api.get(&[EVENTS]));
             pages::show(api, call, &list.paging, COLUMNS).await
+        }),
+        Command::Export(export) => {
+            client::run(&export.access, async |api| self::export(api, export).await)
         }
-        Command::Export(export) => self::export(api, export).await,
-    })
+    }
 }
 
 async fn export(api: &Api, export: &Export) -> Result<(), Failure> {

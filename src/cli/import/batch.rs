@@ -1,6 +1,7 @@
 //! Lines on their way to the API, so many at once that each call ends well within its time limit. A
 //! thread reads ahead while calls are made.
 
+use std::collections::VecDeque;
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +10,21 @@ use tokio::sync::mpsc;
 
 use super::lines::{self, Defaults, Format, LINE_BYTES_MAX, Line};
 
-/// Lines of a call. The server hashes each plain key, at 50 to 250 ms of a CPU.
-const BATCH_LINES_MAX: usize = 100;
+/// Lines of a call. The API begins no line after 10 s (it hashes each plain key), and says where to go on.
+const BATCH_LINES_MAX: usize = 250;
 /// Bytes of a call's lines; the API takes 1 MiB. One line more always fits.
 const BATCH_BYTES_MAX: usize = (768 << 10) - LINE_BYTES_MAX;
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
 
-/// Some lines of the file.
+/// Some lines of the file, of which the first are taken away as they are done.
 #[derive(Default)]
 pub struct Batch {
-    /// The objects, one a line.
-    pub body: String,
-    /// Where each line of the body stands in the file.
-    pub numbers: Vec<u64>,
+    /// The objects as JSON.
+    objects: VecDeque<String>,
+    objects_bytes: usize,
+    /// Where each object stands in the file.
+    pub numbers: VecDeque<u64>,
     /// Lines that are no objects, and why.
     pub refused: Vec<(u64, String)>,
     /// How far the file is read.
@@ -30,23 +32,42 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, line: Line) {
+    pub fn add(&mut self, line: Line) {
         match line.object {
             Ok(object) => {
-                self.body.push_str(&object);
-                self.body.push('\n');
-                self.numbers.push(line.number);
+                self.objects_bytes += object.len() + 1;
+                self.objects.push_back(object);
+                self.numbers.push_back(line.number);
             }
             Err(detail) => self.refused.push((line.number, detail)),
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.numbers.len() + self.refused.len() >= BATCH_LINES_MAX
-            || self.body.len() >= BATCH_BYTES_MAX
+    /// The objects, one a line.
+    pub fn body(&self) -> String {
+        let mut body = String::with_capacity(self.objects_bytes);
+        for object in &self.objects {
+            body.push_str(object);
+            body.push('\n');
+        }
+        body
     }
 
-    fn is_empty(&self) -> bool {
+    /// Takes the first `count` objects away, and what was refused before any was sent.
+    pub fn done(&mut self, count: usize) {
+        for object in self.objects.drain(..count.min(self.objects.len())) {
+            self.objects_bytes -= object.len() + 1;
+        }
+        self.numbers.drain(..count.min(self.numbers.len()));
+        self.refused.clear();
+    }
+
+    fn is_full(&self) -> bool {
+        self.numbers.len() + self.refused.len() >= BATCH_LINES_MAX
+            || self.objects_bytes >= BATCH_BYTES_MAX
+    }
+
+    pub fn is_empty(&self) -> bool {
         self.numbers.is_empty() && self.refused.is_empty()
     }
 }
@@ -136,11 +157,11 @@ mod tests {
         let long = format!("{{\"name\":\"{}\"}}\n", "x".repeat(LINE_BYTES_MAX - 100));
         for batch in batches(long.repeat(30)) {
             assert!(
-                batch.body.len() <= BATCH_BYTES_MAX + LINE_BYTES_MAX,
+                batch.body().len() <= BATCH_BYTES_MAX + LINE_BYTES_MAX,
                 "{}",
-                batch.body.len()
+                batch.body().len()
             );
-            assert_eq!(batch.body.lines().count(), batch.numbers.len());
+            assert_eq!(batch.body().lines().count(), batch.numbers.len());
         }
     }
 
@@ -151,5 +172,11 @@ mod tests {
         assert_eq!(batches[0].numbers, [2, 5]);
         assert_eq!(batches[0].refused[0].0, 3);
         assert_eq!(batches[0].bytes_read, 10);
+        let mut batch = batches.into_iter().next().unwrap();
+        batch.done(1);
+        assert_eq!((batch.body().as_str(), batch.refused.len()), ("{}\n", 0));
+        assert_eq!(batch.numbers, [5]);
+        batch.done(7);
+        assert!(batch.is_empty() && batch.objects_bytes == 0);
     }
 }

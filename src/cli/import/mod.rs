@@ -137,10 +137,12 @@ async fn send_all(
     progress: &Progress,
 ) -> Result<(), Failure> {
     while let Some(batch) = batches.recv().await {
-        let batch =
+        let mut batch =
             batch.map_err(|problem| Failure::Arguments(format!("{}: {problem}", import.file)))?;
-        let answer = send(api, import, &batch).await?;
-        report.add(&batch, &answer, progress)?;
+        while !batch.is_empty() {
+            let answer = send(api, import, &batch).await?;
+            report.add(&mut batch, &answer, progress)?;
+        }
         let totals = report.totals;
         progress.reach(
             batch.bytes_read,
@@ -158,6 +160,6 @@ async fn send(api: &Api, import: &Import, batch: &Batch) -> Result<Value, Failur
         .call(Method::POST, &[KEYS, "import"])
         .query("dry_run", Some(import.dry_run))
         .query("allow_weak", Some(import.allow_weak))
-        .body("application/jsonl", batch.body.clone());
+        .body("application/jsonl", batch.body());
     api.send(&call).await?.json()
 }

@@ -45,14 +45,16 @@ impl Report {
         })
     }
 
-    /// Adds what became of `batch`; `answer` is the API's, where it was asked.
+    /// Adds what became of the first lines of `batch`, and takes them away; `answer` is the API's, where
+    /// it was asked.
     pub fn add(
         &mut self,
-        batch: &Batch,
+        batch: &mut Batch,
         answer: &Value,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        let results = results(batch, answer)?;
+        let (results, done) = results(batch, answer)?;
+        batch.done(done);
         progress.beside(|| results.iter().try_for_each(|result| self.add_one(result)))
     }
 
@@ -122,30 +124,52 @@ impl Report {
     }
 }
 
-/// The results of a batch in the order of the file, with its lines' numbers in place of the call's.
-fn results(batch: &Batch, answer: &Value) -> Result<Vec<Value>, Failure> {
+/// The results of a batch in the order of the file, with its lines' numbers in place of the call's; and
+/// how many of its objects are done.
+fn results(batch: &Batch, answer: &Value) -> Result<(Vec<Value>, usize), Failure> {
     let mut results = answer["results"].as_array().cloned().unwrap_or_default();
-    for result in &mut results {
-        let line = result["line"]
-            .as_u64()
-            .and_then(|line| usize::try_from(line).ok());
-        let number = line.and_then(|line| batch.numbers.get(line.checked_sub(1)?));
-        let Some(number) = number else {
-            return Err(wrong_answer());
-        };
-        result["line"] = json!(number);
-    }
-    if results.len() != batch.numbers.len() {
+    let done = results.len();
+    // Where there was no time for all, it says where to go on; at least one has to be done.
+    let is_sound = match answer["next_line"].as_u64() {
+        None => done == batch.numbers.len(),
+        Some(next) => done > 0 && next == done as u64 + 1 && done < batch.numbers.len(),
+    };
+    if !is_sound {
         return Err(wrong_answer());
+    }
+    for result in &mut results {
+        let line = number_in_file(batch, &result["line"]).ok_or_else(wrong_answer)?;
+        result["line"] = json!(line);
+        for error in result["errors"].as_array_mut().into_iter().flatten() {
+            name_earlier_line(batch, &mut error["detail"]);
+        }
     }
     for (number, detail) in &batch.refused {
         results.push(json!({
             "line": number, "status": "refused", "key_id": null,
-            "errors": [{"field": "", "detail": detail}],
+            "errors": [{"field": "line", "detail": detail}],
         }));
     }
     results.sort_by_key(|result| result["line"].as_u64());
-    Ok(results)
+    Ok((results, done))
+}
+
+/// The file's number of a line of the call.
+fn number_in_file(batch: &Batch, line: &Value) -> Option<u64> {
+    let line = usize::try_from(line.as_u64()?).ok()?;
+    batch.numbers.get(line.checked_sub(1)?).copied()
+}
+
+/// "... as line 3" means the call's third line; people look into the file.
+fn name_earlier_line(batch: &Batch, detail: &mut Value) {
+    let text = detail.as_str().unwrap_or_default();
+    let Some((before, number)) = text.rsplit_once(" as line ") else {
+        return;
+    };
+    let number: Option<u64> = number.parse().ok();
+    if let Some(line) = number.and_then(|number| number_in_file(batch, &json!(number))) {
+        *detail = json!(format!("{before} as line {line}"));
+    }
 }
 
 fn wrong_answer() -> Failure {
@@ -157,36 +181,59 @@ fn wrong_answer() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::import::lines::Line;
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        for number in [2, 3, 5, 9] {
+            let object = match number {
+                3 => Err("is not a JSON object".to_owned()),
+                _ => Ok("{}".to_owned()),
+            };
+            batch.add(Line { number, object });
+        }
+        batch
+    }
 
     #[test]
     fn results_have_the_numbers_of_the_file() {
-        let batch = Batch {
-            numbers: vec![2, 5],
-            refused: vec![(3, "is not a JSON object".to_owned())],
-            ..Batch::default()
-        };
-        let answer = json!({"results": [{"line": 1, "status": "created"}, {"line": 2, "status": "refused"}]});
-        let results = results(&batch, &answer).unwrap();
+        let twin = json!([{"field": "line", "detail": "has the same key or user as line 2"}]);
+        let answer = json!({"next_line": null, "results": [
+            {"line": 1, "status": "created", "errors": []},
+            {"line": 2, "status": "created", "errors": []},
+            {"line": 3, "status": "refused", "errors": twin},
+        ]});
+        let (results, done) = results(&batch(), &answer).unwrap();
         let lines: Vec<_> = results
             .iter()
             .map(|result| result["line"].as_u64().unwrap())
             .collect();
-        assert_eq!(lines, [2, 3, 5]);
+        assert_eq!((lines, done), (vec![2, 3, 5, 9], 3));
+        let detail = &results[3]["errors"][0]["detail"];
+        assert_eq!(detail, "has the same key or user as line 5");
+    }
+
+    #[test]
+    fn an_answer_may_be_for_the_first_lines() {
+        let line = json!({"line": 1, "status": "created"});
+        let answer = json!({"next_line": 2, "results": [line]});
+        let (results, done) = results(&batch(), &answer).unwrap();
+        assert_eq!((results.len(), done), (2, 1));
     }
 
     #[test]
     fn an_answer_must_name_each_line() {
-        let batch = Batch {
-            numbers: vec![2, 5],
-            ..Batch::default()
-        };
+        let one = json!({"line": 1, "status": "created"});
         for answer in [
             json!(null),
-            json!({"results": [{"line": 1, "status": "created"}]}),
-            json!({"results": [{"line": 1}, {"line": 3}]}),
-            json!({"results": [{"line": 0}, {"line": 1}]}),
+            json!({"results": [one]}),
+            json!({"next_line": 1, "results": []}),
+            json!({"next_line": 3, "results": [one]}),
+            json!({"next_line": 4, "results": [one, one, one]}),
+            json!({"results": [{"line": 1}, {"line": 4}, {"line": 3}]}),
+            json!({"results": [{"line": 0}, {"line": 1}, {"line": 2}]}),
         ] {
-            assert!(results(&batch, &answer).is_err(), "{answer}");
+            assert!(results(&batch(), &answer).is_err(), "{answer}");
         }
     }
 

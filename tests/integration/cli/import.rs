@@ -41,7 +41,7 @@ fn take_lines(seen: &Seen) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn stand_in_import_in_batches() {
     let server = StandIn::start(|seen| take_lines(seen.last().expect("a request"))).await;
-    let lines: String = (0..250)
+    let lines: String = (0..600)
         .map(|n| format!("{{\"name\":\"key {n}\",\"key\":\"hunter2\"}}\n"))
         .collect();
     server.file("keys.jsonl", &lines);
@@ -56,8 +56,8 @@ async fn stand_in_import_in_batches() {
         "--allow-weak",
     ]);
     assert!(
-        text.starts_with("250 lines in ")
-            && text.ends_with(" s: 250 created, 0 there already, 0 refused\n"),
+        text.starts_with("600 lines in ")
+            && text.ends_with(" s: 600 created, 0 there already, 0 refused\n"),
         "{text}"
     );
     let sizes: Vec<usize> = server
@@ -65,7 +65,7 @@ async fn stand_in_import_in_batches() {
         .iter()
         .map(|seen| seen.body.split(|b| *b == b'\n').count() - 1)
         .collect();
-    assert_eq!(sizes, [100, 100, 50]);
+    assert_eq!(sizes, [250, 250, 100]);
     let first = &server.seen()[0];
     assert_eq!(
         line(first),
@@ -79,6 +79,39 @@ async fn stand_in_import_in_batches() {
         key,
         json!({"name": "key 0", "key": "hunter2", "tenant_id": "acme", "environment": "live", "scopes": ["orders:read"]})
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stand_in_import_goes_on_where_there_was_no_time_for_all() {
+    let server = StandIn::start(|seen| {
+        let seen = seen.last().expect("a request");
+        let all = take_lines(seen);
+        let mut body: Value = serde_json::from_str(&all.body).expect("JSON");
+        let results = body["results"].as_array_mut().expect("results");
+        if results.len() > 3 {
+            results.truncate(3);
+            body["next_line"] = json!(4);
+        }
+        answer(200, body)
+    })
+    .await;
+    let lines: String = (0..10)
+        .map(|n| format!("{{\"name\":\"bad {n}\"}}\n\n"))
+        .collect();
+    server.file("keys.jsonl", &lines);
+    let ended = server.cli().run(&["keys", "import", "keys.jsonl"]);
+    assert!(ended.stdout.starts_with("10 lines in "), "{ended:?}");
+    let told: Vec<&str> = ended
+        .stderr
+        .lines()
+        .filter_map(|line| line.split("keys.jsonl:").nth(1)?.split(':').next())
+        .collect();
+    assert_eq!(
+        told,
+        ["1", "3", "5", "7", "9", "11", "13", "15", "17", "19"],
+        "{ended:?}"
+    );
+    assert_eq!(server.count(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +148,7 @@ async fn stand_in_import_says_what_was_refused() {
     assert!(
         ended
             .stderr
-            .contains("users.htpasswd:5: refused: is not USER:HASH\n"),
+            .contains("users.htpasswd:5: refused: line is not USER:HASH\n"),
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
@@ -158,14 +191,14 @@ async fn stand_in_import_that_fails_or_is_interrupted_says_how_to_go_on() {
         _ => problem(409, "Nothing was changed: it is broken."),
     })
     .await;
-    let lines: String = (0..150)
+    let lines: String = (0..300)
         .map(|n| format!("{{\"name\":\"key {n}\"}}\n"))
         .collect();
     server.file("keys.jsonl", &lines);
     let ended = server.cli().run(&["keys", "import", "keys.jsonl"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stdout.starts_with("100 lines in ") && ended.stderr.contains("it is broken"),
+        ended.stdout.starts_with("250 lines in ") && ended.stderr.contains("it is broken"),
         "{ended:?}"
     );
 
@@ -195,7 +228,7 @@ async fn stand_in_import_that_fails_or_is_interrupted_says_how_to_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stand_in_import_shows_how_far_it_is_on_a_terminal_alone() {
     let server = StandIn::start(|seen| take_lines(seen.last().expect("a request"))).await;
-    let lines: String = (0..500)
+    let lines: String = (0..1000)
         .map(|n| format!("{{\"name\":\"key {n}\"}}\n"))
         .collect();
     server.file("keys.jsonl", &lines);

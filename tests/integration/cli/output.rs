@@ -127,7 +127,8 @@ fn help_has_examples() {
         &["keys", "import"],
         &["tenants"],
         &["usage"],
-        &["audit"],
+        &["audit", "list"],
+        &["audit", "export"],
     ] {
         let text = cli.ok(&[arguments, &["--help"]].concat());
         assert!(text.contains("Examples:\n"), "{arguments:?}: {text}");

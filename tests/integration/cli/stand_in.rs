@@ -19,7 +19,7 @@ use crate::harness::upstream::Seen;
 pub struct Answer {
     status: u16,
     fields: Vec<(String, String)>,
-    body: String,
+    pub body: String,
     is_cut: bool,
 }
 
