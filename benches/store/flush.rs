@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidekey::clock::{Clock, SystemClock, Timestamp};
+use sidekey::key::record::{CredentialKind, KeyOrigin};
 use sidekey::key::record::{ROTATION_DAYS_DEFAULT, Standing};
 use sidekey::key::{Catalogue, Environment, Generation, KeyRecord};
 use sidekey::store::SqlStore;
@@ -19,6 +20,8 @@ const TENANT_KEYS: usize = 100;
 fn record(n: usize) -> KeyRecord {
     let at = Timestamp::from_millis(1_000);
     KeyRecord {
+        origin: KeyOrigin::Minted,
+        credential: CredentialKind::Key,
         // Neighbours are not made one after the other.
         id: format!("{:012}", (n as u64 * 387_420_489) % 1_000_000_007)
             .parse()

@@ -3,8 +3,9 @@
 //! it must print, where `...` stands for anything.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use crate::harness::run::path_with_program;
 use crate::harness::sidekey::Sidekey;
 
 /// Printed between the outputs of two commands.
@@ -80,6 +81,9 @@ async fn run_document(name: &str) {
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(sidekey.directory())
+        .env("PATH", path_with_program())
+        .env("SIDEKEY_ADMIN_URL", format!("http://{}", sidekey.admin))
+        .stdin(Stdio::null())
         .output()
         .expect("bash runs");
     let text = String::from_utf8(output.stdout)
@@ -107,6 +111,11 @@ async fn the_readmes_first_five_minutes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_api() {
     run_document("docs/api.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line() {
+    run_document("docs/cli.md").await;
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod buckets;
 mod bytes;
 mod capacity;
 mod cases;
+mod cli;
 mod commands;
 mod confusion;
 mod connections;

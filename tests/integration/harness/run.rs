@@ -27,6 +27,16 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
     run_command(command)
 }
 
+/// `PATH` with the program's directory in front.
+pub fn path_with_program() -> String {
+    let directory = program()
+        .parent()
+        .expect("a directory")
+        .display()
+        .to_string();
+    format!("{directory}:{}", std::env::var("PATH").unwrap_or_default())
+}
+
 /// Runs any command to its end.
 pub fn run_command(mut command: Command) -> Ended {
     let mut child = command
