@@ -28,6 +28,8 @@ pub enum Case {
     Warm,
     /// Keys that nobody minted.
     Forged,
+    /// Keys of any look that nobody imported, where others were.
+    Unknown,
     /// Warm clients while minted keys arrive that were never seen before.
     Cold,
     /// Resident memory of many warm keys.
@@ -39,20 +41,22 @@ pub enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Noise,
         Self::Lean,
         Self::Warm,
         Self::Forged,
+        Self::Unknown,
         Self::Cold,
         Self::Memory,
         Self::Leased,
         Self::Unleased,
     ];
-    const DEFAULT: [Self; 7] = [
+    const DEFAULT: [Self; 8] = [
         Self::Noise,
         Self::Warm,
         Self::Forged,
+        Self::Unknown,
         Self::Cold,
         Self::Memory,
         Self::Leased,
@@ -66,6 +70,7 @@ impl Case {
             Self::Lean => "lean",
             Self::Warm => "warm",
             Self::Forged => "forged",
+            Self::Unknown => "unknown",
             Self::Cold => "cold",
             Self::Memory => "memory",
             Self::Leased => "leased",

@@ -15,6 +15,7 @@ pub mod compare;
 pub mod forged;
 pub mod memory;
 pub mod shared;
+pub mod unknown;
 pub mod warm;
 
 /// What every case works with. The upstream serves all of them.
