@@ -5,9 +5,8 @@
 //! figures and targets. It exits 0 whether or not a target is met: a busy machine must not fail
 //! a build. It exits 1 where it can't measure at all.
 //!
-//! `SIDEKEY_BENCH_CASES` chooses from noise, lean, warm, forged, cold, memory, leased, unleased
-//! and create;
-//! `SIDEKEY_BENCH_ROUNDS`, `_SECONDS`, `_COLD_KEYS` and `_MEMORY_KEYS` set how much of each.
+//! `SIDEKEY_BENCH_CASES` chooses from noise, lean, warm, forged, unknown, cold, memory, leased, unleased
+//! and create; `SIDEKEY_BENCH_ROUNDS`, `_SECONDS`, `_COLD_KEYS` and `_MEMORY_KEYS` set how much of each.
 
 // A bench measures real time and waits in it; it serves nobody.
 #![allow(clippy::disallowed_methods)]
@@ -30,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use bare::BareArguments;
-use cases::{Bench, cold, create, forged, memory, shared, warm};
+use cases::{Bench, cold, create, forged, memory, shared, unknown, warm};
 use process::Programs;
 use report::Report;
 use settings::{Case, Settings};
@@ -88,6 +87,7 @@ fn run_case(bench: &Bench, case: Case, report: &mut Report) -> Result<(), String
         Case::Lean => warm::run_bare_against_bare(bench, case, true, report),
         Case::Warm => warm::run(bench, report),
         Case::Forged => forged::run(bench, report),
+        Case::Unknown => unknown::run(bench, report),
         Case::Cold => cold::run(bench, report),
         Case::Memory => memory::run(bench, report),
         Case::Leased => shared::run_leased(bench, report),

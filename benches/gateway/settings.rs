@@ -28,6 +28,8 @@ pub enum Case {
     Warm,
     /// Keys that nobody minted.
     Forged,
+    /// Keys of any look that nobody imported, where others were.
+    Unknown,
     /// Warm clients while minted keys arrive that were never seen before.
     Cold,
     /// Resident memory of many warm keys.
@@ -46,6 +48,7 @@ impl Case {
         Self::Lean,
         Self::Warm,
         Self::Forged,
+        Self::Unknown,
         Self::Cold,
         Self::Memory,
         Self::Leased,
@@ -56,6 +59,7 @@ impl Case {
         Self::Noise,
         Self::Warm,
         Self::Forged,
+        Self::Unknown,
         Self::Cold,
         Self::Memory,
         Self::Leased,
@@ -70,6 +74,7 @@ impl Case {
             Self::Lean => "lean",
             Self::Warm => "warm",
             Self::Forged => "forged",
+            Self::Unknown => "unknown",
             Self::Cold => "cold",
             Self::Memory => "memory",
             Self::Leased => "leased",

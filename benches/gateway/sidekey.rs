@@ -25,6 +25,8 @@ const TOKENS: u64 = 1_000_000_000;
 const TENANTS: usize = 100;
 /// Connections of [`Sidekey::load`].
 const LOAD_CONNECTIONS: usize = 32;
+/// Keys that are imported by one request.
+const IMPORT_BATCH: usize = 500;
 const KEYS_PATH: &str = "/api/v1/platform/api-keys";
 /// The route that needs both scopes.
 pub const PATH: &str = "/orders/17";
@@ -150,6 +152,30 @@ impl Sidekey {
             .ok_or_else(|| format!("creating a key: answer {} {text}", answer.status))
     }
 
+    /// Imports keys of any look, with the rights of those that are created.
+    pub fn import_keys(&self, keys: &[String]) -> Result<(), String> {
+        let mut connection =
+            Connection::open(self.admin).map_err(|error| format!("the admin port: {error}"))?;
+        for keys in keys.chunks(IMPORT_BATCH) {
+            let lines: String = keys.iter().map(|key| import_line(key)).collect();
+            let request = format!(
+                "POST {KEYS_PATH}/import HTTP/1.1\r\nHost: bench.example\r\nAuthorization: Bearer {}\r\n\
+                 Content-Type: application/jsonl\r\nContent-Length: {}\r\n\r\n{lines}",
+                self.admin_key,
+                lines.len()
+            );
+            let answer = connection
+                .exchange(request.as_bytes())
+                .map_err(|error| format!("importing keys: {error}"))?;
+            let text = String::from_utf8_lossy(answer.body);
+            let report: Value = serde_json::from_str(&text).unwrap_or_default();
+            if report["created"] != keys.len() {
+                return Err(format!("importing keys: answer {} {text}", answer.status));
+            }
+        }
+        Ok(())
+    }
+
     /// Calls the route once with `key` and expects 200: after that the key is warm.
     pub fn warm(&self, key: &str) -> Result<(), String> {
         let mut connection =
@@ -200,6 +226,11 @@ impl Sidekey {
         self.counter("sidekey_forged_keys_total")
     }
 
+    /// How many presented keys were looked up among the imported ones.
+    pub fn import_lookups(&self) -> Result<f64, String> {
+        self.counter("sidekey_import_lookups_total")
+    }
+
     /// A counter without labels, from the admin port.
     fn counter(&self, name: &str) -> Result<f64, String> {
         let mut connection =
@@ -212,6 +243,19 @@ impl Sidekey {
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
             .ok_or_else(|| format!("/metrics has no {name}"))
     }
+}
+
+/// A line of a list of existing keys.
+fn import_line(key: &str) -> String {
+    let line = json!({
+        "name": "bench import",
+        "tenant_id": "tenant-0",
+        "environment": "live",
+        "scopes": ["orders:read", "orders:write"],
+        "rate_limits": [{"name": "steady", "quota": TOKENS, "window_seconds": 60}],
+        "key": key,
+    });
+    format!("{line}\n")
 }
 
 /// A GET with `key` as its bearer.

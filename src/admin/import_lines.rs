@@ -345,19 +345,18 @@ fn repeats_secret(fields: &Map<String, Value>) -> Option<&'static str> {
         .filter_map(|column| fields.get(*column)?.as_str())
         .filter(|secret| !secret.is_empty())
         .collect();
-    let repeats = |column: &&&str| {
+    let repeats = |column: &str| {
         let mut texts = BTreeSet::new();
-        if let Some(value) = fields.get(**column) {
+        if let Some(value) = fields.get(column) {
             collect_texts(value, &mut texts);
         }
         let mut texts = texts.iter();
         texts.any(|text| secrets.iter().any(|secret| text.contains(secret)))
     };
-    let others = COLUMNS
-        .iter()
-        .filter(|column| !SECRET_COLUMNS.contains(column));
-    let found: Option<&&str> = others.into_iter().find(|column| repeats(&column));
-    found.copied()
+    COLUMNS
+        .into_iter()
+        .filter(|column| !SECRET_COLUMNS.contains(column))
+        .find(|column| repeats(column))
 }
 
 /// Everything in `value` that an error might quote.
@@ -431,7 +430,7 @@ mod tests {
     }
 
     fn hash() -> String {
-        bcrypt::hash("x", 4).unwrap()
+        bcrypt::non_truncating_hash("x", 4).unwrap()
     }
 
     #[test]

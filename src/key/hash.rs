@@ -205,6 +205,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         /// As the other library does where it is told to truncate.
         #[test]
+        #[allow(clippy::disallowed_methods)]
         fn of_a_long_password_the_beginning_counts(password in "[ -~é]{1,120}", len in 60..90usize) {
             let theirs = bcrypt::hash(&password, 4).unwrap();
             let hash = SecretHash::from_stored(theirs.clone());

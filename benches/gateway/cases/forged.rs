@@ -13,7 +13,7 @@ use crate::settings::Case;
 use crate::sidekey::{IN_MEMORY, Sidekey, SidekeyOptions, request_with};
 use crate::stats::{median, percentile_us};
 
-const CONNECTIONS: usize = 32;
+pub(super) const CONNECTIONS: usize = 32;
 const KEY_ID_LEN: usize = 12;
 /// Secret and check.
 const KEY_TAIL_LEN: usize = 54;
@@ -35,7 +35,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
     let sidekey = start()?;
     expect_counter_to_work(&sidekey, &key)?;
     let (runs_before, forged_before) = (sidekey.bcrypt_runs()?, sidekey.forged_keys()?);
-    let answers = flood_in_rounds(bench, &sidekey, &key)?;
+    let answers = flood_in_rounds(bench, &sidekey, |round| {
+        flood(&sidekey, &key, round, bench.settings.measure_for)
+    })?;
     let runs = sidekey.bcrypt_runs()? - runs_before;
     let forged = sidekey.forged_keys()? - forged_before;
     sidekey.warm(&key)?;
@@ -50,7 +52,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<(), String> {
 
 /// A good key that this process has not seen must move the counter: one that never moves would
 /// pass for a flood without bcrypt.
-fn expect_counter_to_work(sidekey: &Sidekey, key: &str) -> Result<(), String> {
+pub(super) fn expect_counter_to_work(sidekey: &Sidekey, key: &str) -> Result<(), String> {
     let before = sidekey.bcrypt_runs()?;
     sidekey.warm(key)?;
     if sidekey.bcrypt_runs()? > before {
@@ -60,7 +62,12 @@ fn expect_counter_to_work(sidekey: &Sidekey, key: &str) -> Result<(), String> {
     }
 }
 
-fn flood_in_rounds(bench: &Bench, sidekey: &Sidekey, key: &str) -> Result<u64, String> {
+/// Lets `flood` have each round, prints what it cost, and counts its answers.
+pub(super) fn flood_in_rounds(
+    bench: &Bench,
+    sidekey: &Sidekey,
+    flood: impl Fn(usize) -> Tally,
+) -> Result<u64, String> {
     println!(
         "{:<7} {:>15} {:>15} {:>15}",
         "round", "CPU us/request", "requests/s", "median us"
@@ -70,7 +77,7 @@ fn flood_in_rounds(bench: &Bench, sidekey: &Sidekey, key: &str) -> Result<u64, S
     for round in 0..bench.settings.rounds {
         let run_for = bench.settings.measure_for;
         let cpu_before = sidekey.running.cpu_time()?;
-        let mut tally = flood(sidekey, key, round, run_for);
+        let mut tally = flood(round);
         let cpu = sidekey.running.cpu_time()?.saturating_sub(cpu_before);
         // 429 once the address has failed too often, which the case's limit is too large for.
         tally.expect_only(&[401])?;
@@ -105,7 +112,7 @@ fn flood(sidekey: &Sidekey, key: &str, round: usize, run_for: Duration) -> Tally
     })
 }
 
-fn base62(random: &mut fastrand::Rng, len: usize) -> String {
+pub(super) fn base62(random: &mut fastrand::Rng, len: usize) -> String {
     std::iter::repeat_with(|| random.alphanumeric())
         .take(len)
         .collect()

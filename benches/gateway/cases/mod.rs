@@ -16,6 +16,7 @@ pub mod create;
 pub mod forged;
 pub mod memory;
 pub mod shared;
+pub mod unknown;
 pub mod warm;
 
 /// What every case works with. The upstream serves all of them.

@@ -38,7 +38,7 @@ impl Bench {
     }
 
     async fn import_login(&self, user: &str, password: &str) -> KeyRecord {
-        let hash = SecretHash::from_stored(bcrypt::hash(password, 4).unwrap());
+        let hash = SecretHash::from_stored(bcrypt::non_truncating_hash(password, 4).unwrap());
         let record = self.import(self.imports.places_of_user(user), hash).await;
         self.imports.read_since(0).await.unwrap();
         record

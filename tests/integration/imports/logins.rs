@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{import, line, log_in, plain, refused_fields, send, start, statuses, strong, work};
 use crate::harness::sidekey::{KEYS, Sidekey};
 
-/// A line as `htpasswd -nbB -C 5` prints it.
+/// A line as `htpasswd -nbB -C 5` prints it, which cuts off at 72 bytes.
+#[allow(clippy::disallowed_methods)]
 fn htpasswd(user: &str, password: &str) -> String {
     let hash = bcrypt::hash(password, 5).expect("a hash");
     format!("{user}:{}", hash.replacen("$2b$", "$2y$", 1))

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{jsonl, plain, send, start, strong};
+use crate::harness::run::run;
 use crate::harness::sidekey::{KEYS, Sidekey};
 
 const KEYS_ALL: usize = 10_000;
@@ -83,6 +84,15 @@ async fn a_killed_import_goes_on_without_a_duplicate_or_a_gap() {
         ids.extend(results.map(|result| result["key_id"].as_str().expect("an id").to_owned()));
     }
     assert_eq!((existing, created), (before, KEYS_ALL - before));
+    // What the kill left is at most one hash that no row names, and no row without its hash.
+    let arguments = ["check", "--stores", "--config", "sidekey.toml"];
+    let checked = run(sidekey.directory(), &arguments, &[]);
+    assert!(
+        !checked.stdout.contains("key without a hash"),
+        "{checked:?}"
+    );
+    let leftovers = checked.stdout.matches("left-over hash: key ").count();
+    assert!(leftovers <= 1, "{checked:?}");
     let all = imported(&sidekey).await;
     assert_eq!(all.len(), KEYS_ALL, "no duplicate, none missing");
     assert_eq!(all.into_iter().collect::<HashSet<_>>(), ids);

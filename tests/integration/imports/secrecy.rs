@@ -109,7 +109,7 @@ async fn planted_imports_are_found_nowhere() {
     let planted = Planted {
         key: strong(7),
         weak: "partner-key-2019".to_owned(),
-        hash: bcrypt::hash(PASSWORD, 4).unwrap(),
+        hash: bcrypt::non_truncating_hash(PASSWORD, 4).unwrap(),
     };
     let admin = sidekey.admin_key();
     for (media_type, list) in planted.lists() {

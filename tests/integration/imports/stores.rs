@@ -2,12 +2,17 @@
 
 use futures_util::future::join_all;
 use secrecy::SecretString;
+use serde_json::json;
 use sidekey::key::{CredentialKind, KeyOrigin, KeyRecord, Lookup};
 use sidekey::store::{ImportStore, Imported, KeyStore, SqlStore, StoreError};
 use sqlx::Row;
 
+use super::{import, line, log_in, plain, strong};
 use crate::harness::noted;
+use crate::harness::openbao::OpenBao;
 use crate::harness::postgres::Postgres;
+use crate::harness::sidekey::{Sidekey, config};
+use crate::harness::upstream::Upstream;
 use crate::postgres::record;
 
 fn imported(number: i64) -> KeyRecord {
@@ -152,4 +157,28 @@ async fn postgres_reads_by_indexes() {
         );
         assert!(!plan.contains("Sort"), "{plan}");
     }
+}
+
+/// A foreign hash lies in Vault as it came, and works from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_work_with_their_hashes_in_vault() {
+    let (upstream, bao) = (Upstream::start().await, OpenBao::start().await);
+    let role = bao.app_role(json!({}), None).await;
+    let more = format!(
+        "{}\n[credentials]\nsources = [\"bearer\", \"basic\"]",
+        bao.config(&role.lines())
+    );
+    let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
+    let hash = bcrypt::non_truncating_hash("wonderland", 5).unwrap();
+    let hash = hash.replacen("$2b$", "$2y$", 1);
+    let login = line(json!({"htpasswd": format!("alice:{hash}")}));
+    let ids = import(&sidekey, &[plain(&strong(1)), login]).await;
+    let value = bao.value(&format!("api_keys/acme/{}", ids[1])).await;
+    assert_eq!(value, json!({"hashes": {"1": hash}}));
+    let sidekey = sidekey.restart().await;
+    assert_eq!(sidekey.status("/", &strong(1)).await, 200);
+    assert_eq!(log_in(&sidekey, "alice", "wonderland").await, 200);
+    assert_eq!(log_in(&sidekey, "alice", "Wonderland").await, 401);
+    sidekey.revoke_key(&ids[1]).await;
+    assert_eq!(log_in(&sidekey, "alice", "wonderland").await, 401);
 }
