@@ -109,6 +109,17 @@ pub(super) async fn admit_key(
     }
 }
 
+/// The first `count` tenants after the id `$1`, of the standing `$2` where that is asked for. Bounds and
+/// order name all columns of one index, so that no other is read.
+pub fn page_statement(of_standing: bool, count: usize) -> String {
+    let range = if of_standing {
+        "standing <= $2 AND (standing, id) > ($2, $1) ORDER BY standing, id"
+    } else {
+        "id > $1 ORDER BY id"
+    };
+    format!("SELECT {COLUMNS} FROM tenants WHERE {range} LIMIT {count}")
+}
+
 fn limits_text(settings: &TenantSettings) -> Option<String> {
     let limits = &settings.rate_limits;
     (!limits.is_empty()).then(|| serde_json::json!(limits).to_string())
@@ -224,16 +235,7 @@ impl SqlStore {
         after: &str,
         count: usize,
     ) -> Result<Vec<TenantRecord>, StoreError> {
-        // Bounds and order name all columns of one index, so that no other is read.
-        let sql = match standing {
-            None => {
-                format!("SELECT {COLUMNS} FROM tenants WHERE id > $1 ORDER BY id LIMIT {count}")
-            }
-            Some(_) => format!(
-                "SELECT {COLUMNS} FROM tenants WHERE standing <= $2 AND (standing, id) > ($2, $1) \
-                 ORDER BY standing, id LIMIT {count}"
-            ),
-        };
+        let sql = page_statement(standing.is_some(), count);
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(after.to_owned());
         if let Some(standing) = standing {
             query = query.bind(standing.as_str());

@@ -6,8 +6,9 @@ use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::tenant::TenantStanding;
 use sidekey::key::{KeyRecord, Policy, TenantId, TenantRecord, TenantSettings};
+use sidekey::store::tenants::page_statement;
 use sidekey::store::{KeyStore, SqlStore, StoreError, TenantFilter, TenantStore};
-use sqlx::AnyPool;
+use sqlx::{AnyPool, AssertSqlSafe, Row};
 
 use crate::harness::noted;
 use crate::harness::postgres::Postgres;
@@ -263,13 +264,54 @@ async fn the_cap_holds_for_those_who_come_at_once() {
             let store = &stores[usize::try_from(*number + 1).unwrap() % 2];
             revoke(store, key(*number, "acme"))
         });
-        let (_, more) = tokio::join!(join_all(revoked), join_all((24..40).map(&insert)));
+        // While the tenant is set again and again: nobody waits for one who waits for him.
+        let set = async {
+            for revision in 2..20 {
+                let mut again = acme.clone();
+                again.settings.display_name = Some(format!("Acme {revision}"));
+                again.revision = revision;
+                stores[0].update_tenant(&again, &noted()).await.unwrap();
+            }
+        };
+        let inserted = join_all((24..40).map(&insert));
+        let (_, more, ()) = tokio::join!(join_all(revoked), inserted, set);
         let more = more.into_iter().flatten().count() as u64;
         assert!(more <= 3, "{more}");
         assert_eq!(count(&stores[0], "acme").await, Some(MAX - 3 + more));
         for store in stores {
             store.close().await;
         }
+    }
+}
+
+/// What a page costs depends on its length: each is a range of one index.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_read_by_their_index() {
+    let engines = engines().await;
+    let indexes = [
+        ["sqlite_autoindex_tenants_1", "tenants_by_standing"],
+        ["tenants_pkey", "tenants_by_standing"],
+    ];
+    let ways = ["EXPLAIN QUERY PLAN", "EXPLAIN"];
+    for ((url, indexes), how) in engines.urls.iter().zip(indexes).zip(ways) {
+        let store = SqlStore::open(url).await.unwrap();
+        for (of_standing, index) in [(false, indexes[0]), (true, indexes[1])] {
+            let sql = format!("{how} {}", page_statement(of_standing, 50));
+            let mut query = sqlx::query(AssertSqlSafe(sql)).bind("acme");
+            if of_standing {
+                query = query.bind("active");
+            }
+            let rows = query.fetch_all(store.pool()).await.unwrap();
+            let column = if how == "EXPLAIN" { 0 } else { 3 };
+            let lines: Vec<String> = rows.iter().map(|row| row.get(column)).collect();
+            let plan = lines.join("\n");
+            assert!(plan.contains(index), "{plan}");
+            assert!(
+                !plan.contains("Sort") && !plan.contains("TEMP B-TREE"),
+                "{plan}"
+            );
+        }
+        store.close().await;
     }
 }
 

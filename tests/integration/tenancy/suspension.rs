@@ -134,3 +134,30 @@ async fn every_instance_refuses_when_the_answer_has_come() {
         assert!(runs <= 20.0, "changes cost no bcrypt: {runs}");
     }
 }
+
+/// Keys that become live while their tenant is suspended: once the answer has come, none passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_loaded_meanwhile_is_refused_too() {
+    let postgres = Postgres::start().await;
+    let fleet = Fleet::start(2, &postgres.url(), None, "").await;
+    for round in 0..6 {
+        let mut keys = Vec::new();
+        for _ in 0..6 {
+            let tenant = json!({"tenant_id": format!("tenant-{round}")});
+            keys.push(fleet.all[0].create_key(tenant).await);
+        }
+        let calls = fleet.all.iter().flat_map(|sidekey| {
+            let statuses = keys.iter().map(|key| sidekey.status("/", &key.text));
+            statuses.collect::<Vec<_>>()
+        });
+        let tenant = format!("tenant-{round}");
+        let (reply, statuses) = tokio::join!(
+            set(&fleet.all[round % 2], &tenant, "suspend"),
+            join_all(calls)
+        );
+        assert_eq!(reply.header(FIELD), Some(&*all_of(2)));
+        let are_sound = statuses.iter().all(|status| matches!(status, 200 | 401));
+        assert!(are_sound, "{statuses:?}");
+        join_all(keys.iter().map(|key| fleet.expect_at_once(key, 401))).await;
+    }
+}
