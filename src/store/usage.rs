@@ -58,6 +58,9 @@ pub trait UsageStore: Send + Sync + 'static {
     /// When the secrets of these keys were last used.
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError>;
 
+    /// Forgets the uses of a key's secrets before `generation`, but for the last of all its uses.
+    async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError>;
+
     /// Turns hours before `before`, where a day starts, into days, a bounded number of them, and says
     /// whether there may be more.
     async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError>;
@@ -496,6 +499,16 @@ impl UsageStore for SqlStore {
 
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
         within_limit(self.read_uses(keys)).await
+    }
+
+    async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "DELETE FROM key_uses WHERE key_id = $1 AND generation < $2 AND last_used_at < \
+             (SELECT MAX(last_used_at) FROM key_uses WHERE key_id = $1)",
+        );
+        let query = query.bind(key.to_string()).bind(generation.0);
+        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        Ok(())
     }
 
     async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError> {
