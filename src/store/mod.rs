@@ -2,6 +2,7 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+mod bulk;
 mod change;
 pub mod claims;
 pub mod guarded;
