@@ -43,7 +43,7 @@ pub enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Noise,
         Self::Lean,
         Self::Warm,
@@ -55,7 +55,7 @@ impl Case {
         Self::Unleased,
         Self::Create,
     ];
-    const DEFAULT: [Self; 8] = [
+    const DEFAULT: [Self; 9] = [
         Self::Noise,
         Self::Warm,
         Self::Forged,

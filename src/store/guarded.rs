@@ -292,6 +292,12 @@ impl<S: UsageStore> UsageStore for Guarded<S> {
         self.guard.run(self.inner.last_uses(keys)).await
     }
 
+    async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {
+        self.guard
+            .run(self.inner.forget_uses(key, generation))
+            .await
+    }
+
     async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.guard.run(self.inner.roll_up(before)).await
     }

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod audit_page;
+mod bulk;
 mod change;
 pub mod claims;
 pub mod guarded;

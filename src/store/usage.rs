@@ -11,15 +11,14 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::StoreError;
-use super::sql::{Dialect, SqlStore, within_limit};
+use super::bulk::{Cell, Cells, Target, write};
+use super::sql::{SqlStore, within_limit};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId};
 use crate::usage::counts::DAY_MS;
 use crate::usage::span::Interval;
 use crate::usage::{Batch, Counts, KeyUse, LastUse, Subject};
 
-/// Rows of one statement with a value a cell; a power of two.
-const ROWS_MAX: usize = 256;
 /// Hours that become days in one transaction: nobody waits for it for long.
 const ROLL_UP_MAX: usize = 1000;
 
@@ -57,6 +56,9 @@ pub trait UsageStore: Send + Sync + 'static {
 
     /// When the secrets of these keys were last used.
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError>;
+
+    /// Forgets the uses of a key's secrets before `generation`, but for the last of all its uses.
+    async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError>;
 
     /// Turns hours before `before`, where a day starts, into days, a bounded number of them, and says
     /// whether there may be more.
@@ -106,25 +108,9 @@ fn start(row: &AnyRow) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(row.try_get("start")?))
 }
 
-/// A row on its way into a table.
-type Cells = Vec<Cell>;
-
-#[derive(Debug, Clone)]
-enum Cell {
-    Text(String),
-    Number(i64),
-}
-
 fn cells(keys: impl IntoIterator<Item = Cell>, counts: &Counts) -> Cells {
     let counts = numbers(counts).map(Cell::Number);
     keys.into_iter().chain(counts).collect()
-}
-
-/// How rows come into a table, and what happens to those that are there.
-struct Target<'a> {
-    table: &'a str,
-    columns: String,
-    on_conflict: String,
 }
 
 /// For rows whose counts are added to those that are there.
@@ -156,114 +142,6 @@ fn rows_of<'a>(rows: impl Iterator<Item = (String, Timestamp, &'a Counts)>) -> V
         cells(keys, counts)
     })
     .collect()
-}
-
-/// `rows` in parts whose lengths are powers of two, so that there are few different statements.
-fn parts<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let length = match rows.len() {
-            0 => return None,
-            many if many >= ROWS_MAX => ROWS_MAX,
-            few => 1 << few.ilog2(),
-        };
-        let (part, rest) = rows.split_at(length);
-        rows = rest;
-        Some(part)
-    })
-}
-
-/// One column of `rows` as an array of PostgreSQL, and its type.
-fn array(rows: &[Cells], column: usize) -> (String, &'static str) {
-    let mut text = String::from("{");
-    let mut kind = "BIGINT";
-    for (n, row) in rows.iter().enumerate() {
-        if n > 0 {
-            text.push(',');
-        }
-        match &row[column] {
-            Cell::Number(number) => text.push_str(&number.to_string()),
-            Cell::Text(word) => {
-                kind = "TEXT";
-                text.push('"');
-                text.push_str(&word.replace('\\', "\\\\").replace('"', "\\\""));
-                text.push('"');
-            }
-        }
-    }
-    text.push('}');
-    (text, kind)
-}
-
-/// Writes `rows` in their order.
-async fn write(
-    transaction: &mut AnyConnection,
-    dialect: Dialect,
-    target: &Target<'_>,
-    rows: &[Cells],
-) -> Result<(), StoreError> {
-    match (rows.first(), dialect.has_arrays) {
-        (None, _) => Ok(()),
-        (Some(first), true) => write_arrays(transaction, target, rows, first.len()).await,
-        (Some(_), false) => write_values(transaction, target, rows).await,
-    }
-}
-
-/// One statement with a value a column: PostgreSQL takes longer to read a list of values than to write
-/// the rows.
-async fn write_arrays(
-    transaction: &mut AnyConnection,
-    target: &Target<'_>,
-    rows: &[Cells],
-    width: usize,
-) -> Result<(), StoreError> {
-    let arrays: Vec<_> = (0..width).map(|column| array(rows, column)).collect();
-    let places: Vec<String> = arrays
-        .iter()
-        .zip(1..)
-        .map(|((_, kind), n)| format!("CAST(CAST(${n} AS TEXT) AS {kind}[])"))
-        .collect();
-    let sql = format!(
-        "INSERT INTO {} ({}) SELECT * FROM unnest({}) ON CONFLICT {}",
-        target.table,
-        target.columns,
-        places.join(", "),
-        target.on_conflict
-    );
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for (text, _) in arrays {
-        query = query.bind(text);
-    }
-    query.execute(transaction).await?;
-    Ok(())
-}
-
-/// Statements with a value a cell. Their places have no numbers: SQLite takes these for names, and looks
-/// for each among all of them, which takes longer than all else.
-async fn write_values(
-    transaction: &mut AnyConnection,
-    target: &Target<'_>,
-    rows: &[Cells],
-) -> Result<(), StoreError> {
-    for part in parts(rows) {
-        let row = |cells: &Cells| format!("({})", vec!["?"; cells.len()].join(", "));
-        let values: Vec<String> = part.iter().map(row).collect();
-        let sql = format!(
-            "INSERT INTO {} ({}) VALUES {} ON CONFLICT {}",
-            target.table,
-            target.columns,
-            values.join(", "),
-            target.on_conflict
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for cell in part.iter().flatten() {
-            query = match cell {
-                Cell::Text(text) => query.bind(text.clone()),
-                Cell::Number(number) => query.bind(*number),
-            };
-        }
-        query.execute(&mut *transaction).await?;
-    }
-    Ok(())
 }
 
 fn totals(batch: &Batch) -> Vec<Cells> {
@@ -498,6 +376,16 @@ impl UsageStore for SqlStore {
         within_limit(self.read_uses(keys)).await
     }
 
+    async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "DELETE FROM key_uses WHERE key_id = $1 AND generation < $2 AND last_used_at < \
+             (SELECT MAX(last_used_at) FROM key_uses WHERE key_id = $1)",
+        );
+        let query = query.bind(key.to_string()).bind(generation.0);
+        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        Ok(())
+    }
+
     async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError> {
         within_limit(self.roll_up_some(before)).await
     }
@@ -507,22 +395,5 @@ impl UsageStore for SqlStore {
         let query = query.bind(before.as_millis());
         within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statements_have_few_lengths() {
-        let rows = [(); 1000];
-        let lengths: Vec<usize> = parts(&rows).map(<[()]>::len).collect();
-        assert_eq!(lengths, [256, 256, 256, 128, 64, 32, 8]);
-        assert_eq!(parts::<()>(&[]).count(), 0);
-        let rows = [("a", 1), ("b\\\"", -2)];
-        let rows = rows.map(|(text, n)| vec![Cell::Text(text.to_owned()), Cell::Number(n)]);
-        assert_eq!(array(&rows, 0), (r#"{"a","b\\\""}"#.to_owned(), "TEXT"));
-        assert_eq!(array(&rows, 1), ("{1,-2}".to_owned(), "BIGINT"));
     }
 }

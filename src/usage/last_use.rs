@@ -194,7 +194,7 @@ mod tests {
                         together.wait();
                         for i in 1..=EACH {
                             // Neither half may look like a mapped IPv4 address.
-                            let at = 1 << 40 | i * 3 + n;
+                            let at = (1 << 40) | (i * 3 + n);
                             let bits = u128::from(at) << 64 | u128::from(at);
                             let last = LastUse {
                                 at: Timestamp::from_millis(at as i64),

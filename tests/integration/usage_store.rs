@@ -182,6 +182,19 @@ async fn batches_add_up_and_each_is_added_once() {
         let page: Vec<KeyId> = (0..1000).map(key).collect();
         assert_eq!(store.last_uses(&page).await.unwrap().len(), 3);
 
+        // Of secrets that are not accepted any more, only the very last use stays.
+        let generations = async || {
+            let uses = store.last_uses(&[key(1)]).await.unwrap();
+            let mut all: Vec<i64> = uses.iter().map(|one| one.generation.0).collect();
+            all.sort_unstable();
+            all
+        };
+        for (before, left) in [(1, vec![1, 2]), (2, vec![2]), (9, vec![2])] {
+            store.forget_uses(key(1), Generation(before)).await.unwrap();
+            assert_eq!(generations().await, left);
+        }
+        assert_eq!(store.last_uses(&[key(2)]).await.unwrap().len(), 1);
+
         // An instance that was silent for long is forgotten, and others are not.
         store.forget_flushes(at(1)).await.unwrap();
         store.add_usage(&first).await.unwrap();

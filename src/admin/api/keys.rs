@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::extract::{Body, IdText};
-use super::usage::{Uses, total_json};
+use super::usage::{Uses, forget_old_uses, total_json};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
@@ -121,6 +121,7 @@ pub async fn regenerate(
             .regenerate(&found, Duration::from_secs(seconds), &actor.origin)
             .await?;
         let (key_id, actor) = (key.record.id, actor.key_id);
+        forget_old_uses(&state, key_id, found.generation).await;
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
         let answer = private(StatusCode::OK, issued_json(&key, &uses, state.clock.now()));

@@ -224,6 +224,14 @@ fn show(what: &mut Value, last: Option<LastUse>) {
     what["last_used_ip"] = json!(last.map(|last| last.address));
 }
 
+/// Forgets what is not shown any more of a key whose secret of `generation` was replaced. Nothing
+/// depends on it but the length of what is read: if it fails, the next time does it.
+pub async fn forget_old_uses(state: &AdminState, key: KeyId, generation: Generation) {
+    if let Err(error) = state.usage.forget_uses(key, generation).await {
+        tracing::warn!(%error, key_id = %key, "old uses of a key can't be forgotten");
+    }
+}
+
 /// What a key was used for over all time.
 pub async fn total_json(state: &AdminState, key: KeyId) -> Result<Value, ApiError> {
     let total = state.usage.usage_total(key).await.map_err(KeyError::from)?;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::key::{KeyId, TenantId};
+use crate::key::{Generation, KeyId, TenantId};
 use crate::usage::counts::HOUR_MS;
 use crate::usage::span::Interval;
 use crate::usage::{Batch, Counts, KeyUse, Subject};
@@ -76,6 +76,10 @@ impl UsageStore for Store {
     }
 
     async fn last_uses(&self, _: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
+        Err(away())
+    }
+
+    async fn forget_uses(&self, _: KeyId, _: Generation) -> Result<(), StoreError> {
         Err(away())
     }
 
