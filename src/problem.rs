@@ -34,13 +34,15 @@ pub enum Kind {
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
+    IdempotencyKeyReused,
+    PreconditionFailed,
     UnsupportedMediaType,
     InvalidFields,
     Internal,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 26] = [
         Kind::MissingCredential,
         Kind::InvalidKey,
         Kind::ExpiredKey,
@@ -62,6 +64,8 @@ impl Kind {
         Kind::MethodNotAllowed,
         Kind::RequestTimeout,
         Kind::Conflict,
+        Kind::IdempotencyKeyReused,
+        Kind::PreconditionFailed,
         Kind::UnsupportedMediaType,
         Kind::InvalidFields,
         Kind::Internal,
@@ -78,7 +82,8 @@ impl Kind {
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
             Kind::RequestTimeout => 408,
-            Kind::Conflict => 409,
+            Kind::Conflict | Kind::IdempotencyKeyReused => 409,
+            Kind::PreconditionFailed => 412,
             Kind::BodyTooLarge => 413,
             Kind::UnsupportedMediaType => 415,
             Kind::InvalidFields => 422,
@@ -119,6 +124,8 @@ impl Kind {
             Kind::MethodNotAllowed => "urn:sidekey:problem:method-not-allowed",
             Kind::RequestTimeout => "urn:sidekey:problem:request-timeout",
             Kind::Conflict => "urn:sidekey:problem:conflict",
+            Kind::IdempotencyKeyReused => "urn:sidekey:problem:idempotency-key-reused",
+            Kind::PreconditionFailed => "urn:sidekey:problem:precondition-failed",
             Kind::UnsupportedMediaType => "urn:sidekey:problem:unsupported-media-type",
             Kind::InvalidFields => "urn:sidekey:problem:invalid-fields",
             Kind::Internal => "urn:sidekey:problem:internal",
@@ -149,6 +156,8 @@ impl Kind {
             Kind::MethodNotAllowed => "The method is not allowed here",
             Kind::RequestTimeout => "The request did not arrive in time",
             Kind::Conflict => "The request conflicts with another one",
+            Kind::IdempotencyKeyReused => "The idempotency key was used for another request",
+            Kind::PreconditionFailed => "It is not the version that was meant",
             Kind::UnsupportedMediaType => "The body must be JSON",
             Kind::InvalidFields => "Some fields are not valid",
             Kind::Internal => "Something went wrong",

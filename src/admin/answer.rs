@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::api::precondition_failed;
 use super::input::FieldError;
 use super::request_id;
 use crate::clock::Timestamp;
@@ -96,6 +97,7 @@ impl From<KeyError> for ApiError {
             KeyError::Conflict(detail) => {
                 ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}."))
             }
+            KeyError::NotAsExpected => precondition_failed(),
             KeyError::Unavailable(cause) => {
                 // The cause is for the log alone.
                 tracing::error!(error = %cause, "an operation on a key failed");

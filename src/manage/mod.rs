@@ -1,7 +1,9 @@
 //! What can be done with keys, in which order it is written, and what is noted of it. Whoever calls
 //! (the admin API, the first start) has been asked for permission before.
 
+mod expected;
 pub mod keys;
 mod unnamed;
 
+pub use expected::Expected;
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};

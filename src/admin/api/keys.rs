@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use super::etag::{check_if_match, expected, tagged};
 use super::extract::{Body, IdText};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
@@ -29,7 +30,7 @@ fn created(key: &IssuedKey, now: Timestamp) -> Response {
     if let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
-    response
+    tagged(response, key.record.revision)
 }
 
 pub async fn create(
@@ -72,31 +73,34 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysRead)?;
     let record = find(&state, &actor, &id).await?;
-    Ok(private(
-        StatusCode::OK,
-        key_json(&record, state.clock.now()),
-    ))
+    let answer = private(StatusCode::OK, key_json(&record, state.clock.now()));
+    Ok(tagged(answer, record.revision))
 }
 
 pub async fn change(
     State(state): Shared,
     caller: Caller,
     IdText(id): IdText,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let found = find(&state, &actor, &id).await?;
     actor.require_power_over(&found.scopes)?;
+    check_if_match(&headers, found.revision)?;
     let change = input::key_change(body, &state.keys.catalogue)
         .map_err(|errors| ApiError::fields(&errors))?;
     actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
     to_the_end(async move {
-        let record = state.keys.change(&found, &change, &actor.origin).await?;
+        let expected = expected(&headers)?;
+        let change = state.keys.change(&found, &expected, &change, &actor.origin);
+        let record = change.await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
         let propagation = state.confirmations.wait().await;
         let mut body = key_json(&record, state.clock.now());
         body["propagation"] = propagation_json(&propagation);
-        Ok(confirmed(private(StatusCode::OK, body), &propagation))
+        let answer = tagged(private(StatusCode::OK, body), record.revision);
+        Ok(confirmed(answer, &propagation))
     })
     .await
 }
@@ -105,22 +109,25 @@ pub async fn regenerate(
     State(state): Shared,
     caller: Caller,
     IdText(id): IdText,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let found = find(&state, &actor, &id).await?;
     actor.require_power_to_end(&found)?;
+    check_if_match(&headers, found.revision)?;
     let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
     to_the_end(async move {
+        let (expected, grace) = (expected(&headers)?, Duration::from_secs(seconds));
         let key = state
             .keys
-            .regenerate(&found, Duration::from_secs(seconds), &actor.origin)
+            .regenerate(&found, &expected, grace, &actor.origin)
             .await?;
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
         let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
-        Ok(confirmed(answer, &propagation))
+        Ok(confirmed(tagged(answer, key.record.revision), &propagation))
     })
     .await
 }
@@ -129,13 +136,36 @@ pub async fn revoke(
     State(state): Shared,
     caller: Caller,
     IdText(id): IdText,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let found = find(&state, &actor, &id).await?;
+    actor.require_power_to_end(&found)?;
+    check_if_match(&headers, found.revision)?;
+    to_the_end(async move {
+        let expected = expected(&headers)?;
+        let revocation = state.keys.revoke(&found, &expected, &actor.origin);
+        let record = revocation.await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
+        let propagation = state.confirmations.wait().await;
+        let answer = StatusCode::NO_CONTENT.into_response();
+        Ok(confirmed(answer, &propagation))
+    })
+    .await
+}
+
+/// Ends the grace period of a regeneration before its time.
+pub async fn end_overlap(
+    State(state): Shared,
+    caller: Caller,
+    IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let found = find(&state, &actor, &id).await?;
     actor.require_power_to_end(&found)?;
     to_the_end(async move {
-        let record = state.keys.revoke(&found, &actor.origin).await?;
-        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
+        let record = state.keys.end_overlap(&found, &actor.origin).await?;
+        tracing::info!(key_id = %record.id, actor = %actor.key_id, "the previous secret was ended");
         let propagation = state.confirmations.wait().await;
         let answer = StatusCode::NO_CONTENT.into_response();
         Ok(confirmed(answer, &propagation))

@@ -1,5 +1,6 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
+mod etag;
 mod extract;
 mod keys;
 mod list;
@@ -14,8 +15,10 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde_json::{Value, json};
+
+pub use etag::precondition_failed;
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
@@ -55,6 +58,7 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+        .route(&format!("{one}/previous-secret"), delete(keys::end_overlap))
 }
 
 fn machine_routes() -> Router<Arc<AdminState>> {
