@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::secrets::{self, SecretError, SecretStore};
-use crate::store::{Guard, Guarded, KeyStore, SqlStore, StoreError};
+use crate::store::{AnswerStore, Guard, Guarded, KeyStore, SqlStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
 
@@ -23,6 +23,8 @@ pub struct Stores {
     /// The database itself, to be closed in the end.
     pub sql: SqlStore,
     pub keys: Arc<dyn KeyStore>,
+    /// Answers to repeated calls, in the same place.
+    pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
 }
 
@@ -57,6 +59,11 @@ impl Stores {
         let keys = Arc::new(Guarded::new(sql.clone(), guard.clone()));
         let (clock, metrics) = (clock.clone(), metrics.clone());
         let secrets = secrets::open(&settings.secrets, &sql, guard, clock, metrics).await?;
-        Ok(Stores { sql, keys, secrets })
+        Ok(Stores {
+            sql,
+            answers: keys.clone(),
+            keys,
+            secrets,
+        })
     }
 }

@@ -97,6 +97,10 @@ impl From<KeyError> for ApiError {
             KeyError::Conflict(detail) => {
                 ApiError::new(Kind::Conflict, format!("Nothing was changed: {detail}."))
             }
+            KeyError::IdempotencyKeyReused => ApiError::new(
+                Kind::IdempotencyKeyReused,
+                "The Idempotency-Key was sent before, with another body. Take a new one for a new request.",
+            ),
             KeyError::NotAsExpected => precondition_failed(),
             KeyError::Unavailable(cause) => {
                 // The cause is for the log alone.

@@ -32,6 +32,7 @@ use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
 use crate::reconcile::{self, Pair, Reconciler};
 use crate::store::SqlStore;
+use crate::store::answers::keep_forgetting;
 use crate::store::settle::keep_settled;
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
@@ -209,6 +210,7 @@ impl App {
         let Stores {
             sql: store,
             keys: key_store,
+            answers,
             secrets,
         } = Stores::open(&settings, &clock, &metrics)
             .await
@@ -261,6 +263,7 @@ impl App {
         ));
         let presence = tokio::spawn(cluster.presence.run(on_applied));
         tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
+        tokio::spawn(keep_forgetting(answers.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
                 store: key_store.clone(),
@@ -273,6 +276,7 @@ impl App {
         };
         let keys = KeyService {
             store: key_store,
+            answers,
             secrets,
             live,
             pool,

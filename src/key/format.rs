@@ -261,6 +261,14 @@ impl MintKey {
         MintKey { mac }
     }
 
+    fn derive(&self, context: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        for part in context {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
     fn check(&self, signed: &[u8]) -> [u8; CHECK_LEN] {
         let mut mac = self.mac.clone();
         mac.update(signed);
@@ -346,6 +354,13 @@ impl MintKeys {
             text: SecretString::from(text.as_str()),
             hint,
         })
+    }
+
+    /// A secret of 256 bits from each mint key and `context`, that of the current one first.
+    pub fn derive(&self, context: &[&[u8]]) -> Vec<Zeroizing<[u8; 32]>> {
+        let all = std::iter::once(&self.current).chain(&self.previous);
+        all.map(|mint_key| Zeroizing::new(mint_key.derive(context)))
+            .collect()
     }
 
     /// Whether this deployment minted `presented`. Takes the same time for every wrong check.

@@ -28,7 +28,7 @@ use crate::key::{
     TenantId,
 };
 use crate::secrets::{SecretError, SecretStore};
-use crate::store::{KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::store::{AnswerStore, KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::verify::{BcryptPool, LiveKeys};
 
 /// How often an operation is tried again when somebody else changed the key meanwhile.
@@ -41,6 +41,9 @@ pub enum KeyError {
     NotFound,
     #[error("{0}")]
     Conflict(&'static str),
+    /// The same idempotency key came with another body.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
     /// It is no longer what the caller means.
     #[error("the key is not as it was expected")]
     NotAsExpected,
@@ -76,6 +79,9 @@ impl From<HashError> for KeyError {
         KeyError::Unavailable(error.to_string())
     }
 }
+
+/// The revision of a new key.
+pub const FIRST_REVISION: i64 = 1;
 
 const REVOKED: KeyError = KeyError::Conflict("the key is revoked, for good");
 
@@ -117,6 +123,8 @@ pub struct IssuedKey {
 /// Carries key operations out.
 pub struct KeyService {
     pub store: Arc<dyn KeyStore>,
+    /// What is answered again to repeated calls.
+    pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub live: Arc<LiveKeys>,
     pub pool: Arc<BcryptPool>,
@@ -187,7 +195,7 @@ impl KeyService {
     }
 
     /// To be asked before the row is written.
-    fn check_in_time(&self, unnamed: &Unnamed) -> Result<(), KeyError> {
+    pub(super) fn check_in_time(&self, unnamed: &Unnamed) -> Result<(), KeyError> {
         if self.is_late(unnamed) {
             let detail = "writing the new secret took too long; try again";
             return Err(KeyError::Unavailable(detail.to_owned()));
@@ -196,7 +204,7 @@ impl KeyService {
     }
 
     /// Makes sure that a row which was written late has its hash.
-    async fn keep(&self, record: &KeyRecord, unnamed: &Unnamed) -> Result<(), KeyError> {
+    pub(super) async fn keep(&self, record: &KeyRecord, unnamed: &Unnamed) -> Result<(), KeyError> {
         if !self.is_late(unnamed) {
             return Ok(());
         }
@@ -215,7 +223,7 @@ impl KeyService {
     }
 
     /// Writes the hash of a new key, before the row that names it.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         new: NewKey,
         minted: MintedKey,
@@ -246,7 +254,7 @@ impl KeyService {
             secret_created_at: now,
             generation: Generation::FIRST,
             previous: None,
-            revision: 1,
+            revision: FIRST_REVISION,
         };
         let issued = IssuedKey {
             record,
@@ -440,7 +448,7 @@ impl KeyService {
     }
 
     /// Removes hashes that no row names. One that stays opens nothing.
-    async fn remove_hashes(&self, record: &KeyRecord, generations: &[Generation]) {
+    pub(super) async fn remove_hashes(&self, record: &KeyRecord, generations: &[Generation]) {
         let removed = self
             .secrets
             .remove_hashes(&record.tenant_id, record.id, generations)
@@ -525,7 +533,7 @@ impl KeyService {
     }
 }
 
-fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
+pub(super) fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
     Note {
         at: record.created_at,
         action: Action::KeyCreated,

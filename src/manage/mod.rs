@@ -3,7 +3,9 @@
 
 mod expected;
 pub mod keys;
+mod once;
 mod unnamed;
 
 pub use expected::Expected;
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
+pub use once::{Given, Made, Once};

@@ -48,7 +48,10 @@ async fn note_change(
     Ok(())
 }
 
-async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    transaction: &mut AnyConnection,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
     let columns = columns();
     let text = columns.len() + 1;
     let sql = format!(

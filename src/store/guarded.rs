@@ -22,7 +22,7 @@ use crate::secrets::{Holder, SecretError, SecretStore, StoredHash};
 const HELD_BACK: &str = "its last calls failed; it is asked again twice a second";
 
 /// What a failure says about the database.
-trait Failure {
+pub(super) trait Failure {
     /// Whether it was away, or too slow.
     fn is_outage(&self) -> bool;
     /// The answer where it is not asked.
@@ -68,7 +68,10 @@ impl Guard {
     }
 
     /// Does `work`, unless the database is away.
-    async fn run<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    pub(super) async fn run<T, E: Failure>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         if self.breaker.is_open() && !self.breaker.is_overdue(self.clock.monotonic_us()) {
             return Err(E::held_back());
         }
@@ -92,8 +95,8 @@ impl Guard {
 
 /// A store behind a [`Guard`].
 pub struct Guarded<S> {
-    inner: S,
-    guard: Arc<Guard>,
+    pub(super) inner: S,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl<S> Guarded<S> {

@@ -54,7 +54,7 @@ const SQLITE_WORDS: [(&str, &str); 2] =
     [("{generated}", "VIRTUAL"), ("{clustered}", "WITHOUT ROWID")];
 const POSTGRES_WORDS: [(&str, &str); 2] = [("{generated}", "STORED"), ("{clustered}", "")];
 
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "keys", include_str!("migrations/0001_keys.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
     (
@@ -63,6 +63,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         include_str!("migrations/0003_instances.sql"),
     ),
     (4, "lists", include_str!("migrations/0004_lists.sql")),
+    (
+        9,
+        "idempotency",
+        include_str!("migrations/0009_idempotency.sql"),
+    ),
 ];
 
 /// What each engine has its own words for.

@@ -24,6 +24,7 @@ mod events;
 mod fairness;
 mod first_steps;
 mod harness;
+mod idempotency;
 mod identity;
 mod interrupted;
 mod limits;

@@ -6,39 +6,51 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::etag::{check_if_match, expected, tagged};
 use super::extract::{Body, IdText};
+use super::idempotency::{self, replayed};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::{ApiError, key_json, propagation_json};
 use crate::admin::input;
-use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
-use crate::manage::IssuedKey;
+use crate::manage::Made;
+use crate::manage::keys::FIRST_REVISION;
 use crate::problem::Kind;
 
-fn issued_json(key: &IssuedKey, now: Timestamp) -> Value {
-    json!({"api_key": key_json(&key.record, now), "key": key.text.expose_secret()})
+fn issued_json(key: Value, secret: &SecretString) -> Value {
+    json!({"api_key": key, "key": secret.expose_secret()})
 }
 
-fn created(key: &IssuedKey, now: Timestamp) -> Response {
-    let mut response = private(StatusCode::CREATED, issued_json(key, now));
-    if let Ok(location) = HeaderValue::from_str(&format!("{KEYS_PATH}/{}", key.record.id)) {
+/// The answer to a creation: the key as JSON, and its secret.
+pub fn created(key: Value, secret: &SecretString) -> Response {
+    let id = key["id"].as_str().unwrap_or_default();
+    let location = HeaderValue::from_str(&format!("{KEYS_PATH}/{id}"));
+    let mut response = private(StatusCode::CREATED, issued_json(key, secret));
+    if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
-    tagged(response, key.record.revision)
+    tagged(response, FIRST_REVISION)
 }
 
 pub async fn create(
     State(state): Shared,
     caller: Caller,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
+    let once = idempotency::once(&headers, &actor, &body)?;
+    // Before the fields are looked at: what was right then may not be right now.
+    if let Some(once) = &once
+        && let Some(given) = state.keys.given(once).await?
+    {
+        return replayed(&actor, &given);
+    }
     let now = state.clock.now();
     let own_tenant = (!actor.is_admin()).then_some(&actor.tenant_id);
     let new = input::new_key(body, own_tenant, &state.keys.catalogue, now)
@@ -48,9 +60,20 @@ pub async fn create(
     }
     actor.require_power_over(&new.scopes)?;
     to_the_end(async move {
-        let key = state.keys.create(new, &actor.origin).await?;
+        let origin = &actor.origin;
+        let made = match &once {
+            None => Made::Now(state.keys.create(new, origin).await?),
+            Some(once) => {
+                let answer = |record: &KeyRecord| key_json(record, now).to_string();
+                state.keys.create_once(new, once, answer, origin).await?
+            }
+        };
+        let key = match made {
+            Made::Now(key) => key,
+            Made::Before(given) => return replayed(&actor, &given),
+        };
         tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
-        Ok(created(&key, now))
+        Ok(created(key_json(&key.record, now), &key.text))
     })
     .await
 }
@@ -126,7 +149,8 @@ pub async fn regenerate(
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
-        let answer = private(StatusCode::OK, issued_json(&key, state.clock.now()));
+        let shown = key_json(&key.record, state.clock.now());
+        let answer = private(StatusCode::OK, issued_json(shown, &key.text));
         Ok(confirmed(tagged(answer, key.record.revision), &propagation))
     })
     .await

@@ -1,5 +1,7 @@
 //! Lists of keys over HTTP: filters and cursors.
 
+use std::collections::HashSet;
+
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,7 +14,7 @@ use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, key_json};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
-use crate::key::{Status, TenantId};
+use crate::key::{Environment, Status, TenantId};
 use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
 
 /// Keys in a page where the request doesn't say.
@@ -34,8 +36,12 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
         limit: PAGE_LEN_DEFAULT,
     };
     let mut errors = Vec::new();
+    let mut seen = HashSet::new();
     for (name, value) in pairs {
+        let is_again = !seen.insert(name.clone());
+        let time = |text: &str| Timestamp::parse(text).map_err(|error| error.to_string());
         let result = match name.as_str() {
+            _ if is_again => Err("stands there more than once".to_owned()),
             "limit" => value
                 .parse()
                 .ok()
@@ -52,6 +58,13 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
             "status" => Status::from_name(&value)
                 .map(|status| query.filter.status = Some((status, now)))
                 .ok_or_else(|| "must be active, disabled, expired or revoked".to_owned()),
+            "environment" => Environment::from_name(&value)
+                .map(|environment| query.filter.environment = Some(environment))
+                .ok_or_else(|| "must be live or test".to_owned()),
+            "expiring_before" => {
+                time(&value).map(|moment| query.filter.expiring_before = Some(moment))
+            }
+            "unused_since" => time(&value).map(|moment| query.filter.unused_since = Some(moment)),
             "q" if value.chars().count() <= SEARCH_LEN_MAX => {
                 query.filter.text = Some(value);
                 Ok(())

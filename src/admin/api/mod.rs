@@ -2,6 +2,7 @@
 
 mod etag;
 mod extract;
+mod idempotency;
 mod keys;
 mod list;
 mod machines;
