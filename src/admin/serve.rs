@@ -21,6 +21,8 @@ use tower_service::Service as _;
 const CONNECTIONS_MAX: usize = 256;
 /// How long a request's header may take, and how long a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request's line and header have at most this many bytes; longer ones are 431, or 414.
+const HEADER_BYTES_MAX: usize = 64 << 10;
 /// How long to wait when the system has no connection to give (no more open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +54,7 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: impl Future<
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_header_size(HEADER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
         let watched = connections.watch(connection);
         tokio::spawn(async move {

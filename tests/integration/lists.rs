@@ -196,7 +196,7 @@ async fn every_filter_finds_what_it_should_in_order() {
         }
         use_keys(&url, &keys).await;
         let mut filters = filters(now);
-        let with_moments = with_moments(filters.clone(), [30, 60, 700]);
+        let with_moments = with_moments(filters.clone(), [30, 60, 901]);
         filters.extend(with_texts(filters.clone()));
         filters.extend(with_texts(with_moments[..10].to_vec()));
         filters.extend(with_moments.into_iter().step_by(2));

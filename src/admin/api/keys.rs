@@ -7,39 +7,83 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::etag::{check_if_match, expected, tagged};
-use super::extract::{Body, IdText};
+use super::extract::{Body, IdText, NoQuery};
 use super::idempotency::{self, replayed};
+use super::problems::{ChangeProblems, CreateProblems, EndProblems, OverlapProblems, ReadProblems};
+use super::schemas::{ChangedKey, KeyChangeBody, NewKeyBody, RegenerationBody};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
-use crate::admin::answer::{ApiError, key_json, propagation_json};
+use crate::admin::answer::{ApiError, ApiKey, key_json, propagation_json};
 use crate::admin::input;
+use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
 use crate::manage::Made;
 use crate::manage::keys::FIRST_REVISION;
 use crate::problem::Kind;
 
-fn issued_json(key: Value, secret: &SecretString) -> Value {
-    json!({"api_key": key, "key": secret.expose_secret()})
+/// A key and its secret, which is shown this once.
+#[derive(Serialize, ToSchema)]
+pub struct IssuedKey {
+    #[schema(value_type = ApiKey)]
+    api_key: Value,
+    #[schema(pattern = "^[a-z][a-z0-9]{1,15}_(live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{54}$")]
+    key: String,
+}
+
+fn issued(key: Value, secret: &SecretString) -> IssuedKey {
+    IssuedKey {
+        api_key: key,
+        key: secret.expose_secret().to_owned(),
+    }
+}
+
+/// A record as JSON.
+fn value_of(record: &KeyRecord, now: Timestamp) -> Value {
+    // Texts, numbers and lists always are JSON.
+    serde_json::to_value(key_json(record, now)).unwrap_or_default()
 }
 
 /// The answer to a creation: the key as JSON, and its secret.
 pub fn created(key: Value, secret: &SecretString) -> Response {
     let id = key["id"].as_str().unwrap_or_default();
     let location = HeaderValue::from_str(&format!("{KEYS_PATH}/{id}"));
-    let mut response = private(StatusCode::CREATED, issued_json(key, secret));
+    let mut response = private(StatusCode::CREATED, issued(key, secret));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
     tagged(response, FIRST_REVISION)
 }
 
+/// Create a key
+///
+/// The answer is the only one that ever has the secret, but for its repetition: with `Idempotency-Key` the
+/// same call gets the same answer for 24 hours. Needs `sidekey:keys:write`; only `sidekey:admin` grants
+/// scopes that begin with `sidekey:`, and makes keys for other tenants.
+#[utoipa::path(post, path = "/api/v1/platform/api-keys", tag = "keys",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 257,
+        pattern = "^[ -~]+$", example = json!("\"0b2a7c51-6d5e-4b0f-8f5a-2f8a3f1d9c77\""),
+        description = "What the client calls this call: 1 to 255 printable ASCII characters, best a \
+            random UUID, with or without quotes (draft-ietf-httpapi-idempotency-key-header).")),
+    request_body = NewKeyBody,
+    responses(
+        (status = 201, body = IssuedKey, description = "It is made, or was made by the same call before.",
+            headers(
+                ("Location", description = "Its path."),
+                ("ETag", description = "Its version: `\"r1\"`."),
+                ("Idempotent-Replayed", description = "`true` where this answer was given before."),
+            )),
+        CreateProblems,
+    ))]
 pub async fn create(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
@@ -64,7 +108,7 @@ pub async fn create(
         let made = match &once {
             None => Made::Now(state.keys.create(new, origin).await?),
             Some(once) => {
-                let answer = |record: &KeyRecord| key_json(record, now).to_string();
+                let answer = |record: &KeyRecord| value_of(record, now).to_string();
                 state.keys.create_once(new, once, answer, origin).await?
             }
         };
@@ -73,7 +117,7 @@ pub async fn create(
             Made::Before(given) => return replayed(&actor, &given),
         };
         tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
-        Ok(created(key_json(&key.record, now), &key.text))
+        Ok(created(value_of(&key.record, now), &key.text))
     })
     .await
 }
@@ -89,9 +133,20 @@ pub async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyReco
     }
 }
 
+/// Show a key
+///
+/// Needs `sidekey:keys:read`. Another tenant's key is not there.
+#[utoipa::path(get, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
+    params(("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id.")),
+    responses(
+        (status = 200, body = ApiKey, description = "The key.",
+            headers(("ETag", description = "Its version, for `If-Match`."))),
+        ReadProblems,
+    ))]
 pub async fn show(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysRead)?;
@@ -100,9 +155,29 @@ pub async fn show(
     Ok(tagged(answer, record.revision))
 }
 
+/// Change a key
+///
+/// What is absent stays as it is. A revoked key can't be changed (409). Needs `sidekey:keys:write`.
+#[utoipa::path(patch, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
+    params(
+        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
+        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
+            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
+    ),
+    request_body(content((KeyChangeBody = "application/json"), (KeyChangeBody = "application/merge-patch+json"))),
+    responses(
+        (status = 200, body = ChangedKey, description = "The key as it is now.",
+            headers(
+                ("ETag", description = "Its new version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651): \
+                    `instances=2, confirmed=2, unconfirmed=()`."),
+            )),
+        ChangeProblems,
+    ))]
 pub async fn change(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
     headers: HeaderMap,
     Body(body): Body,
@@ -120,17 +195,39 @@ pub async fn change(
         let record = change.await?;
         tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
         let propagation = state.confirmations.wait().await;
-        let mut body = key_json(&record, state.clock.now());
-        body["propagation"] = propagation_json(&propagation);
+        let body = ChangedKey {
+            key: key_json(&record, state.clock.now()),
+            propagation: propagation_json(&propagation),
+        };
         let answer = tagged(private(StatusCode::OK, body), record.revision);
         Ok(confirmed(answer, &propagation))
     })
     .await
 }
 
+/// Replace a key's secret
+///
+/// The new secret is in this answer and nowhere else. The old one works until the grace period is over.
+/// Needs `sidekey:keys:write`; every key that holds it may replace its own secret.
+#[utoipa::path(post, path = "/api/v1/platform/api-keys/{key_id}/regenerate", tag = "keys",
+    params(
+        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
+        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
+            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
+    ),
+    request_body = Option<RegenerationBody>,
+    responses(
+        (status = 200, body = IssuedKey, description = "The key and its new secret.",
+            headers(
+                ("ETag", description = "Its new version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."),
+            )),
+        ChangeProblems,
+    ))]
 pub async fn regenerate(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
     headers: HeaderMap,
     Body(body): Body,
@@ -149,16 +246,32 @@ pub async fn regenerate(
         let (key_id, actor) = (key.record.id, actor.key_id);
         tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
         let propagation = state.confirmations.wait().await;
-        let shown = key_json(&key.record, state.clock.now());
-        let answer = private(StatusCode::OK, issued_json(shown, &key.text));
+        let shown = value_of(&key.record, state.clock.now());
+        let answer = private(StatusCode::OK, issued(shown, &key.text));
         Ok(confirmed(tagged(answer, key.record.revision), &propagation))
     })
     .await
 }
 
+/// Revoke a key, for good
+///
+/// It stays in lists, for the record. Revoking a revoked key is 204 too. Needs `sidekey:keys:write`; every
+/// key that holds it may revoke itself.
+#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
+    params(
+        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
+        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
+            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
+    ),
+    responses(
+        (status = 204, description = "It is revoked.",
+            headers(("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."))),
+        EndProblems,
+    ))]
 pub async fn revoke(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -178,10 +291,21 @@ pub async fn revoke(
     .await
 }
 
-/// Ends the grace period of a regeneration before its time.
+/// End the grace period of a replaced secret now
+///
+/// Its next request is refused. 204 too where there is none. Needs `sidekey:keys:write`; every key that
+/// holds it may end its own.
+#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}/previous-secret", tag = "keys",
+    params(("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "The key's id.")),
+    responses(
+        (status = 204, description = "Only the current secret works.",
+            headers(("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."))),
+        OverlapProblems,
+    ))]
 pub async fn end_overlap(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;

@@ -7,11 +7,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::extract::UNKNOWN_PARAMETER;
+use super::problems::ListProblems;
+use super::schemas::ListParameters;
 use super::{Shared, private};
 use crate::admin::access::{Caller, Permission};
-use crate::admin::answer::{ApiError, key_json};
+use crate::admin::answer::{ApiError, ApiKey, key_json};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
 use crate::key::{Environment, Status, TenantId};
@@ -70,7 +74,7 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
                 Ok(())
             }
             "q" => Err(format!("has more than {SEARCH_LEN_MAX} characters")),
-            _ => Err("is not known here; leave it out".to_owned()),
+            _ => Err(UNKNOWN_PARAMETER.to_owned()),
         };
         if let Err(detail) = result {
             errors.push(FieldError {
@@ -103,6 +107,23 @@ fn read_cursor(text: &str) -> Option<Position> {
     })
 }
 
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
+pub struct KeyPage {
+    /// Newest first.
+    data: Vec<ApiKey>,
+    /// What to send as `cursor` for the next page; null after the last. With `q`, `expiring_before` or
+    /// `unused_since` a page may be short, or empty, and another may follow all the same.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+}
+
+/// List keys
+///
+/// Newest first. Without `sidekey:admin` only keys of the caller's own tenant are there. Needs
+/// `sidekey:keys:read`.
+#[utoipa::path(get, path = "/api/v1/platform/api-keys", tag = "keys", params(ListParameters),
+    responses((status = 200, body = KeyPage, description = "A page."), ListProblems))]
 pub async fn list(
     State(state): Shared,
     caller: Caller,
@@ -119,23 +140,15 @@ pub async fn list(
             .is_some_and(|tenant| *tenant != actor.tenant_id)
         {
             // Another tenant's keys are not there.
-            return Ok(private(
-                StatusCode::OK,
-                json!({"data": [], "next_cursor": null}),
-            ));
+            let (data, next_cursor) = (Vec::new(), None);
+            return Ok(private(StatusCode::OK, KeyPage { data, next_cursor }));
         }
         query.filter.tenant_id = Some(actor.tenant_id.clone());
     }
     let page = state.keys.page(&query.filter, query.after, query.limit);
     let page = page.await?;
     let next_cursor = page.next.map(write_cursor);
-    let data: Vec<Value> = page
-        .keys
-        .iter()
-        .map(|record| key_json(record, now))
-        .collect();
-    Ok(private(
-        StatusCode::OK,
-        json!({"data": data, "next_cursor": next_cursor}),
-    ))
+    let keys = page.keys.iter().map(|record| key_json(record, now));
+    let data = keys.collect();
+    Ok(private(StatusCode::OK, KeyPage { data, next_cursor }))
 }

@@ -6,6 +6,9 @@ mod idempotency;
 mod keys;
 mod list;
 mod machines;
+mod openapi;
+mod problems;
+pub mod schemas;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +16,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 pub use etag::precondition_failed;
 
@@ -41,10 +44,9 @@ pub fn router() -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
         .merge(machine_routes())
+        .merge(openapi::routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.")
-        })
+        .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time))
         .layer(middleware::from_fn(request_id::assign))
@@ -64,9 +66,17 @@ fn key_routes() -> Router<Arc<AdminState>> {
 
 fn machine_routes() -> Router<Arc<AdminState>> {
     Router::new()
-        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/healthz", get(machines::health))
         .route("/readyz", get(machines::ready))
         .route("/metrics", get(machines::metrics))
+}
+
+/// What a path can do stands in `Allow`, which the router adds.
+async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.").into_response()
 }
 
 /// Ends a request whose body does not come.
@@ -82,7 +92,7 @@ async fn limit_time(request: Request, next: Next) -> Response {
 }
 
 /// An answer that no cache may keep.
-fn private(status: StatusCode, body: Value) -> Response {
+fn private(status: StatusCode, body: impl Serialize) -> Response {
     let mut response = (status, Json(body)).into_response();
     response
         .headers_mut()
