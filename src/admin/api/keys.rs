@@ -15,7 +15,10 @@ use super::etag::{check_if_match, expected, tagged};
 use super::extract::{Body, IdText, NoQuery};
 use super::idempotency::{self, replayed};
 use super::problems::{ChangeProblems, CreateProblems, EndProblems, OverlapProblems, ReadProblems};
-use super::schemas::{ChangedKey, KeyChangeBody, NewKeyBody, RegenerationBody};
+use super::schemas::{
+    ChangedKey, IdempotencyKeyParameter, IfMatchParameter, KeyChangeBody, KeyIdParameter,
+    NewKeyBody, RegenerationBody,
+};
 use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
@@ -65,11 +68,8 @@ pub fn created(key: Value, secret: &SecretString) -> Response {
 /// The answer is the only one that ever has the secret, but for its repetition: with `Idempotency-Key` the
 /// same call gets the same answer for 24 hours. Needs `sidekey:keys:write`; only `sidekey:admin` grants
 /// scopes that begin with `sidekey:`, and makes keys for other tenants.
-#[utoipa::path(post, path = "/api/v1/platform/api-keys", tag = "keys",
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 257,
-        pattern = "^[ -~]+$", example = json!("\"0b2a7c51-6d5e-4b0f-8f5a-2f8a3f1d9c77\""),
-        description = "What the client calls this call: 1 to 255 printable ASCII characters, best a \
-            random UUID, with or without quotes (draft-ietf-httpapi-idempotency-key-header).")),
+#[utoipa::path(post, path = "/api/v1/platform/api-keys", operation_id = "create_key", tag = "keys",
+    params(IdempotencyKeyParameter),
     request_body = NewKeyBody,
     responses(
         (status = 201, body = IssuedKey, description = "It is made, or was made by the same call before.",
@@ -136,8 +136,8 @@ pub async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyReco
 /// Show a key
 ///
 /// Needs `sidekey:keys:read`. Another tenant's key is not there.
-#[utoipa::path(get, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
-    params(("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id.")),
+#[utoipa::path(get, path = "/api/v1/platform/api-keys/{key_id}", operation_id = "show_key", tag = "keys",
+    params(KeyIdParameter),
     responses(
         (status = 200, body = ApiKey, description = "The key.",
             headers(("ETag", description = "Its version, for `If-Match`."))),
@@ -158,12 +158,8 @@ pub async fn show(
 /// Change a key
 ///
 /// What is absent stays as it is. A revoked key can't be changed (409). Needs `sidekey:keys:write`.
-#[utoipa::path(patch, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
-    params(
-        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
-        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
-            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
-    ),
+#[utoipa::path(patch, path = "/api/v1/platform/api-keys/{key_id}", operation_id = "change_key", tag = "keys",
+    params(KeyIdParameter, IfMatchParameter),
     request_body(content((KeyChangeBody = "application/json"), (KeyChangeBody = "application/merge-patch+json"))),
     responses(
         (status = 200, body = ChangedKey, description = "The key as it is now.",
@@ -209,12 +205,9 @@ pub async fn change(
 ///
 /// The new secret is in this answer and nowhere else. The old one works until the grace period is over.
 /// Needs `sidekey:keys:write`; every key that holds it may replace its own secret.
-#[utoipa::path(post, path = "/api/v1/platform/api-keys/{key_id}/regenerate", tag = "keys",
-    params(
-        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
-        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
-            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
-    ),
+#[utoipa::path(post, path = "/api/v1/platform/api-keys/{key_id}/regenerate",
+    operation_id = "regenerate_key", tag = "keys",
+    params(KeyIdParameter, IfMatchParameter),
     request_body = Option<RegenerationBody>,
     responses(
         (status = 200, body = IssuedKey, description = "The key and its new secret.",
@@ -257,12 +250,8 @@ pub async fn regenerate(
 ///
 /// It stays in lists, for the record. Revoking a revoked key is 204 too. Needs `sidekey:keys:write`; every
 /// key that holds it may revoke itself.
-#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}", tag = "keys",
-    params(
-        ("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "Its id."),
-        ("If-Match" = Option<String>, Header, example = json!("\"r7\""),
-            description = "Only where it still has this version: `*`, or tags as in `ETag`."),
-    ),
+#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}", operation_id = "revoke_key", tag = "keys",
+    params(KeyIdParameter, IfMatchParameter),
     responses(
         (status = 204, description = "It is revoked.",
             headers(("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."))),
@@ -295,8 +284,9 @@ pub async fn revoke(
 ///
 /// Its next request is refused. 204 too where there is none. Needs `sidekey:keys:write`; every key that
 /// holds it may end its own.
-#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}/previous-secret", tag = "keys",
-    params(("key_id" = String, Path, pattern = "^[0-9A-Za-z]{12}$", description = "The key's id.")),
+#[utoipa::path(delete, path = "/api/v1/platform/api-keys/{key_id}/previous-secret",
+    operation_id = "end_previous_secret", tag = "keys",
+    params(KeyIdParameter),
     responses(
         (status = 204, description = "Only the current secret works.",
             headers(("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."))),

@@ -122,7 +122,7 @@ pub struct KeyPage {
 ///
 /// Newest first. Without `sidekey:admin` only keys of the caller's own tenant are there. Needs
 /// `sidekey:keys:read`.
-#[utoipa::path(get, path = "/api/v1/platform/api-keys", tag = "keys", params(ListParameters),
+#[utoipa::path(get, path = "/api/v1/platform/api-keys", operation_id = "list_keys", tag = "keys", params(ListParameters),
     responses((status = 200, body = KeyPage, description = "A page."), ListProblems))]
 pub async fn list(
     State(state): Shared,

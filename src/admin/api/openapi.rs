@@ -192,10 +192,131 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::admin::answer::key_json;
+    use crate::admin::api::router;
+    use crate::clock::Timestamp;
+    use crate::key::record::tests::record;
+
+    /// What only the proxy answers.
+    const OF_THE_PROXY: [Kind; 6] = [
+        Kind::QuotaExceeded,
+        Kind::AmbiguousPath,
+        Kind::HeadersTooLarge,
+        Kind::NoRoute,
+        Kind::UpstreamFailed,
+        Kind::UpstreamTimedOut,
+    ];
+    const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+
+    fn parsed() -> Value {
+        serde_json::from_slice(&TEXT).unwrap()
+    }
+
+    /// What stands in `text` between `start` and `end`.
+    fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+        let (_, rest) = text.split_once(start)?;
+        Some(rest.split_once(end)?.0)
+    }
+
+    /// Every call of the router, as its own description tells them: `get /healthz`.
+    fn routed() -> BTreeSet<String> {
+        let text = format!("{:?}", router());
+        let (text, _) = text.split_once("fallback_router").unwrap();
+        let parts = || {
+            text.split("RouteId(").skip(1).map(|part| {
+                let (id, rest) = part.split_once(')').unwrap();
+                (id, rest)
+            })
+        };
+        let mut calls = BTreeSet::new();
+        for (id, rest) in parts() {
+            let Some(path) = rest.strip_prefix(": \"") else {
+                continue;
+            };
+            let (path, _) = path.split_once('"').unwrap();
+            let (_, route) = parts()
+                .find(|(other, rest)| *other == id && !rest.contains(": \"/"))
+                .unwrap();
+            let allowed = between(route, "allow_header: Bytes(b\"", "\"").unwrap();
+            for method in allowed.split(',').filter(|method| *method != "HEAD") {
+                calls.insert(format!("{} {path}", method.to_lowercase()));
+            }
+        }
+        calls
+    }
 
     #[test]
-    fn dump() {
-        std::fs::write("/tmp/w/dt/openapi.json", Document::openapi().to_pretty_json().unwrap()).unwrap();
-        std::fs::write("/tmp/w/dt/router.txt", format!("{:#?}", super::super::router())).unwrap();
+    fn every_call_is_in_the_document_and_the_other_way_round() {
+        let api = parsed();
+        let mut documented = BTreeSet::new();
+        for (path, item) in api["paths"].as_object().unwrap() {
+            let methods = item.as_object().unwrap().keys();
+            documented.extend(methods.map(|method| format!("{method} {path}")));
+        }
+        let page = PAGE_PATH.trim_end_matches('/');
+        let is_call = |call: &String| !call.contains(page);
+        let routed: BTreeSet<String> = routed().into_iter().filter(is_call).collect();
+        assert!(routed.len() >= 11, "{routed:?}");
+        assert_eq!(routed, documented);
+    }
+
+    #[test]
+    fn every_problem_is_in_the_document() {
+        let text = String::from_utf8_lossy(&TEXT);
+        for kind in Kind::ALL {
+            let is_there = text.contains(&format!("\"{}\"", kind.uri()));
+            assert_eq!(is_there, !OF_THE_PROXY.contains(&kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_call_is_described() {
+        let api = parsed();
+        assert_eq!(api["openapi"], "3.1.0");
+        let mut ids = BTreeSet::new();
+        for (path, item) in api["paths"].as_object().unwrap() {
+            for method in METHODS.iter().filter(|method| item[**method].is_object()) {
+                let call = &item[*method];
+                let name = format!("{method} {path}");
+                assert!(ids.insert(call["operationId"].as_str().unwrap()), "{name}");
+                assert!(
+                    call["summary"].is_string() && call["tags"].is_array(),
+                    "{name}"
+                );
+                let parameters = call["parameters"].as_array().into_iter().flatten();
+                for parameter in parameters {
+                    assert!(
+                        parameter["schema"]["type"].is_string(),
+                        "{name}: {parameter}"
+                    );
+                }
+                for (status, response) in call["responses"].as_object().unwrap() {
+                    let description = response["description"].as_str().unwrap();
+                    assert!(!description.is_empty(), "{name} {status}");
+                    let has_body = !["204", "414", "431"].contains(&status.as_str());
+                    assert_eq!(response["content"].is_object(), has_body, "{name} {status}");
+                }
+            }
+        }
+    }
+
+    /// The members that are written are those that are described.
+    #[test]
+    fn a_key_is_what_the_document_says() {
+        let key = serde_json::to_value(key_json(&record(), Timestamp::from_millis(5000))).unwrap();
+        let written: BTreeSet<&String> = key.as_object().unwrap().keys().collect();
+        let api = parsed();
+        let schema = &api["components"]["schemas"]["ApiKey"];
+        let described: BTreeSet<&String> =
+            schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(written, described);
+        let required = schema["required"].as_array().unwrap();
+        assert_eq!(
+            required.len(),
+            written.len(),
+            "all of them always are there"
+        );
+        let example = schema["examples"][0].as_object().unwrap();
+        assert_eq!(example.keys().collect::<BTreeSet<_>>(), written);
     }
 }

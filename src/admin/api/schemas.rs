@@ -9,8 +9,40 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::answer::{ApiKey, PropagationBody, RateLimit};
 
-/// `Idempotency-Key` as a header field may have it.
-pub const IDEMPOTENCY_KEY_PATTERN: &str = "^[ -~]{1,257}$";
+/// Which key.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct KeyIdParameter {
+    /// The key's id.
+    #[param(pattern = "^[0-9A-Za-z]{12}$", example = "4fzN8cQ2pLrT")]
+    key_id: String,
+}
+
+/// Which version is meant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IfMatchParameter {
+    /// Only where it still has this version: `*`, or tags as in `ETag`.
+    #[param(rename = "If-Match", required = false, example = "\"r7\"")]
+    if_match: String,
+}
+
+/// What the client calls a call.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IdempotencyKeyParameter {
+    /// What the client calls this call: 1 to 255 printable ASCII characters, best a random UUID, with or
+    /// without quotes (draft-ietf-httpapi-idempotency-key-header).
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        min_length = 1,
+        max_length = 257,
+        pattern = "^[ -~]+$",
+        example = "\"0b2a7c51-6d5e-4b0f-8f5a-2f8a3f1d9c77\""
+    )]
+    idempotency_key: String,
+}
 
 /// A new key. Members that are absent or null have their defaults.
 #[derive(ToSchema)]
