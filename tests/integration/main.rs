@@ -29,6 +29,7 @@ mod identity;
 mod interrupted;
 mod limits;
 mod lists;
+mod openapi;
 mod outages;
 mod overlap;
 mod own_answers;

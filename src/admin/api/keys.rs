@@ -208,7 +208,7 @@ pub async fn change(
 #[utoipa::path(post, path = "/api/v1/platform/api-keys/{key_id}/regenerate",
     operation_id = "regenerate_key", tag = "keys",
     params(KeyIdParameter, IfMatchParameter),
-    request_body = Option<RegenerationBody>,
+    request_body = RegenerationBody,
     responses(
         (status = 200, body = IssuedKey, description = "The key and its new secret.",
             headers(

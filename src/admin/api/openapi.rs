@@ -19,7 +19,7 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::PathItem;
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{self, RefOr, SecurityRequirement};
+use utoipa::openapi::{self, RefOr, Required, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
@@ -69,6 +69,9 @@ const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 )]
 struct Document;
 
+/// Calls that may come without a body: an empty one stands for an empty object.
+const OPTIONAL_BODIES: [&str; 2] = ["change_key", "regenerate_key"];
+
 /// What holds for all calls.
 struct Everywhere;
 
@@ -91,6 +94,15 @@ impl Modify for Everywhere {
         api.security = Some(vec![SecurityRequirement::new("admin_key", [""; 0])]);
         for item in api.paths.paths.values_mut() {
             for operation in operations(item) {
+                let id = operation.operation_id.as_deref().unwrap_or_default();
+                if let Some(RefOr::T(body)) = &mut operation.request_body {
+                    let is_optional = OPTIONAL_BODIES.contains(&id);
+                    body.required = Some(if is_optional {
+                        Required::False
+                    } else {
+                        Required::True
+                    });
+                }
                 for response in operation.responses.responses.values_mut() {
                     name_request(response);
                 }
