@@ -4,6 +4,7 @@
 mod expected;
 pub mod keys;
 mod once;
+pub mod sealed;
 mod unnamed;
 
 pub use expected::Expected;

@@ -7,25 +7,18 @@
 //! idempotency key. Of that text only a digest is kept, so whoever reads the database can't open it, not
 //! even with the mint key, as long as the text can't be guessed.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use super::keys::{IssuedKey, KeyError, KeyService, NewKey, note_of_new};
+use super::sealed::Purpose;
 use crate::audit::Origin;
 use crate::key::{KeyId, KeyRecord, MintKeys};
 use crate::store::answers::Answer;
 
-/// Bytes of a nonce: many enough to be drawn at random.
-const NONCE_LEN: usize = 24;
 /// What the digest of an idempotency key begins with.
 const DIGEST_LABEL: &[u8] = b"sidekey idempotency key v1\0";
-/// What a key is derived with. A key's check is made over a text that never begins like this.
 const SEALING_LABEL: &[u8] = b"\0sidekey idempotent answer v1\0";
 
 /// A call that is to be carried out once.
@@ -70,39 +63,21 @@ impl Once {
         hex(&digest.finalize())
     }
 
-    /// The keys under which a secret may have been sealed, the one for a new secret first.
-    fn ciphers(&self, mint_keys: &MintKeys) -> impl Iterator<Item = XChaCha20Poly1305> {
-        let text = self.key.expose_secret().as_bytes();
-        let context = [SEALING_LABEL, self.actor.as_str().as_bytes(), text];
-        let keys = mint_keys.derive(&context);
-        keys.into_iter()
-            .map(|key| XChaCha20Poly1305::new((&*key).into()))
-    }
-
     fn seal(&self, mint_keys: &MintKeys, secret: &SecretString) -> Option<String> {
-        let mut nonce = [0u8; NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
-        let payload = Payload {
-            msg: secret.expose_secret().as_bytes(),
-            aad: self.body_digest.as_bytes(),
-        };
-        let cipher = self.ciphers(mint_keys).next()?;
-        let sealed = cipher.encrypt(&XNonce::from(nonce), payload).ok()?;
-        Some(STANDARD_NO_PAD.encode([&nonce[..], &sealed].concat()))
+        self.sealing(|purpose| purpose.seal(mint_keys, secret.expose_secret()))
     }
 
     fn open(&self, mint_keys: &MintKeys, sealed: &str) -> Option<SecretString> {
-        let bytes = STANDARD_NO_PAD.decode(sealed).ok()?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
-        let opened = self.ciphers(mint_keys).find_map(|cipher| {
-            let payload = Payload {
-                msg: sealed,
-                aad: self.body_digest.as_bytes(),
-            };
-            cipher.decrypt(&XNonce::from(*nonce), payload).ok()
-        });
-        let opened = Zeroizing::new(opened?);
-        Some(SecretString::from(std::str::from_utf8(&opened).ok()?))
+        let opened = self.sealing(|purpose| purpose.open(mint_keys, sealed))?;
+        Some(SecretString::from(opened.as_str()))
+    }
+
+    fn sealing<T>(&self, work: impl FnOnce(Purpose<'_>) -> T) -> T {
+        let (actor, key) = (self.actor.as_str(), self.key.expose_secret());
+        work(Purpose {
+            context: &[SEALING_LABEL, actor.as_bytes(), key.as_bytes()],
+            belongs_to: self.body_digest.as_bytes(),
+        })
     }
 }
 

@@ -75,10 +75,11 @@ fn expiring(
 ) -> String {
     let (from, to) = span(before, filter.status);
     let (from, to) = (statement.bind(from), statement.bind(to));
+    // Not compared as rows: PostgreSQL ends such a range only where the first column changes.
     let parts = ["no", "yes"].map(|mark| {
         format!(
             "SELECT {columns} FROM (SELECT {columns} FROM api_keys \
-             WHERE (lapsed, expires_at) > ('{mark}', {from}) AND (lapsed, expires_at) < ('{mark}', {to}) \
+             WHERE lapsed = '{mark}' AND expires_at > {from} AND expires_at < {to} \
              ORDER BY lapsed, expires_at LIMIT {count}) AS marked_{mark}"
         )
     });

@@ -5,20 +5,18 @@ use std::collections::HashSet;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::UNKNOWN_PARAMETER;
 use super::problems::ListProblems;
 use super::schemas::ListParameters;
-use super::{Shared, private};
+use super::{Shared, cursor, private};
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey, key_json};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
-use crate::key::{Environment, Status, TenantId};
+use crate::key::{Environment, MintKeys, Status, TenantId};
 use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
 
 /// Keys in a page where the request doesn't say.
@@ -33,7 +31,11 @@ struct ListQuery {
     limit: usize,
 }
 
-fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery, Vec<FieldError>> {
+fn list_query(
+    pairs: Vec<(String, String)>,
+    mint_keys: &MintKeys,
+    now: Timestamp,
+) -> Result<ListQuery, Vec<FieldError>> {
     let mut query = ListQuery {
         filter: KeyFilter::default(),
         after: None,
@@ -52,7 +54,7 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
                 .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
                 .map(|limit| query.limit = limit)
                 .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
-            "cursor" => read_cursor(&value)
+            "cursor" => cursor::read(&value, mint_keys)
                 .map(|position| query.after = Some(position))
                 .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
             "tenant_id" => value
@@ -90,23 +92,6 @@ fn list_query(pairs: Vec<(String, String)>, now: Timestamp) -> Result<ListQuery,
     }
 }
 
-fn write_cursor(position: Position) -> String {
-    URL_SAFE_NO_PAD.encode(format!(
-        "{}:{}",
-        position.created_at.as_millis(),
-        position.id
-    ))
-}
-
-fn read_cursor(text: &str) -> Option<Position> {
-    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (millis, id) = decoded.split_once(':')?;
-    Some(Position {
-        created_at: Timestamp::from_millis(millis.parse().ok()?),
-        id: id.parse().ok()?,
-    })
-}
-
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
 pub struct KeyPage {
@@ -131,7 +116,8 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysRead)?;
     let now = state.clock.now();
-    let mut query = list_query(pairs, now).map_err(|errors| ApiError::fields(&errors))?;
+    let mut query = list_query(pairs, &state.keys.mint_keys, now)
+        .map_err(|errors| ApiError::fields(&errors))?;
     if !actor.is_admin() {
         if query
             .filter
@@ -147,7 +133,9 @@ pub async fn list(
     }
     let page = state.keys.page(&query.filter, query.after, query.limit);
     let page = page.await?;
-    let next_cursor = page.next.map(write_cursor);
+    let mint_keys = &state.keys.mint_keys;
+    let next_cursor = page.next.map(|next| cursor::write(next, mint_keys));
+    let next_cursor = next_cursor.transpose()?;
     let keys = page.keys.iter().map(|record| key_json(record, now));
     let data = keys.collect();
     Ok(private(StatusCode::OK, KeyPage { data, next_cursor }))

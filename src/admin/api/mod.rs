@@ -1,5 +1,6 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
+mod cursor;
 mod etag;
 mod extract;
 mod idempotency;
