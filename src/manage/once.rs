@@ -38,7 +38,7 @@ pub struct Given {
 
 /// What a call has led to.
 pub enum Made {
-    Now(IssuedKey),
+    Now(Box<IssuedKey>),
     /// By the same call, sent before.
     Before(Given),
 }
@@ -163,7 +163,7 @@ impl KeyService {
             self.live.apply(record.clone());
             self.keep(record, &unnamed).await?;
             self.announcer.announce();
-            return Ok(Made::Now(issued));
+            return Ok(Made::Now(Box::new(issued)));
         }
         // The same call was faster, here or at another instance.
         self.remove_hashes(record, &[record.generation]).await;

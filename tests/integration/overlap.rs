@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
-use sqlx::{AnyPool, Row};
+use sqlx::AnyPool;
 
 use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::Upstream;
@@ -20,9 +20,7 @@ async fn hashes(sidekey: &Sidekey, id: &str) -> usize {
         .await
         .unwrap();
     pool.close().await;
-    rows.iter()
-        .map(|row| row.get::<i64, _>("generation"))
-        .count()
+    rows.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

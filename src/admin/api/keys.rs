@@ -106,7 +106,7 @@ pub async fn create(
     to_the_end(async move {
         let origin = &actor.origin;
         let made = match &once {
-            None => Made::Now(state.keys.create(new, origin).await?),
+            None => Made::Now(Box::new(state.keys.create(new, origin).await?)),
             Some(once) => {
                 let answer = |record: &KeyRecord| value_of(record, now).to_string();
                 state.keys.create_once(new, once, answer, origin).await?
