@@ -36,6 +36,7 @@ pub enum Kind {
     RequestTimeout,
     Conflict,
     TooManyKeys,
+    IdempotencyKeyReused,
     PreconditionFailed,
     UnsupportedMediaType,
     InvalidFields,
@@ -43,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::MissingCredential,
         Kind::InvalidKey,
         Kind::ExpiredKey,
@@ -67,6 +68,7 @@ impl Kind {
         Kind::RequestTimeout,
         Kind::Conflict,
         Kind::TooManyKeys,
+        Kind::IdempotencyKeyReused,
         Kind::PreconditionFailed,
         Kind::UnsupportedMediaType,
         Kind::InvalidFields,
@@ -86,7 +88,7 @@ impl Kind {
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
             Kind::RequestTimeout => 408,
-            Kind::Conflict | Kind::TooManyKeys => 409,
+            Kind::Conflict | Kind::TooManyKeys | Kind::IdempotencyKeyReused => 409,
             Kind::PreconditionFailed => 412,
             Kind::BodyTooLarge => 413,
             Kind::UnsupportedMediaType => 415,
@@ -130,6 +132,7 @@ impl Kind {
             Kind::RequestTimeout => "urn:sidekey:problem:request-timeout",
             Kind::Conflict => "urn:sidekey:problem:conflict",
             Kind::TooManyKeys => "urn:sidekey:problem:too-many-keys",
+            Kind::IdempotencyKeyReused => "urn:sidekey:problem:idempotency-key-reused",
             Kind::PreconditionFailed => "urn:sidekey:problem:precondition-failed",
             Kind::UnsupportedMediaType => "urn:sidekey:problem:unsupported-media-type",
             Kind::InvalidFields => "urn:sidekey:problem:invalid-fields",
@@ -164,6 +167,7 @@ impl Kind {
             Kind::Conflict => "The request conflicts with another one",
             Kind::TooManyKeys => "The tenant has as many keys as it may have",
             Kind::PreconditionFailed => "The thing has changed since it was read",
+            Kind::IdempotencyKeyReused => "The idempotency key was used for another request",
             Kind::UnsupportedMediaType => "The body must be JSON",
             Kind::InvalidFields => "Some fields are not valid",
             Kind::Internal => "Something went wrong",

@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SqlStore, StoreError, TenantStore,
-    UsageStore,
+    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SqlStore, StoreError,
+    TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -31,6 +31,8 @@ pub struct Stores {
     pub audit: Arc<dyn AuditStore>,
     pub tenants: Arc<dyn TenantStore>,
     pub imports: Arc<dyn ImportStore>,
+    /// Answers to repeated calls, in the same place.
+    pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
 }
@@ -70,7 +72,8 @@ impl Stores {
             audit: guarded.clone(),
             tenants: guarded.clone(),
             usage: guarded.clone(),
-            imports: guarded,
+            imports: guarded.clone(),
+            answers: guarded,
             secrets,
         }
     }

@@ -26,6 +26,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a request's header may take, and how long a connection may be idle.
     pub header_timeout: Duration,
+    /// A request's line and header have at most this many bytes; longer ones are 431, or 414.
+    pub header_bytes_max: usize,
     /// How long nothing of an answer may be taken before the connection is closed.
     pub write_timeout: Duration,
 }
@@ -34,6 +36,7 @@ pub struct Limits {
 pub const LIMITS: Limits = Limits {
     connections_max: 256,
     header_timeout: Duration::from_secs(30),
+    header_bytes_max: 64 << 10,
     write_timeout: Duration::from_secs(30),
 };
 /// How long to wait when the system has no connection to give (no more open files, say).
@@ -74,6 +77,7 @@ pub async fn serve(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
+            .max_header_size(limits.header_bytes_max)
             .serve_connection(TokioIo::new(Box::pin(stream)), answer);
         let watched = connections.watch(connection);
         tokio::spawn(async move {
@@ -114,6 +118,7 @@ mod tests {
         let limits = Limits {
             connections_max: 1,
             header_timeout: Duration::from_secs(30),
+            header_bytes_max: 64 << 10,
             write_timeout: Duration::from_millis(50),
         };
         let serving = tokio::spawn(serve(listener, router, limits, std::future::pending()));

@@ -36,6 +36,7 @@ use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
 use crate::reconcile::{self, Pair, Reconciler};
 use crate::store::SqlStore;
+use crate::store::answers::keep_forgetting;
 use crate::store::settle::keep_settled;
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
@@ -229,6 +230,7 @@ impl App {
             audit: audit_store,
             tenants: tenant_store,
             imports: import_store,
+            answers,
             secrets,
             usage: usage_store,
         } = stores;
@@ -296,6 +298,7 @@ impl App {
             &metrics,
         );
         tokio::spawn(keep_settled(key_store.clone(), clock.clone()));
+        tokio::spawn(keep_forgetting(answers.clone(), clock.clone()));
         let reconciler = Reconciler {
             pair: Pair {
                 store: key_store.clone(),
@@ -316,6 +319,7 @@ impl App {
             store: key_store,
             import_store,
             imports,
+            answers,
             secrets,
             live,
             pool,

@@ -27,7 +27,7 @@ impl std::fmt::Debug for Sealer {
 
 impl From<&MintKeys> for Sealer {
     fn from(mint_keys: &MintKeys) -> Self {
-        let keys = mint_keys.derive(LABEL);
+        let keys = mint_keys.derive(&[LABEL.as_bytes()]);
         Sealer::new(&keys.iter().map(|key| **key).collect::<Vec<_>>())
     }
 }

@@ -268,6 +268,14 @@ impl MintKey {
         MintKey { mac }
     }
 
+    fn derive(&self, context: &[&[u8]]) -> Zeroizing<[u8; MINT_KEY_LEN]> {
+        let mut mac = self.mac.clone();
+        for part in context {
+            mac.update(part);
+        }
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
     fn check(&self, signed: &[u8]) -> [u8; CHECK_LEN] {
         let mut mac = self.mac.clone();
         mac.update(signed);
@@ -275,13 +283,6 @@ impl MintKey {
         let mut head = [0u8; 8];
         head.copy_from_slice(&tag[..8]);
         base62(u64::from_be_bytes(head))
-    }
-
-    /// Another key for another purpose, which `label` names.
-    fn derive(&self, label: &str) -> Zeroizing<[u8; MINT_KEY_LEN]> {
-        let mut mac = self.mac.clone();
-        mac.update(label.as_bytes());
-        Zeroizing::new(mac.finalize().into_bytes().into())
     }
 }
 
@@ -328,10 +329,13 @@ impl MintKeys {
         MintKeys { current, previous }
     }
 
-    /// Keys for another purpose, which `label` names: one of each mint key, newest first. No label may have
-    /// the form of a key, so that no check of a key tells anything about them.
-    pub fn derive(&self, label: &str) -> Vec<Zeroizing<[u8; MINT_KEY_LEN]>> {
-        self.iter().map(|mint_key| mint_key.derive(label)).collect()
+    /// Keys for another purpose, which `context` names: one of each mint key, newest first. The context's
+    /// first part, which is fixed, may not have the form of a key, so that no check of a key tells anything
+    /// about them; only its last part may vary.
+    pub fn derive(&self, context: &[&[u8]]) -> Vec<Zeroizing<[u8; MINT_KEY_LEN]>> {
+        self.iter()
+            .map(|mint_key| mint_key.derive(context))
+            .collect()
     }
 
     /// All of them, the one that mints first.

@@ -87,7 +87,7 @@ impl fmt::Debug for LookupKeys {
 
 impl LookupKeys {
     pub fn new(mint_keys: &MintKeys) -> Self {
-        let derived = mint_keys.derive(LABEL).into_iter();
+        let derived = mint_keys.derive(&[LABEL.as_bytes()]).into_iter();
         let ready = derived.map(|key| {
             // HMAC takes a key of any length, so this can't fail.
             Hmac::<Sha256>::new_from_slice(key.as_slice()).unwrap_or_else(|_| unreachable!())

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use super::expected::Expected;
 use super::unnamed::Unnamed;
 use crate::audit::{Action, Note, Origin, diff};
 use crate::clock::{SharedClock, Timestamp};
@@ -28,7 +29,7 @@ use crate::key::{
     Policy, Prefix, ScopePattern, TenantId,
 };
 use crate::secrets::{SecretError, SecretStore};
-use crate::store::{ImportStore, KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::store::{AnswerStore, ImportStore, KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::verify::{BcryptPool, Imports, LiveKeys};
 
 /// How often an operation is tried again when somebody else changed the key meanwhile.
@@ -43,6 +44,12 @@ pub enum KeyError {
     Conflict(&'static str),
     #[error("the tenant may have {0} keys, and has them")]
     TooManyKeys(u64),
+    /// The same idempotency key came with another body.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// It is no longer what the caller means.
+    #[error("the key is not as it was expected")]
+    NotAsExpected,
     /// A store is away, or too many hashes wait.
     #[error("{0}")]
     Unavailable(String),
@@ -76,6 +83,9 @@ impl From<HashError> for KeyError {
         KeyError::Unavailable(error.to_string())
     }
 }
+
+/// The revision of a new key.
+pub const FIRST_REVISION: i64 = 1;
 
 const REVOKED: KeyError = KeyError::Conflict("the key is revoked, for good");
 
@@ -119,6 +129,8 @@ pub struct KeyService {
     pub store: Arc<dyn KeyStore>,
     pub import_store: Arc<dyn ImportStore>,
     pub imports: Arc<Imports>,
+    /// What is answered again to repeated calls.
+    pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub live: Arc<LiveKeys>,
     pub pool: Arc<BcryptPool>,
@@ -223,7 +235,7 @@ impl KeyService {
     }
 
     /// Writes the hash of a new key, before the row that names it.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         new: NewKey,
         minted: MintedKey,
@@ -293,10 +305,11 @@ impl KeyService {
     pub async fn change(
         &self,
         authorised: &KeyRecord,
+        expected: &Expected,
         change: &KeyChange,
         origin: &Origin,
     ) -> Result<KeyRecord, KeyError> {
-        self.write(authorised, Action::KeyChanged, origin, |record| {
+        self.write(authorised, expected, Action::KeyChanged, origin, |record| {
             if record.standing == Standing::Revoked {
                 return Err(REVOKED);
             }
@@ -310,11 +323,12 @@ impl KeyService {
     pub async fn revoke(
         &self,
         authorised: &KeyRecord,
+        expected: &Expected,
         origin: &Origin,
     ) -> Result<KeyRecord, KeyError> {
         let now = self.clock.now();
         let record = self
-            .write(authorised, Action::KeyRevoked, origin, |record| {
+            .write(authorised, expected, Action::KeyRevoked, origin, |record| {
                 if record.standing == Standing::Revoked {
                     return Ok(false);
                 }
@@ -325,15 +339,26 @@ impl KeyService {
             })
             .await?;
         // The row alone makes the revocation hold; a hash that stays opens nothing.
-        match self.secrets.hashes(&record.tenant_id, record.id).await {
-            Ok(hashes) => {
-                let all: Vec<Generation> = hashes.iter().map(|hash| hash.generation).collect();
-                self.remove_hashes(&record, &all).await;
-            }
-            Err(error) => {
-                tracing::warn!(key_id = %record.id, %error, "the hashes of a revoked key stay");
-            }
-        }
+        self.remove_hashes_where(&record, |_| true).await;
+        Ok(record)
+    }
+
+    /// Ends the grace period of a replaced secret now. Where there is none, nothing changes.
+    pub async fn end_overlap(
+        &self,
+        authorised: &KeyRecord,
+        origin: &Origin,
+    ) -> Result<KeyRecord, KeyError> {
+        let (any, action) = (Expected::Any, Action::KeyOverlapEnded);
+        let record = self
+            .write(authorised, &any, action, origin, |record| {
+                Ok(record.previous.take().is_some())
+            })
+            .await?;
+        // Those before the current one: somebody may be adding the next.
+        let current = record.generation;
+        self.remove_hashes_where(&record, |generation| generation < current)
+            .await;
         Ok(record)
     }
 
@@ -341,9 +366,13 @@ impl KeyService {
     pub async fn regenerate(
         &self,
         authorised: &KeyRecord,
+        expected: &Expected,
         grace: Duration,
         origin: &Origin,
     ) -> Result<IssuedKey, KeyError> {
+        if !expected.admits(authorised.revision) {
+            return Err(KeyError::NotAsExpected);
+        }
         if authorised.standing == Standing::Revoked {
             return Err(REVOKED);
         }
@@ -369,10 +398,14 @@ impl KeyService {
         note.details
             .insert("grace_period_seconds".to_owned(), grace.as_secs().into());
         if let Err(error) = self.save(&record, &note).await {
-            if matches!(error, KeyError::Conflict(_)) {
-                self.remove_hashes(&record, &[generation]).await;
+            if !matches!(error, KeyError::Conflict(_)) {
+                return Err(error);
             }
-            return Err(error);
+            self.remove_hashes(&record, &[generation]).await;
+            return Err(match expected {
+                Expected::Any => error,
+                Expected::OneOf(_) => KeyError::NotAsExpected,
+            });
         }
         self.keep(&record, &unnamed).await?;
         let mut superseded: Vec<Generation> = authorised
@@ -425,18 +458,39 @@ impl KeyService {
         }
     }
 
+    /// Removes the hashes of those generations for which `is_over` holds.
+    async fn remove_hashes_where(&self, record: &KeyRecord, is_over: impl Fn(Generation) -> bool) {
+        match self.secrets.hashes(&record.tenant_id, record.id).await {
+            Ok(hashes) => {
+                let all = hashes.iter().map(|hash| hash.generation);
+                let over: Vec<Generation> = all.filter(|generation| is_over(*generation)).collect();
+                if !over.is_empty() {
+                    self.remove_hashes(record, &over).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(key_id = %record.id, %error, "hashes that are over stay");
+            }
+        }
+    }
+
     /// Reads, edits and writes a record until nobody else writes in between. `edit` says whether
     /// there is anything to write. Where the key's scopes are no longer those of `authorised`,
-    /// whoever was allowed to do this may no longer be.
+    /// whoever was allowed to do this may no longer be; where it is no longer `expected`, somebody's
+    /// edit would be lost.
     async fn write(
         &self,
         authorised: &KeyRecord,
+        expected: &Expected,
         action: Action,
         origin: &Origin,
         edit: impl Fn(&mut KeyRecord) -> Result<bool, KeyError>,
     ) -> Result<KeyRecord, KeyError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let mut record = self.get(authorised.id).await?;
+            if !expected.admits(record.revision) {
+                return Err(KeyError::NotAsExpected);
+            }
             if record.scopes != authorised.scopes {
                 break;
             }
@@ -503,11 +557,11 @@ pub(super) fn record_of(new: NewKey, id: KeyId, hint: String, now: Timestamp) ->
         secret_created_at: now,
         generation: Generation::FIRST,
         previous: None,
-        revision: 1,
+        revision: FIRST_REVISION,
     }
 }
 
-fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
+pub(super) fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
     Note {
         at: record.created_at,
         action: Action::KeyCreated,
@@ -519,13 +573,19 @@ fn note_of_new(record: &KeyRecord, origin: &Origin) -> Note {
 }
 
 fn note_of_change(action: Action, before: &KeyRecord, after: &KeyRecord, origin: &Origin) -> Note {
+    let mut details = diff::between(before, after);
+    let [from, to] = [before, after].map(|record| record.previous.map(|old| old.valid_until));
+    if from != to {
+        let change = json!({"from": from, "to": to});
+        details.insert("previous_secret_valid_until".to_owned(), change);
+    }
     Note {
         at: after.updated_at,
         action,
         origin: origin.clone(),
         key_id: Some(after.id),
         tenant_id: Some(after.tenant_id.clone()),
-        details: diff::between(before, after),
+        details,
     }
 }
 

@@ -1,11 +1,16 @@
 //! What can be done with keys and tenants, in which order it is written, and what is noted of it. Whoever calls
 //! (the admin API, the first start) has been asked for permission before.
 
+mod expected;
 pub mod imports;
 pub mod keys;
+mod once;
+pub mod sealed;
 pub mod tenants;
 mod unnamed;
 
+pub use expected::Expected;
 pub use imports::{ImportOutcome, ImportSecret, ImportedKey};
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
+pub use once::{Given, Made, Once};
 pub use tenants::{TenantError, TenantService};

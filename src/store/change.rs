@@ -67,10 +67,7 @@ pub(super) async fn note_change(
 }
 
 /// Adds a row, and whatever follows from it.
-pub(super) async fn insert(
-    transaction: &mut AnyConnection,
-    record: &KeyRecord,
-) -> Result<(), StoreError> {
+async fn insert(transaction: &mut AnyConnection, record: &KeyRecord) -> Result<(), StoreError> {
     let columns = columns();
     let text = columns.len() + 1;
     let sql = format!(
@@ -88,6 +85,15 @@ pub(super) async fn insert(
     let created_at = record.created_at.as_millis();
     replace_grams(transaction, record.id.as_str(), created_at, "", &searched).await?;
     note_change(transaction, Changed::Key(record)).await
+}
+
+/// Adds a key, if its tenant may have it.
+pub(super) async fn add(
+    transaction: &mut AnyConnection,
+    record: &KeyRecord,
+) -> Result<(), StoreError> {
+    tenants::admit_key(transaction, record).await?;
+    insert(transaction, record).await
 }
 
 /// Makes the grams of a key those of `new`, where they were those of `old`.
@@ -140,8 +146,7 @@ impl SqlStore {
         note: &Note,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool().begin().await?;
-        tenants::admit_key(&mut transaction, record).await?;
-        insert(&mut transaction, record).await?;
+        add(&mut transaction, record).await?;
         self.commit_noted(transaction, std::slice::from_ref(note))
             .await
     }

@@ -6,10 +6,10 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::change;
 use super::guarded::Guarded;
 use super::sql::{SqlStore, within_limit};
 use super::{KeyStore, StoreError};
-use super::{change, tenants};
 use crate::audit::Note;
 use crate::key::{KeyId, KeyRecord, Lookup};
 
@@ -90,8 +90,7 @@ impl SqlStore {
             return Err(StoreError::Unavailable("there is no mint key".to_owned()));
         };
         let mut transaction = self.pool().begin().await?;
-        tenants::admit_key(&mut transaction, record).await?;
-        change::insert(&mut transaction, record).await?;
+        change::add(&mut transaction, record).await?;
         // Whoever imports the same at the same time waits for the counter, and finds this one then.
         if let Some(existing) = find(&mut *transaction, lookups).await? {
             transaction.rollback().await?;

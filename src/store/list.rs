@@ -8,13 +8,14 @@
 //!
 //! A search has a source for each gram of its text. The one that reaches furthest back within
 //! [`EXAMINED_MAX`] entries is read, and each key in it is looked at. Where no source ends within so
-//! many entries, the page may come back short, with a position from which to go on.
+//! many entries, the page may come back short, with a position from which to go on. The same holds for
+//! what [`due`] looks for.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::rows::{self, COLUMNS};
 use super::sql::SqlStore;
-use super::{KeyFilter, PAGE_LEN_MAX, Page, Position, StoreError, search};
+use super::{KeyFilter, PAGE_LEN_MAX, Page, Position, StoreError, due, search};
 use crate::clock::Timestamp;
 use crate::key::record::Standing;
 use crate::key::{Environment, Status};
@@ -44,7 +45,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    fn bind(&mut self, value: impl Into<Bind>) -> String {
+    pub(super) fn bind(&mut self, value: impl Into<Bind>) -> String {
         self.binds.push(value.into());
         format!("${}", self.binds.len())
     }
@@ -104,6 +105,11 @@ enum Source {
     /// Keys that are marked although their time was not over at this moment: another instance's
     /// clock is ahead.
     Early { filter: KeyFilter, now: Timestamp },
+    /// Keys that expire before this moment, where they are few.
+    Due {
+        filter: KeyFilter,
+        before: Timestamp,
+    },
 }
 
 impl Source {
@@ -132,6 +138,7 @@ impl Source {
                 };
                 select_wrongly_marked(statement, filter, *now, marked, after, count)
             }
+            Source::Due { filter, before } => due::select(statement, filter, *before, after, count),
         }
     }
 }
@@ -207,7 +214,7 @@ fn select_wrongly_marked(
     )
 }
 
-fn where_all(conditions: &[String]) -> String {
+pub(super) fn where_all(conditions: &[String]) -> String {
     if conditions.is_empty() {
         String::new()
     } else {
@@ -216,7 +223,7 @@ fn where_all(conditions: &[String]) -> String {
 }
 
 /// The conditions on tenant and environment.
-fn equalities(statement: &mut Statement, filter: &KeyFilter) -> Vec<String> {
+pub(super) fn equalities(statement: &mut Statement, filter: &KeyFilter) -> Vec<String> {
     let mut conditions = Vec::new();
     if let Some(tenant) = &filter.tenant_id {
         let tenant = statement.bind(tenant.to_string());
@@ -242,6 +249,10 @@ fn conditions(statement: &mut Statement, filter: &KeyFilter, folded: &str) -> Ve
             Status::Disabled | Status::Revoked => {}
         }
     }
+    conditions.extend(due::conditions(statement, filter));
+    if folded.is_empty() {
+        return conditions;
+    }
     let pattern = statement.bind(search::pattern(folded));
     // Rows that nobody has brought up to date yet have no folded text: the engine folds them.
     conditions.push(format!(
@@ -254,7 +265,7 @@ fn conditions(statement: &mut Statement, filter: &KeyFilter, folded: &str) -> Ve
 const OVER: &str = "expires_at <= ?";
 const NOT_OVER: &str = "(expires_at IS NULL OR expires_at > ?)";
 
-fn standing_of(status: Status) -> Standing {
+pub(super) fn standing_of(status: Status) -> Standing {
     match status {
         Status::Active | Status::Expired => Standing::Active,
         Status::Disabled => Standing::Disabled,
@@ -390,7 +401,7 @@ pub fn page_statement(filter: &KeyFilter, after: Option<Position>, limit: usize)
     keys(&sources(filter), after, None, count, None, count)
 }
 
-/// The statements of a page of a search, in the order in which they may be run.
+/// The statements of a page for which each key is looked at, in the order in which they may be run.
 pub fn search_statements(
     filter: &KeyFilter,
     after: Option<Position>,
@@ -399,8 +410,18 @@ pub fn search_statements(
 ) -> Vec<Statement> {
     let folded = search::fold(filter.text.as_deref().unwrap_or_default());
     let count = limit.min(PAGE_LEN_MAX) + 1;
-    let candidates = candidates(filter, &folded, true);
-    let mut statements: Vec<Statement> = candidates.iter().map(|c| reach(c, after)).collect();
+    let after = due::start(filter, after);
+    let mut statements: Vec<Statement> = filter
+        .expiring_before
+        .map(|before| due::count(filter, before))
+        .into_iter()
+        .collect();
+    let complete = Complete {
+        grams: true,
+        due: true,
+    };
+    let candidates = candidates(filter, &folded, complete);
+    statements.extend(candidates.iter().map(|c| reach(c, after)));
     let filter = Some((filter, folded.as_str()));
     let all = candidates.iter();
     let most = EXAMINED_MAX + ADDED_MAX;
@@ -408,12 +429,23 @@ pub fn search_statements(
     statements
 }
 
+/// What has every key that it should have.
+struct Complete {
+    grams: bool,
+    /// Keys by when they expire.
+    due: bool,
+}
+
 /// Each of these, read alone, has every key that a search may find.
-fn candidates(filter: &KeyFilter, folded: &str, grams_are_complete: bool) -> Vec<Vec<Source>> {
+fn candidates(filter: &KeyFilter, folded: &str, complete: Complete) -> Vec<Vec<Source>> {
     let grams: Vec<String> = search::grams(folded).into_iter().collect();
     let step = grams.len().div_ceil(GRAMS_ASKED_MAX).max(1);
     let mut candidates = Vec::new();
-    if grams_are_complete {
+    if let (Some(before), true) = (filter.expiring_before, complete.due) {
+        let filter = filter.clone();
+        candidates.push(vec![Source::Due { filter, before }]);
+    }
+    if complete.grams {
         candidates.extend(grams.into_iter().step_by(step).map(|gram| {
             vec![Source::Range {
                 table: "key_grams",
@@ -464,7 +496,7 @@ impl SqlStore {
         let limit = limit.clamp(1, PAGE_LEN_MAX);
         let mut connection = self.pool().acquire().await?;
         let folded = search::fold(filter.text.as_deref().unwrap_or_default());
-        if folded.is_empty() {
+        if folded.is_empty() && !due::applies(filter) {
             let rows = page_statement(filter, after, limit).fetch_all(&mut connection);
             return page(&rows.await?, limit);
         }
@@ -472,8 +504,28 @@ impl SqlStore {
             // No name has any, and PostgreSQL takes none.
             return Ok(Page::default());
         }
+        let after = due::start(filter, after);
         search_page(&mut connection, filter, &folded, after, limit).await
     }
+}
+
+async fn has_all_grams(connection: &mut AnyConnection) -> Result<bool, StoreError> {
+    let unsettled = "SELECT id FROM api_keys WHERE search_revision <> revision LIMIT 1";
+    let unsettled = sqlx::query(unsettled).fetch_optional(connection).await?;
+    Ok(unsettled.is_none())
+}
+
+/// Whether all keys that expire in the time in question can be read.
+async fn has_few_due(
+    connection: &mut AnyConnection,
+    filter: &KeyFilter,
+) -> Result<bool, StoreError> {
+    let Some(before) = filter.expiring_before else {
+        return Ok(false);
+    };
+    let rows = due::count(filter, before).fetch_all(connection).await?;
+    let entries: Option<i64> = rows.first().map(|row| row.try_get("entries")).transpose()?;
+    Ok(entries.is_some_and(|entries| entries <= due::DUE_MAX as i64))
 }
 
 async fn search_page(
@@ -483,9 +535,11 @@ async fn search_page(
     after: Option<Position>,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    let unsettled = "SELECT id FROM api_keys WHERE search_revision <> revision LIMIT 1";
-    let unsettled = sqlx::query(unsettled).fetch_optional(&mut *connection);
-    let candidates = candidates(filter, folded, unsettled.await?.is_none());
+    let complete = Complete {
+        grams: !folded.is_empty() && has_all_grams(connection).await?,
+        due: has_few_due(connection, filter).await?,
+    };
+    let candidates = candidates(filter, folded, complete);
     let mut chosen = None;
     for sources in &candidates {
         let rows = reach(sources, after).fetch_all(&mut *connection).await?;

@@ -2,11 +2,13 @@
 //!
 //! Must never hold a secret or a hash: those are the secret store's.
 
+pub mod answers;
 pub mod audit;
 pub mod audit_page;
 mod bulk;
 mod change;
 pub mod claims;
+pub mod due;
 pub mod guarded;
 pub mod imports;
 pub mod instances;
@@ -24,6 +26,7 @@ use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{Environment, KeyId, KeyRecord, Status, TenantId};
 
+pub use answers::AnswerStore;
 pub use audit::{AuditStore, EventFilter, EventPage, EventRange, Journal};
 pub use audit_page::Order;
 pub use claims::{Claim, ClaimPage};
@@ -96,7 +99,8 @@ impl Position {
 pub struct Page {
     pub keys: Vec<KeyRecord>,
     /// Where the next page starts; `None` after the last. A page of a search may be shorter than it
-    /// might be, or empty, and another may follow all the same.
+    /// might be, or empty, and another may follow all the same. So it is with keys that expire before a
+    /// moment, and with unused ones.
     pub next: Option<Position>,
 }
 
@@ -107,6 +111,10 @@ pub struct KeyFilter {
     /// What the key is at the moment given.
     pub status: Option<(Status, Timestamp)>,
     pub environment: Option<Environment>,
+    /// It expires before that moment.
+    pub expiring_before: Option<Timestamp>,
+    /// It was made before that moment and not used since.
+    pub unused_since: Option<Timestamp>,
     /// Part of the name or of the id, in any case.
     pub text: Option<String>,
 }

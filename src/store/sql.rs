@@ -85,6 +85,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "tenants", include_str!("migrations/0007_tenants.sql")),
     (6, "usage", include_str!("migrations/0006_usage.sql")),
     (8, "imports", include_str!("migrations/0008_imports.sql")),
+    (
+        9,
+        "idempotency",
+        include_str!("migrations/0009_idempotency.sql"),
+    ),
 ];
 
 /// What each engine has its own words for.

@@ -312,6 +312,7 @@ async fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
         (KEYS.to_owned(), "PUT PATCH DELETE", "GET,HEAD,POST"),
         (one.clone(), "PUT POST", "GET,HEAD,PATCH,DELETE"),
         (format!("{one}/regenerate"), "GET PUT DELETE", "POST"),
+        (format!("{one}/previous-secret"), "GET POST PATCH", "DELETE"),
         ("/healthz".to_owned(), "POST DELETE", "GET,HEAD"),
         ("/readyz".to_owned(), "POST", "GET,HEAD"),
         ("/metrics".to_owned(), "POST", "GET,HEAD"),
@@ -332,7 +333,96 @@ async fn what_is_not_there_is_404_and_what_cannot_be_done_is_405() {
             expected.sort_unstable();
             assert_eq!(allow, expected, "{method} {path}");
         }
+        let options = sidekey.ask_as(None, Method::OPTIONS, &path, None).await;
+        assert_eq!(options.status, 204, "{path}: {options:?}");
+        let mut allow: Vec<&str> = options.header("allow").expect("Allow").split(',').collect();
+        let mut expected: Vec<&str> = allowed.split(',').collect();
+        allow.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(allow, expected, "OPTIONS {path}");
     }
+    // HEAD is GET without the body.
+    for path in [KEYS, &one, "/healthz", "/readyz", "/metrics"] {
+        let [head, get] = [Method::HEAD, Method::GET].map(|method| sidekey.ask(method, path, None));
+        let (head, get) = (head.await, get.await);
+        assert_eq!(
+            (head.status, head.text.as_str()),
+            (get.status, ""),
+            "{path}"
+        );
+        assert_eq!(head.header("content-type"), get.header("content-type"));
+        assert_eq!(head.header("etag"), get.header("etag"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_that_a_call_does_not_have_are_named() {
+    let sidekey = start().await;
+    let key = sidekey.create_key(json!({})).await;
+    let one = format!("{KEYS}/{}", key.id);
+    for (method, path) in [
+        (Method::POST, KEYS.to_owned()),
+        (Method::GET, one.clone()),
+        (Method::PATCH, one.clone()),
+        (Method::DELETE, one.clone()),
+        (Method::POST, format!("{one}/regenerate")),
+        (Method::DELETE, format!("{one}/previous-secret")),
+    ] {
+        let path = format!("{path}?dry_run=true&x=%20&limit=1");
+        let reply = sidekey.ask(method.clone(), &path, None).await;
+        assert_eq!(
+            reply.bad_fields(),
+            ["dry_run", "limit", "x"],
+            "{method} {path}"
+        );
+        let reply = sidekey.ask_as(None, method, &path, None).await;
+        reply.problem(401);
+    }
+    assert_eq!(sidekey.ask(Method::GET, &one, None).await.status, 200);
+    for (query, field) in [
+        ("environment=prod", "environment"),
+        ("environment=", "environment"),
+        ("expiring_before=soon", "expiring_before"),
+        ("expiring_before=2027-01-01", "expiring_before"),
+        ("unused_since=1", "unused_since"),
+        ("unused_since=2027-01-01T00:00:00", "unused_since"),
+        ("limit=5&limit=6", "limit"),
+        ("status=active&status=active", "status"),
+        ("Status=active", "Status"),
+        ("q[]=a", "q[]"),
+    ] {
+        let path = format!("{KEYS}?{query}");
+        let reply = sidekey.ask(Method::GET, &path, None).await;
+        assert_eq!(reply.bad_fields(), [field], "{query}");
+    }
+}
+
+/// What is too long is refused before anybody looks at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_have_a_size() {
+    let sidekey = start().await;
+    let (long, longer) = ("x".repeat(65_600), "x".repeat(200_000));
+    let many = "x-a: b\r\n".repeat(200);
+    for (request, statuses) in [
+        (
+            format!("GET {KEYS} HTTP/1.1\r\nHost: x\r\nx-long: {longer}\r\n\r\n"),
+            [431, 431],
+        ),
+        (
+            format!("GET {KEYS} HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
+            [431, 431],
+        ),
+        (
+            format!("GET {KEYS}?q={long} HTTP/1.1\r\nHost: x\r\n\r\n"),
+            [414, 431],
+        ),
+    ] {
+        let mut raw = Raw::connect(sidekey.admin).await;
+        raw.try_send(request).await;
+        let answer = raw.read_head().await;
+        assert!(statuses.contains(&answer.status), "{answer:?}");
+    }
+    assert_eq!(sidekey.ask(Method::GET, KEYS, None).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

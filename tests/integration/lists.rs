@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{Environment, KeyRecord, Status};
+use sidekey::store::due::DUE_MAX;
 use sidekey::store::list::{Bind, EXAMINED_MAX, Statement, page_statement, search_statements};
 use sidekey::store::sql::POSTGRES_SETTINGS;
 use sidekey::store::{KeyFilter, KeyStore, Position, SqlStore};
@@ -44,12 +45,32 @@ fn filters(now: Timestamp) -> Vec<KeyFilter> {
                     tenant_id: tenant.map(|tenant| tenant.parse().unwrap()),
                     status: status.map(|status| (status, now)),
                     environment,
-                    text: None,
+                    ..KeyFilter::default()
                 });
             }
         }
     }
     filters
+}
+
+/// The same for keys that expire before some moments, and for keys that were not used since.
+fn with_moments(filters: Vec<KeyFilter>, moments: [i64; 3]) -> Vec<KeyFilter> {
+    let [early, middle, late] = moments.map(Timestamp::from_millis);
+    let pairs = [
+        (Some(early), None),
+        (Some(late), None),
+        (None, Some(early)),
+        (None, Some(middle)),
+        (Some(late), Some(late)),
+    ];
+    let with = |filter: &KeyFilter, (expiring_before, unused_since)| KeyFilter {
+        expiring_before,
+        unused_since,
+        ..filter.clone()
+    };
+    let all = filters.iter();
+    all.flat_map(|filter| pairs.map(|pair| with(filter, pair)))
+        .collect()
 }
 
 fn with_texts(filters: Vec<KeyFilter>) -> Vec<KeyFilter> {
@@ -92,6 +113,45 @@ fn mixed(number: i64) -> KeyRecord {
     key
 }
 
+/// When the secrets of the key with this number were last used, by generation.
+fn uses(number: i64) -> Vec<i64> {
+    match number % 4 {
+        0 => vec![],
+        1 => vec![number / 3 + 10],
+        2 => vec![number / 3 + 2, number / 3],
+        _ => vec![number / 3, number / 3 + 40],
+    }
+}
+
+async fn use_keys(url: &SecretString, keys: &[KeyRecord]) {
+    let pool = AnyPool::connect(url.expose_secret()).await.unwrap();
+    for key in keys {
+        let number: i64 = key.id.as_str()[3..].parse().unwrap();
+        for (generation, moment) in uses(number).into_iter().enumerate() {
+            let insert = "INSERT INTO key_uses (key_id, generation, last_used_at, last_used_ip) \
+                          VALUES ($1, $2, $3, '192.0.2.1')";
+            sqlx::query(insert)
+                .bind(key.id.to_string())
+                .bind(i64::try_from(generation).unwrap())
+                .bind(moment)
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+    }
+    pool.close().await;
+}
+
+fn is_due(key: &KeyRecord, filter: &KeyFilter) -> bool {
+    let number: i64 = key.id.as_str()[3..].parse().unwrap();
+    let expires = |moment| key.expires_at.is_some_and(|end| end < moment);
+    let is_unused = |moment: Timestamp| {
+        let last = uses(number).into_iter().max();
+        key.created_at < moment && last.is_none_or(|last| last < moment.as_millis())
+    };
+    filter.expiring_before.is_none_or(expires) && filter.unused_since.is_none_or(is_unused)
+}
+
 fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
     let text = filter.text.as_deref().unwrap_or_default().to_lowercase();
     let id = key.id.to_string().to_lowercase();
@@ -105,6 +165,7 @@ fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
         && filter
             .status
             .is_none_or(|(status, now)| key.status(now) == status)
+        && is_due(key, filter)
         && (key.name.to_lowercase().contains(&text) || id.contains(&text))
 }
 
@@ -133,8 +194,12 @@ async fn every_filter_finds_what_it_should_in_order() {
         for key in &keys {
             store.insert(key, &noted()).await.unwrap();
         }
+        use_keys(&url, &keys).await;
         let mut filters = filters(now);
+        let with_moments = with_moments(filters.clone(), [30, 60, 901]);
         filters.extend(with_texts(filters.clone()));
+        filters.extend(with_texts(with_moments[..10].to_vec()));
+        filters.extend(with_moments.into_iter().step_by(2));
         for text in ["%", "100%_", "örtlich", "ÖRTLICH", "", "\n", "\0", "0001"] {
             let text = Some(text.to_owned());
             filters.push(KeyFilter {
@@ -192,9 +257,7 @@ async fn what_other_versions_wrote_is_found_too() {
         store.update(&key, &noted()).await.unwrap();
         assert_eq!((found("first").await, found("SECOND").await), (0, 1));
 
-        let pool = AnyPool::connect(secrecy::ExposeSecret::expose_secret(&url))
-            .await
-            .unwrap();
+        let pool = AnyPool::connect(url.expose_secret()).await.unwrap();
         for statement in [
             "UPDATE api_keys SET name = 'Third name', revision = 3, expires_at = 5 WHERE revision = 2",
             // As a row that was there before.
@@ -216,6 +279,39 @@ async fn what_other_versions_wrote_is_found_too() {
         assert_eq!(read_all(&store, &expired, 7).await, [key.id.to_string()]);
         store.close().await;
     }
+}
+
+/// Where more keys expire than can be read at once, pages are short, and together they have all.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_keys_that_expire_come_in_short_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = SecretString::from(format!("sqlite://{}/keys.db", directory.path().display()));
+    let store = SqlStore::open(&url).await.unwrap();
+    fill(&url, MANY).await.unwrap().close().await;
+    let expired = MANY as usize / 5 * 2;
+    let all = KeyFilter {
+        expiring_before: Some(now()),
+        ..KeyFilter::default()
+    };
+    let first = store.page(&all, None, 100).await.unwrap();
+    assert!(first.keys.is_empty() && first.next.is_some(), "{first:?}");
+    assert_eq!(read_all(&store, &all, 100).await.len(), expired);
+    // Few expire in the time in question: all at once, though they are old.
+    let few = KeyFilter {
+        expiring_before: Some(Timestamp::from_millis(500 * STEP_MS)),
+        ..KeyFilter::default()
+    };
+    let page = store.page(&few, None, 100).await.unwrap();
+    assert_eq!(page.keys.len(), 100);
+    assert_eq!(read_all(&store, &few, 100).await.len(), 499);
+    let unused = KeyFilter {
+        unused_since: Some(Timestamp::from_millis(500 * STEP_MS)),
+        ..KeyFilter::default()
+    };
+    let page = store.page(&unused, None, 100).await.unwrap();
+    assert_eq!(page.keys.len(), 100, "it begins where they are old enough");
+    assert_eq!(read_all(&store, &unused, 100).await.len(), 499);
+    store.close().await;
 }
 
 async fn explain(pool: &AnyPool, how: &str, statement: Statement) -> Vec<AnyRow> {
@@ -242,7 +338,10 @@ fn statements() -> Vec<(String, Statement)> {
             let name = format!("{filter:?} after {after:?}");
             all.push((name, page_statement(&filter, after, 50)));
         }
-        for filter in with_texts(filters(now())) {
+        let soon = now().as_millis() + 1_000;
+        let moments = [MANY as i64 / 5 * STEP_MS, soon, i64::MAX];
+        let with_moments = with_moments(filters(now()), moments);
+        for filter in with_texts(filters(now())).into_iter().chain(with_moments) {
             let name = format!("{filter:?} after {after:?}");
             let until = Some(Position {
                 created_at: Timestamp::from_millis((newest - 2) * STEP_MS),
@@ -270,7 +369,8 @@ async fn sqlite_reads_pages_by_indexes() {
             .map(|row| row.get("detail"))
             .collect();
         for line in &lines {
-            let is_table = line.contains("api_keys") || line.contains("key_grams");
+            let is_table = ["api_keys", "key_grams", "key_uses"].map(|table| line.contains(table));
+            let is_table = is_table.contains(&true);
             let is_whole = line.starts_with("SCAN")
                 && !line.ends_with("USING COVERING INDEX api_keys_by_time");
             assert!(!(is_table && is_whole), "{name}\n{sql}\n{lines:#?}");
@@ -302,7 +402,11 @@ async fn postgres_reads_few_rows_for_a_page() {
         assert!(!plan.contains("Seq Scan"), "{name}\n{sql}\n{plan}");
         let read: u64 = lines.iter().map(|line| rows_read(line)).sum();
         // Of each part of the list at most what may be looked at, and each of these keys once.
-        let most = (PARTS_MAX + 2) * EXAMINED_MAX as u64;
+        let mut most = (PARTS_MAX + 2) * EXAMINED_MAX as u64;
+        if sql.contains(" AS due") {
+            // Marked and unmarked, each read and passed over.
+            most += 4 * DUE_MAX as u64;
+        }
         assert!(read <= most, "{read} rows\n{name}\n{sql}\n{plan}");
         let used = lines.iter().filter_map(|line| line.split(" using ").nth(1));
         indexes.extend(used.map(|rest| rest.split(' ').next().unwrap().to_owned()));
@@ -314,6 +418,7 @@ async fn postgres_reads_few_rows_for_a_page() {
         "api_keys_by_tenant_part",
         "api_keys_by_expiry",
         "key_grams_pkey",
+        "key_uses_pkey",
     ] {
         assert!(indexes.contains(index), "{index} is of no use: {indexes:?}");
     }

@@ -13,6 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Shared;
+use super::audit_schemas::{AuditPageBody, EventPageParameters, EventParameters};
+use super::problems::ListProblems;
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
@@ -164,6 +166,13 @@ pub(super) fn failed(error: StoreError) -> ApiError {
     KeyError::from(error).into()
 }
 
+/// List audit events
+///
+/// Newest first. Needs `sidekey:audit:read`; without `sidekey:admin` it has what was done to the own
+/// tenant's things. A page may be short, and another follow all the same.
+#[utoipa::path(get, path = "/api/v1/platform/audit-events", operation_id = "list_audit_events", tag = "audit",
+    params(EventParameters, EventPageParameters),
+    responses((status = 200, body = AuditPageBody, description = "A page of the log."), ListProblems))]
 pub async fn list(
     State(state): Shared,
     caller: Caller,
@@ -208,6 +217,15 @@ pub(super) fn begin_long_read(permits: &Arc<Semaphore>) -> Result<OwnedSemaphore
     })
 }
 
+/// Export audit events
+///
+/// JSON lines, oldest first, as they were hashed. Needs `sidekey:audit:read`.
+#[utoipa::path(get, path = "/api/v1/platform/audit-events/export", operation_id = "export_audit_events",
+    tag = "audit", params(EventParameters),
+    responses(
+        (status = 200, description = "One event a line.", content_type = "application/jsonl", body = String),
+        ListProblems,
+    ))]
 pub async fn export(
     State(state): Shared,
     caller: Caller,

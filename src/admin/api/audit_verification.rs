@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::audit::{begin_long_read, failed, json as json_answer};
+use super::audit_schemas::{AnchorParameter, VerificationBody};
+use super::problems::ListProblems;
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::ApiError;
 use crate::admin::input::FieldError;
@@ -83,6 +85,12 @@ impl Work {
     }
 }
 
+/// Verify the audit chain
+///
+/// Reads all of it; one verification runs at a time (503). Needs `sidekey:admin`.
+#[utoipa::path(get, path = "/api/v1/platform/audit-events/verification", operation_id = "verify_audit_chain",
+    tag = "audit", params(AnchorParameter),
+    responses((status = 200, body = VerificationBody, description = "What was found."), ListProblems))]
 pub async fn verification(
     State(state): Shared,
     caller: Caller,

@@ -10,7 +10,11 @@ use serde_json::{Map, Value};
 
 use super::BODY_BYTES_MAX;
 use crate::admin::answer::ApiError;
+use crate::admin::input::FieldError;
 use crate::problem::Kind;
+
+/// What is said of a query parameter that a call does not have.
+pub const UNKNOWN_PARAMETER: &str = "is not known here; leave it out";
 
 /// A JSON object in the body; an empty body is an empty object.
 pub struct Body(pub Map<String, Value>);
@@ -82,6 +86,28 @@ impl<S: Send + Sync> FromRequestParts<S> for IdText {
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(IdText(id)),
             Err(_) => Err(ApiError::not_found()),
+        }
+    }
+}
+
+/// A request without query parameters: there are none that the call could mean.
+pub struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let errors: Vec<FieldError> = form_urlencoded::parse(query.as_bytes())
+            .map(|(name, _)| FieldError {
+                field: name.into_owned(),
+                detail: UNKNOWN_PARAMETER.to_owned(),
+            })
+            .collect();
+        if errors.is_empty() {
+            Ok(NoQuery)
+        } else {
+            Err(ApiError::fields(&errors))
         }
     }
 }

@@ -13,8 +13,11 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::problems::ImportProblems;
+use super::schemas::{FieldProblem, ImportParameters, LineStatusName};
 use super::{Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
@@ -145,26 +148,57 @@ impl LineResult {
         }
     }
 
-    fn json(&self, line: u64) -> Value {
+    fn told(&self, line: u64) -> ImportedLine {
         let key_id = match self {
-            LineResult::Created(id) | LineResult::Existing(id) => Some(id.as_str()),
+            LineResult::Created(id) | LineResult::Existing(id) => Some(id.to_string()),
             LineResult::WouldCreate | LineResult::Refused(_) => None,
         };
-        let errors: Vec<Value> = match self {
-            LineResult::Refused(errors) => errors
-                .iter()
-                .map(|error| json!({"field": error.field, "detail": error.detail}))
-                .collect(),
+        let errors = match self {
+            LineResult::Refused(errors) => errors.iter().map(FieldProblem::from).collect(),
             _ => Vec::new(),
         };
-        json!({"line": line, "status": self.status(), "key_id": key_id, "errors": errors})
+        ImportedLine {
+            line,
+            status: self.status(),
+            key_id,
+            errors,
+        }
     }
+}
+
+/// What became of a line of a list.
+#[derive(Serialize, ToSchema)]
+pub struct ImportedLine {
+    /// Its number in the body, from 1.
+    line: u64,
+    #[schema(value_type = LineStatusName, inline)]
+    status: &'static str,
+    /// The key, if there is one that the caller may see.
+    #[schema(required = true)]
+    key_id: Option<String>,
+    /// Why it was refused.
+    errors: Vec<FieldProblem>,
+}
+
+/// What became of a list.
+#[derive(Serialize, ToSchema)]
+pub struct ImportReport {
+    dry_run: bool,
+    /// Lines that were imported, or would be.
+    created: usize,
+    /// Lines whose key was there already.
+    existing: usize,
+    refused: usize,
+    /// Where to go on: there was no time for all lines. Null where all were looked at.
+    #[schema(required = true)]
+    next_line: Option<u64>,
+    results: Vec<ImportedLine>,
 }
 
 /// The report of a list.
 #[derive(Default)]
 struct Report {
-    results: Vec<Value>,
+    results: Vec<ImportedLine>,
     created: usize,
     existing: usize,
     refused: usize,
@@ -178,18 +212,18 @@ impl Report {
             LineResult::Existing(_) => self.existing += 1,
             LineResult::Refused(_) => self.refused += 1,
         }
-        self.results.push(result.json(line));
+        self.results.push(result.told(line));
     }
 
-    fn json(self, options: Options) -> Value {
-        json!({
-            "dry_run": options.dry_run,
-            "created": self.created,
-            "existing": self.existing,
-            "refused": self.refused,
-            "next_line": self.next_line,
-            "results": self.results,
-        })
+    fn told(self, options: Options) -> ImportReport {
+        ImportReport {
+            dry_run: options.dry_run,
+            created: self.created,
+            existing: self.existing,
+            refused: self.refused,
+            next_line: self.next_line,
+            results: self.results,
+        }
     }
 }
 
@@ -311,7 +345,20 @@ fn beyond(actor: &Actor, key: &ImportedKey) -> Option<LineResult> {
     })
 }
 
-async fn import(
+/// Import existing keys
+///
+/// A list of keys as plain text, or of users with bcrypt hashes: JSON lines, or CSV with a header line; at
+/// most 1,000 lines and 1 MiB. What is there already is left as it is, so a list can be sent again. Needs
+/// `sidekey:keys:write`.
+#[utoipa::path(post, path = "/api/v1/platform/api-keys/import", operation_id = "import_keys", tag = "keys",
+    params(ImportParameters),
+    request_body(content((String = "application/jsonl"), (String = "application/x-ndjson"), (String = "text/csv"))),
+    responses(
+        (status = 200, body = ImportReport, description = "What became of each line.",
+            headers(("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."))),
+        ImportProblems,
+    ))]
+pub async fn import(
     State(state): Shared,
     caller: Caller,
     Query(pairs): Query<Vec<(String, String)>>,
@@ -330,7 +377,7 @@ async fn import(
         let (created, existing, refused) = (report.created, report.existing, report.refused);
         tracing::info!(actor = %actor.key_id, options.dry_run, created, existing, refused, "keys imported");
         let is_changed = created > 0 && !options.dry_run;
-        let answer = private(StatusCode::OK, report.json(options));
+        let answer = private(StatusCode::OK, report.told(options));
         if !is_changed {
             return Ok(answer);
         }

@@ -1,13 +1,19 @@
 //! The platform API over HTTP, and the endpoints for machines.
 
 mod audit;
+mod audit_schemas;
 mod audit_verification;
+mod cursor;
 mod etag;
 mod extract;
+mod idempotency;
 mod imports;
 mod keys;
 mod list;
 mod machines;
+mod openapi;
+mod problems;
+pub mod schemas;
 mod tenants;
 mod usage;
 
@@ -17,11 +23,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
-use serde_json::{Value, json};
+use axum::routing::{delete, get, post};
+use serde::Serialize;
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
@@ -44,22 +50,25 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Shared = State<Arc<AdminState>>;
 
-/// All routes.
+/// All routes, and what holds for all requests.
 pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
+    routes()
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(state.clone(), watch::note))
+        .layer(middleware::from_fn(request_id::assign))
+}
+
+fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .merge(key_routes())
         .merge(audit_routes())
         .merge(tenant_routes())
         .merge(usage_routes())
         .merge(machine_routes())
+        .merge(openapi::routes())
         .fallback(|| async { ApiError::new(Kind::NotFound, "There is nothing at this path.") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.")
-        })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(limit_time))
-        .layer(middleware::from_fn_with_state(state.clone(), watch::note))
-        .layer(middleware::from_fn(request_id::assign))
+        .method_not_allowed_fallback(other_method)
 }
 
 fn key_routes() -> Router<Arc<AdminState>> {
@@ -71,6 +80,7 @@ fn key_routes() -> Router<Arc<AdminState>> {
             get(keys::show).patch(keys::change).delete(keys::revoke),
         )
         .route(&format!("{one}/regenerate"), post(keys::regenerate))
+        .route(&format!("{one}/previous-secret"), delete(keys::end_overlap))
         .route(&format!("{KEYS_PATH}/import"), imports::route())
 }
 
@@ -101,9 +111,17 @@ fn usage_routes() -> Router<Arc<AdminState>> {
 
 fn machine_routes() -> Router<Arc<AdminState>> {
     Router::new()
-        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/healthz", get(machines::health))
         .route("/readyz", get(machines::ready))
         .route("/metrics", get(machines::metrics))
+}
+
+/// What a path can do stands in `Allow`, which the router adds.
+async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::new(Kind::MethodNotAllowed, "Use one of the methods in Allow.").into_response()
 }
 
 /// Ends a request whose body does not come.
@@ -119,7 +137,7 @@ async fn limit_time(request: Request, next: Next) -> Response {
 }
 
 /// An answer that no cache may keep.
-fn private(status: StatusCode, body: Value) -> Response {
+fn private(status: StatusCode, body: impl Serialize) -> Response {
     let mut response = (status, Json(body)).into_response();
     response
         .headers_mut()

@@ -1,19 +1,23 @@
 //! Tenants over HTTP: set, see, list, suspend, resume.
 
 use axum::extract::{Query, State};
-use axum::http::header::{ETAG, IF_MATCH, LOCATION};
+use axum::http::header::{IF_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
 
-use super::etag::{check_if_match, etag_of};
-use super::extract::{Body, IdText};
+use super::etag::{check_if_match, tagged};
+use super::extract::{Body, IdText, NoQuery};
+use super::problems::{ListProblems, PutTenantProblems, ReadProblems, StandingProblems};
+use super::schemas::{
+    ChangedTenant, IfMatchParameter, TenantBody, TenantIdParameter, TenantListParameters,
+    TenantPageBody,
+};
 use super::{Shared, TENANTS_PATH, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
-use crate::admin::answer::{ApiError, NO_TENANT, propagation_json, tenant_json};
+use crate::admin::answer::{ApiError, ApiTenant, NO_TENANT, propagation_json, tenant_json};
 use crate::admin::input::{self, FieldError};
 use crate::key::tenant::TenantStanding;
 use crate::key::{TenantId, TenantRecord};
@@ -30,22 +34,41 @@ fn no_tenant() -> ApiError {
     ApiError::new(Kind::NotFound, NO_TENANT)
 }
 
-fn tagged(mut answer: Response, tenant: &TenantRecord) -> Response {
-    answer.headers_mut().insert(ETAG, etag_of(tenant.revision));
-    answer
-}
-
 /// The answer to a change, as soon as the others have it too.
 async fn changed(state: &AdminState, status: StatusCode, tenant: &TenantRecord) -> Response {
     let propagation = state.confirmations.wait().await;
-    let mut body = tenant_json(tenant);
-    body["propagation"] = propagation_json(&propagation);
-    tagged(confirmed(private(status, body), &propagation), tenant)
+    let body = ChangedTenant {
+        tenant: tenant_json(tenant),
+        propagation: propagation_json(&propagation),
+    };
+    let answer = confirmed(private(status, body), &propagation);
+    tagged(answer, tenant.revision)
 }
 
+/// Set a tenant
+///
+/// Makes it, or replaces all that is set of it. Needs `sidekey:admin`.
+#[utoipa::path(put, path = "/api/v1/platform/tenants/{tenant_id}", operation_id = "put_tenant", tag = "tenants",
+    params(TenantIdParameter, IfMatchParameter),
+    request_body = TenantBody,
+    responses(
+        (status = 200, body = ChangedTenant, description = "It was replaced.",
+            headers(
+                ("ETag", description = "Its new version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."),
+            )),
+        (status = 201, body = ChangedTenant, description = "It was made.",
+            headers(
+                ("Location", description = "Its path."),
+                ("ETag", description = "Its version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."),
+            )),
+        PutTenantProblems,
+    ))]
 pub async fn put(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
     headers: HeaderMap,
     Body(body): Body,
@@ -77,9 +100,20 @@ pub async fn put(
     .await
 }
 
+/// Show a tenant
+///
+/// Needs `sidekey:keys:read`. Another tenant is not there.
+#[utoipa::path(get, path = "/api/v1/platform/tenants/{tenant_id}", operation_id = "show_tenant", tag = "tenants",
+    params(TenantIdParameter),
+    responses(
+        (status = 200, body = ApiTenant, description = "The tenant.",
+            headers(("ETag", description = "Its version, for `If-Match`."))),
+        ReadProblems,
+    ))]
 pub async fn show(
     State(state): Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysRead)?;
@@ -88,23 +122,50 @@ pub async fn show(
         return Err(no_tenant());
     }
     let tenant = state.tenants.get(&id).await?;
-    Ok(tagged(
-        private(StatusCode::OK, tenant_json(&tenant)),
-        &tenant,
-    ))
+    let answer = private(StatusCode::OK, tenant_json(&tenant));
+    Ok(tagged(answer, tenant.revision))
 }
 
+/// Suspend a tenant
+///
+/// All its keys are refused from their next request on. The caller's own tenant can't be suspended (409).
+/// Needs `sidekey:admin`.
+#[utoipa::path(post, path = "/api/v1/platform/tenants/{tenant_id}/suspend", operation_id = "suspend_tenant",
+    tag = "tenants", params(TenantIdParameter),
+    responses(
+        (status = 200, body = ChangedTenant, description = "It is suspended.",
+            headers(
+                ("ETag", description = "Its version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."),
+            )),
+        StandingProblems,
+    ))]
 pub async fn suspend(
     state: Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     set_standing(state, &caller, &id, TenantStanding::Suspended).await
 }
 
+/// Resume a suspended tenant
+///
+/// Its keys work again. Needs `sidekey:admin`.
+#[utoipa::path(post, path = "/api/v1/platform/tenants/{tenant_id}/resume", operation_id = "resume_tenant",
+    tag = "tenants", params(TenantIdParameter),
+    responses(
+        (status = 200, body = ChangedTenant, description = "It is active.",
+            headers(
+                ("ETag", description = "Its version."),
+                ("Sidekey-Propagation", description = "How far the change has come (RFC 9651)."),
+            )),
+        StandingProblems,
+    ))]
 pub async fn resume(
     state: Shared,
     caller: Caller,
+    _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
     set_standing(state, &caller, &id, TenantStanding::Active).await
@@ -190,6 +251,12 @@ fn read_cursor(text: &str) -> Option<TenantId> {
     decoded.parse().ok()
 }
 
+/// List tenants
+///
+/// Ordered by id. Needs `sidekey:keys:read`; without `sidekey:admin` it has the own tenant at most.
+#[utoipa::path(get, path = "/api/v1/platform/tenants", operation_id = "list_tenants", tag = "tenants",
+    params(TenantListParameters),
+    responses((status = 200, body = TenantPageBody, description = "A page of the list."), ListProblems))]
 pub async fn list(
     State(state): Shared,
     caller: Caller,
@@ -204,12 +271,11 @@ pub async fn list(
     } else {
         own_page(&state, &actor, &query).await?
     };
-    let data: Vec<Value> = page.tenants.iter().map(tenant_json).collect();
-    let next_cursor = page.next.as_ref().map(write_cursor);
-    Ok(private(
-        StatusCode::OK,
-        json!({"data": data, "next_cursor": next_cursor}),
-    ))
+    let body = TenantPageBody {
+        data: page.tenants.iter().map(tenant_json).collect(),
+        next_cursor: page.next.as_ref().map(write_cursor),
+    };
+    Ok(private(StatusCode::OK, body))
 }
 
 /// The list of somebody who sees one tenant.

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::extract::IdText;
 use super::keys::find;
+use super::problems::ReadProblems;
+use super::schemas::{IntervalName, KeyIdParameter, SpanParameters, TenantParameter};
 use super::{Shared, private};
 use crate::admin::AdminState;
 use crate::admin::access::{Caller, Permission};
-use crate::admin::answer::{ApiError, key_json};
+use crate::admin::answer::{ApiError, ApiKey, key_json};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId, KeyRecord, TenantId};
@@ -95,33 +98,78 @@ fn millis(us: f64) -> f64 {
     us.round() / 1000.0
 }
 
-fn counts_json(counts: &Counts) -> Map<String, Value> {
-    let all = [
-        ("requests", counts.requests),
-        ("errors_4xx", counts.errors_4xx),
-        ("errors_5xx", counts.errors_5xx),
-        ("denied", counts.denied),
-        ("rate_limited", counts.rate_limited),
-        ("bytes_in", counts.bytes_in),
-        ("bytes_out", counts.bytes_out),
-    ];
-    all.into_iter()
-        .map(|(name, count)| (name.to_owned(), count.into()))
-        .collect()
+/// What something was used for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageCounts {
+    /// All requests with the right secret.
+    requests: u64,
+    /// Answered with a status of 400 to 499 that is not Sidekey's own refusal.
+    errors_4xx: u64,
+    errors_5xx: u64,
+    /// Refused for another reason than a limit.
+    denied: u64,
+    rate_limited: u64,
+    /// Of the requests' bodies.
+    bytes_in: u64,
+    /// Of the answers' bodies.
+    bytes_out: u64,
 }
 
 /// Counts with latencies; 0 where there was no request.
-fn row_json(start: Option<Timestamp>, counts: &Counts) -> Value {
-    let mut row = Map::new();
-    if let Some(start) = start {
-        row.insert("start".to_owned(), json!(start));
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageTotals {
+    #[serde(flatten)]
+    counts: UsageCounts,
+    latency_ms_mean: f64,
+    latency_ms_max: f64,
+}
+
+/// What something was used for in one hour, or one day.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageRow {
+    #[schema(value_type = String, format = DateTime)]
+    start: Timestamp,
+    #[serde(flatten)]
+    totals: UsageTotals,
+}
+
+/// What something was used for: rows, oldest first, without gaps.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageReport {
+    #[schema(value_type = IntervalName, inline)]
+    interval: &'static str,
+    /// What was asked for, widened to whole rows.
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+    data: Vec<UsageRow>,
+    totals: UsageTotals,
+}
+
+impl From<&Counts> for UsageCounts {
+    fn from(counts: &Counts) -> Self {
+        UsageCounts {
+            requests: counts.requests,
+            errors_4xx: counts.errors_4xx,
+            errors_5xx: counts.errors_5xx,
+            denied: counts.denied,
+            rate_limited: counts.rate_limited,
+            bytes_in: counts.bytes_in,
+            bytes_out: counts.bytes_out,
+        }
     }
-    row.extend(counts_json(counts));
-    let mean = counts.latency_us_sum as f64 / counts.requests.max(1) as f64;
-    row.insert("latency_ms_mean".to_owned(), json!(millis(mean)));
-    let max = counts.latency_us_max as f64;
-    row.insert("latency_ms_max".to_owned(), json!(millis(max)));
-    Value::Object(row)
+}
+
+impl From<&Counts> for UsageTotals {
+    fn from(counts: &Counts) -> Self {
+        let mean = counts.latency_us_sum as f64 / counts.requests.max(1) as f64;
+        UsageTotals {
+            counts: counts.into(),
+            latency_ms_mean: millis(mean),
+            latency_ms_max: millis(counts.latency_us_max as f64),
+        }
+    }
 }
 
 async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Response, ApiError> {
@@ -135,20 +183,26 @@ async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Re
     for (_, counts) in &rows {
         totals.add(counts);
     }
-    let data: Vec<Value> = rows
-        .iter()
-        .map(|(start, counts)| row_json(Some(*start), counts))
-        .collect();
-    let body = json!({
-        "interval": span.interval.as_str(),
-        "from": span.from,
-        "to": span.to,
-        "data": data,
-        "totals": row_json(None, &totals),
+    let data = rows.iter().map(|(start, counts)| UsageRow {
+        start: *start,
+        totals: counts.into(),
     });
+    let body = UsageReport {
+        interval: span.interval.as_str(),
+        from: span.from,
+        to: span.to,
+        data: data.collect(),
+        totals: (&totals).into(),
+    };
     Ok(private(StatusCode::OK, body))
 }
 
+/// What a key was used for
+///
+/// Needs `sidekey:usage:read`. Another tenant's key is not there.
+#[utoipa::path(get, path = "/api/v1/platform/api-keys/{key_id}/usage", operation_id = "key_usage", tag = "usage",
+    params(KeyIdParameter, SpanParameters),
+    responses((status = 200, body = UsageReport, description = "Its usage."), ReadProblems))]
 pub async fn of_key(
     State(state): Shared,
     caller: Caller,
@@ -161,7 +215,12 @@ pub async fn of_key(
     answer(&state, &Subject::Key(record.id), &query.span).await
 }
 
-/// Of a tenant, or of all.
+/// What a tenant was used for, or the whole platform
+///
+/// Needs `sidekey:usage:read`; for the platform, which is without `tenant_id`, `sidekey:admin`.
+#[utoipa::path(get, path = "/api/v1/platform/usage", operation_id = "usage", tag = "usage",
+    params(TenantParameter, SpanParameters),
+    responses((status = 200, body = UsageReport, description = "The usage."), ReadProblems))]
 pub async fn of_all(
     State(state): Shared,
     caller: Caller,
@@ -192,19 +251,15 @@ impl Uses {
         Ok(Self::from(known))
     }
 
-    /// `record` as JSON, with its last uses.
-    pub fn key_json(&self, record: &KeyRecord, now: Timestamp) -> Value {
-        let mut key = key_json(record, now);
+    /// `record` as the contract shows it, with its last uses.
+    pub fn key_json(&self, record: &KeyRecord, now: Timestamp) -> ApiKey {
         let uses = self.0.get(&record.id).map_or(&[][..], Vec::as_slice);
         let latest = uses.iter().map(|(_, last)| *last).reduce(LastUse::later);
-        show(&mut key, latest);
-        if let (Some(previous), Some(shown)) = (record.previous, key.get_mut("previous_secret"))
-            && !shown.is_null()
-        {
+        let previous = record.previous.and_then(|previous| {
             let of_previous = uses.iter().find(|(of, _)| *of == previous.generation);
-            show(shown, of_previous.map(|(_, last)| *last));
-        }
-        key
+            of_previous.map(|(_, last)| *last)
+        });
+        key_json(record, now).with_uses(latest, previous)
     }
 }
 
@@ -219,11 +274,6 @@ impl From<Vec<KeyUse>> for Uses {
     }
 }
 
-fn show(what: &mut Value, last: Option<LastUse>) {
-    what["last_used_at"] = json!(last.map(|last| last.at));
-    what["last_used_ip"] = json!(last.map(|last| last.address));
-}
-
 /// Forgets what is not shown any more of a key whose secret of `generation` was replaced. Nothing
 /// depends on it but the length of what is read: if it fails, the next time does it.
 pub async fn forget_old_uses(state: &AdminState, key: KeyId, generation: Generation) {
@@ -233,9 +283,9 @@ pub async fn forget_old_uses(state: &AdminState, key: KeyId, generation: Generat
 }
 
 /// What a key was used for over all time.
-pub async fn total_json(state: &AdminState, key: KeyId) -> Result<Value, ApiError> {
+pub async fn total(state: &AdminState, key: KeyId) -> Result<UsageCounts, ApiError> {
     let total = state.usage.usage_total(key).await.map_err(KeyError::from)?;
-    Ok(Value::Object(counts_json(&total)))
+    Ok((&total).into())
 }
 
 #[cfg(test)]
@@ -243,6 +293,7 @@ mod tests {
     use super::*;
     use crate::key::record::{PreviousSecret, Standing, tests::record};
     use crate::usage::counts::{DAY_MS, HOUR_MS};
+    use serde_json::{Value, json};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -305,12 +356,15 @@ mod tests {
             latency_us_max: 4_321,
             ..Counts::default()
         };
-        let row = row_json(Some(at(0)), &counts);
+        let row = json!(UsageRow {
+            start: at(0),
+            totals: (&counts).into()
+        });
         assert_eq!(row["start"], "1970-01-01T00:00:00Z");
         assert_eq!(row["latency_ms_mean"], json!(3.333));
         assert_eq!(row["latency_ms_max"], json!(4.321));
         assert_eq!(
-            row_json(None, &Counts::default())["latency_ms_mean"],
+            json!(UsageTotals::from(&Counts::default()))["latency_ms_mean"],
             json!(0.0)
         );
     }
@@ -336,7 +390,7 @@ mod tests {
             used(5, 9_000, "2001:db8::5"),
             used(7, 8_000, "192.0.2.7"),
         ]);
-        let shown = uses.key_json(&key, at(99));
+        let shown = json!(uses.key_json(&key, at(99)));
         assert_eq!(shown["last_used_at"], "1970-01-01T00:00:09Z");
         assert_eq!(shown["last_used_ip"], "2001:db8::5");
         assert_eq!(
@@ -347,16 +401,16 @@ mod tests {
                 "last_used_ip": "2001:db8::5",
             })
         );
-        let over = uses.key_json(&key, at(100));
+        let over = json!(uses.key_json(&key, at(100)));
         assert_eq!(over["previous_secret"], Value::Null);
-        let unused = Uses::default().key_json(&key, at(99));
+        let unused = json!(Uses::default().key_json(&key, at(99)));
         assert_eq!(unused["last_used_at"], Value::Null);
         assert_eq!(
             unused["previous_secret"],
             json!({"valid_until": at(100), "last_used_at": null, "last_used_ip": null})
         );
         key.standing = Standing::Revoked;
-        let revoked = uses.key_json(&key, at(99));
+        let revoked = json!(uses.key_json(&key, at(99)));
         assert_eq!(revoked["previous_secret"], Value::Null);
         assert_eq!(revoked["last_used_ip"], "2001:db8::5");
     }

@@ -70,7 +70,12 @@ async fn it_says_why_it_can_not_look() {
             "missing can't be read",
         ),
         (&["--config", "missing.toml"], &[], 2, "missing.toml"),
-        (&["--admin-url", nowhere], &[with_key], 1, "can't be reached"),
+        (
+            &["--admin-url", nowhere],
+            &[with_key],
+            1,
+            "can't be reached",
+        ),
         (
             &["--admin-url", &url],
             &[("SIDEKEY_ADMIN_KEY", &*reader.text)],

@@ -38,7 +38,12 @@ pub fn path_with_program() -> String {
 }
 
 /// Runs any command to its end.
-pub fn run_command(mut command: Command) -> Ended {
+pub fn run_command(command: Command) -> Ended {
+    run_command_within(command, DEADLINE)
+}
+
+/// Runs a command that may take `limit`.
+pub fn run_command_within(mut command: Command, limit: Duration) -> Ended {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -48,7 +53,7 @@ pub fn run_command(mut command: Command) -> Ended {
     // Read beside the waiting: a full pipe would keep the process from ending.
     let stdout = reader(child.stdout.take().expect("stdout"));
     let stderr = reader(child.stderr.take().expect("stderr"));
-    let code = wait(&mut child, &command);
+    let code = wait(&mut child, &command, limit);
     Ended {
         code,
         stdout: stdout.join().expect("stdout"),
@@ -64,13 +69,13 @@ fn reader(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<Str
     })
 }
 
-fn wait(child: &mut Child, command: &Command) -> Option<i32> {
+fn wait(child: &mut Child, command: &Command, limit: Duration) -> Option<i32> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("a status") {
             return status.code();
         }
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > limit {
             let _ = child.kill();
             panic!("{command:?} did not end");
         }
