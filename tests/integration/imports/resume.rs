@@ -20,6 +20,33 @@ fn batch(number: usize) -> Vec<Value> {
     numbers.map(|number| plain(&strong(number))).collect()
 }
 
+/// What became of keys that were sent.
+#[derive(Default)]
+struct Sent {
+    created: usize,
+    existing: usize,
+    ids: HashSet<String>,
+}
+
+impl Sent {
+    /// Sends `lines`, and again from where there was no time for more.
+    async fn send(&mut self, sidekey: &Sidekey, mut lines: &[Value]) {
+        while !lines.is_empty() {
+            let reply = send(sidekey, "", lines).await.json();
+            let count = |member: &str| reply[member].as_u64().expect("a number") as usize;
+            self.created += count("created");
+            self.existing += count("existing");
+            let results = reply["results"].as_array().expect("results").iter();
+            let id = |result: &Value| result["key_id"].as_str().expect("an id").to_owned();
+            self.ids.extend(results.map(id));
+            let next = reply["next_line"].as_u64();
+            let done = next.map_or(lines.len(), |line| line as usize - 1);
+            assert!(done > 0, "{reply}");
+            lines = &lines[done..];
+        }
+    }
+}
+
 /// The ids of all imported keys.
 async fn imported(sidekey: &Sidekey) -> Vec<String> {
     let (mut ids, mut cursor) = (Vec::new(), String::new());
@@ -48,8 +75,9 @@ async fn a_killed_import_goes_on_without_a_duplicate_or_a_gap() {
     let (mut sidekey, _upstream) = start().await;
     let begun = Instant::now();
     for number in 0..BATCHES_BEFORE {
-        let reply = send(&sidekey, "", &batch(number)).await;
-        assert_eq!(reply.json()["created"], BATCH);
+        let mut sent = Sent::default();
+        sent.send(&sidekey, &batch(number)).await;
+        assert_eq!(sent.created, BATCH);
     }
     // The next batch is under way.
     let url = format!("http://{}{KEYS}/import", sidekey.admin);
@@ -74,16 +102,11 @@ async fn a_killed_import_goes_on_without_a_duplicate_or_a_gap() {
     let before = imported(&sidekey).await.len();
     assert!((done as usize + 50..KEYS_ALL).contains(&before), "{before}");
 
-    let (mut created, mut existing, mut ids) = (0, 0, HashSet::new());
+    let mut sent = Sent::default();
     for number in 0..KEYS_ALL / BATCH {
-        let reply = send(&sidekey, "", &batch(number)).await.json();
-        assert_eq!(reply["next_line"], Value::Null);
-        created += reply["created"].as_u64().expect("a number") as usize;
-        existing += reply["existing"].as_u64().expect("a number") as usize;
-        let results = reply["results"].as_array().expect("results").iter();
-        ids.extend(results.map(|result| result["key_id"].as_str().expect("an id").to_owned()));
+        sent.send(&sidekey, &batch(number)).await;
     }
-    assert_eq!((existing, created), (before, KEYS_ALL - before));
+    assert_eq!((sent.existing, sent.created), (before, KEYS_ALL - before));
     // What the kill left is at most one hash that no row names, and no row without its hash.
     let arguments = ["check", "--stores", "--config", "sidekey.toml"];
     let checked = run(sidekey.directory(), &arguments, &[]);
@@ -95,7 +118,7 @@ async fn a_killed_import_goes_on_without_a_duplicate_or_a_gap() {
     assert!(leftovers <= 1, "{checked:?}");
     let all = imported(&sidekey).await;
     assert_eq!(all.len(), KEYS_ALL, "no duplicate, none missing");
-    assert_eq!(all.into_iter().collect::<HashSet<_>>(), ids);
+    assert_eq!(all.into_iter().collect::<HashSet<_>>(), sent.ids);
     println!(
         "{KEYS_ALL} keys in {:.1} s, {} KiB resident",
         begun.elapsed().as_secs_f64(),
