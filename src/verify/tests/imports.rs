@@ -128,6 +128,8 @@ async fn a_login_needs_its_user_and_its_password() {
     assert_eq!(bench.work(), (1, 1, 1));
     assert!(bench.log_in("alice", "wonderland").await.is_ok());
     assert_eq!(bench.work(), (1, 1, 1), "remembered");
+    let (hits, misses) = (&bench.metrics.proof_hits, &bench.metrics.proof_misses);
+    assert_eq!((hits.get(), misses.get()), (1, 1), "one a request");
     for _ in 0..2 {
         let wrong = bench.log_in("alice", "looking-glass").await;
         assert_eq!(wrong.unwrap_err(), Refusal::Invalid);
