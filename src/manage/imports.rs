@@ -8,7 +8,7 @@ use crate::key::hash::SecretHash;
 use crate::key::lookup::Lookups;
 use crate::key::record::{CredentialKind, KeyOrigin};
 use crate::key::{Generation, KeyId, KeyRecord, Login, PlainKey, imported};
-use crate::store::{Imported, StoreError};
+use crate::store::Imported;
 
 /// The secret of a key that was there before.
 #[derive(Debug, Clone)]
@@ -104,10 +104,11 @@ impl KeyService {
             .import_store
             .insert_imported(&record, places, &note)
             .await;
-        if let Err(StoreError::TooManyKeys { .. }) = stored {
-            self.remove_hashes(&record, &[Generation::FIRST]).await;
-        }
-        match stored? {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.not_stored(&record, error).await),
+        };
+        match stored {
             Imported::Existing(existing) => {
                 self.remove_hashes(&record, &[Generation::FIRST]).await;
                 Ok(ImportOutcome::Existing(existing))

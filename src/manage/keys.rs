@@ -32,8 +32,8 @@ use crate::secrets::{SecretError, SecretStore};
 use crate::store::{AnswerStore, ImportStore, KeyFilter, KeyStore, Page, Position, StoreError};
 use crate::verify::{BcryptPool, Imports, LiveKeys};
 
-/// How often an operation is tried again when somebody else changed the key meanwhile.
-const CONFLICT_RETRIES_MAX: usize = 5;
+/// How often an operation is tried again when somebody else changed the same thing meanwhile.
+pub(super) const CONFLICT_RETRIES_MAX: usize = 5;
 
 /// Why an operation was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -159,11 +159,7 @@ impl KeyService {
         self.check_in_time(&unnamed)?;
         let note = note_of_new(&issued.record, origin);
         if let Err(error) = self.store.insert(&issued.record, &note).await {
-            if matches!(error, StoreError::TooManyKeys { .. }) {
-                self.remove_hashes(&issued.record, &[issued.record.generation])
-                    .await;
-            }
-            return Err(error.into());
+            return Err(self.not_stored(&issued.record, error).await);
         }
         self.live.apply(issued.record.clone());
         self.keep(&issued.record, &unnamed).await?;
@@ -445,6 +441,15 @@ impl KeyService {
             }
         }
         Err(SecretError::Conflict.into())
+    }
+
+    /// What it means that a new key was not stored. The hash of one that its tenant may not have goes;
+    /// after other failures the row may be there all the same, or come late.
+    pub(super) async fn not_stored(&self, record: &KeyRecord, error: StoreError) -> KeyError {
+        if let StoreError::TooManyKeys { .. } = error {
+            self.remove_hashes(record, &[record.generation]).await;
+        }
+        error.into()
     }
 
     /// Removes hashes that no row names. One that stays opens nothing.

@@ -159,7 +159,11 @@ impl KeyService {
         };
         self.check_in_time(&unnamed)?;
         let note = note_of_new(record, origin);
-        if self.answers.insert_once(record, &note, &kept).await? {
+        let is_first = match self.answers.insert_once(record, &note, &kept).await {
+            Ok(is_first) => is_first,
+            Err(error) => return Err(self.not_stored(record, error).await),
+        };
+        if is_first {
             self.live.apply(record.clone());
             self.keep(record, &unnamed).await?;
             self.announcer.announce();

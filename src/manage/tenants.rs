@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::keys::CONFLICT_RETRIES_MAX;
 use crate::audit::{Action, Note, Origin, tenant_diff};
 use crate::clock::SharedClock;
 use crate::cluster::Announcer;
@@ -10,9 +11,6 @@ use crate::key::tenant::TenantStanding;
 use crate::key::{TenantId, TenantRecord, TenantSettings};
 use crate::store::{StoreError, TenantFilter, TenantPage, TenantStore};
 use crate::verify::LiveKeys;
-
-/// How often an operation is tried again when somebody else changed the tenant meanwhile.
-const CONFLICT_RETRIES_MAX: usize = 5;
 
 /// Why an operation was not carried out.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ pub(super) enum Credential {
     /// Remembered as wrong.
     Wrong,
     /// Never seen, or forgotten.
-    Unknown(Unverified),
+    Unknown(Box<Unverified>),
 }
 
 impl Gateway {

@@ -12,6 +12,7 @@ use prometheus::IntCounter;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
 
+use super::change::placeholders;
 use super::sql::{SqlStore, within_limit};
 use super::{StoreError, audit_page};
 use crate::audit::Note;
@@ -197,10 +198,7 @@ async fn insert(transaction: &mut AnyConnection, entries: &[Entry]) -> Result<()
     let rows: Vec<String> = (0..entries.len())
         .map(|row| {
             let first = row * COLUMNS_COUNT + 1;
-            let places: Vec<String> = (first..first + COLUMNS_COUNT)
-                .map(|n| format!("${n}"))
-                .collect();
-            format!("({})", places.join(", "))
+            format!("({})", placeholders(first, COLUMNS_COUNT))
         })
         .collect();
     let sql = format!(

@@ -17,7 +17,7 @@ const NO_KEY: &str = "000000000000";
 const LIST_COLUMNS: [&str; 2] = ["search_revision", "lapsed"];
 
 /// `$first, ...`
-fn placeholders(first: usize, count: usize) -> String {
+pub(super) fn placeholders(first: usize, count: usize) -> String {
     let all: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
     all.join(", ")
 }

@@ -52,8 +52,7 @@ pub trait ImportStore: Send + Sync + 'static {
 }
 
 fn find_sql(count: usize) -> String {
-    let places: Vec<String> = (1..=count).map(|n| format!("${n}")).collect();
-    let places = places.join(", ");
+    let places = change::placeholders(1, count);
     format!("SELECT key_id FROM imported_keys WHERE lookup IN ({places}) LIMIT 1")
 }
 

@@ -12,6 +12,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::StoreError;
 use super::bulk::{Cell, Cells, Target, write};
+use super::change::placeholders;
 use super::sql::{SqlStore, within_limit};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId};
@@ -279,11 +280,10 @@ impl SqlStore {
         };
         // The last is named again and again, so that there are few different statements.
         let length = keys.len().next_power_of_two();
-        let places: Vec<String> = (1..=length).map(|n| format!("${n}")).collect();
+        let places = placeholders(1, length);
         let sql = format!(
             "SELECT key_id, generation, last_used_at, last_used_ip FROM key_uses \
-             WHERE key_id IN ({})",
-            places.join(", ")
+             WHERE key_id IN ({places})"
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for key in keys.iter().chain(std::iter::repeat(last)).take(length) {

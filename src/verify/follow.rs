@@ -127,7 +127,6 @@ impl Follower {
                 self.freshness.confirm(asked_us);
                 return Ok(());
             }
-            self.imports_seen = self.imports.read_since(self.imports_seen).await?;
             let changes = if newest > self.seen {
                 self.store.changes_since(self.seen).await?
             } else {
@@ -136,6 +135,8 @@ impl Follower {
             };
             match (changes.first(), changes.last()) {
                 (Some(first), Some(last)) if first.seq == self.seen + 1 => {
+                    // After the changes: among them may be imports that are newer than `newest`.
+                    self.imports_seen = self.imports.read_since(self.imports_seen).await?;
                     self.refresh_changed(&changes).await?;
                     self.seen = last.seq;
                     self.metrics.changes_applied.inc_by(changes.len() as u64);

@@ -171,11 +171,7 @@ impl Verifier {
 
     /// What is remembered about `presented`. No store, no HMAC, no bcrypt.
     pub fn recall(&self, presented: &str) -> Recall {
-        if presented.len() > PRESENTED_LEN_MAX {
-            // Not a key, and not worth a digest: it may be as long as the header limit allows.
-            return Recall::Refused;
-        }
-        let recalled = self.proofs.recall(presented);
+        let recalled = self.look_up(presented);
         match &recalled {
             Recall::Proven(_) => self.metrics.proof_hits.inc(),
             Recall::Refused => self.metrics.proof_negative_hits.inc(),
@@ -184,24 +180,39 @@ impl Verifier {
         recalled
     }
 
-    /// The same for all that a request presents: the key first, then user and password.
+    fn look_up(&self, presented: &str) -> Recall {
+        if presented.len() > PRESENTED_LEN_MAX {
+            // Not a key, and not worth a digest: it may be as long as the header limit allows.
+            return Recall::Refused;
+        }
+        self.proofs.recall(presented)
+    }
+
+    /// The same for all that a request presents: the key first, then user and password. It counts once.
     pub fn recall_offer(&self, offer: Offer<'_>) -> Recalled {
         let pair = offer.pair.filter(|_| !self.imports.is_empty());
-        let key = match self.recall(&offer.key) {
-            Recall::Proven(proof) => return Recalled::Proven(proof),
+        let key = match self.look_up(&offer.key) {
+            Recall::Proven(proof) => return self.recalled(proof),
             Recall::Refused => None,
             Recall::Unknown(digest) => Some(digest),
         };
         let pair = match pair.map(|pair| (self.proofs.recall_pair(&pair), pair)) {
-            Some((Recall::Proven(proof), _)) => return Recalled::Proven(proof),
+            Some((Recall::Proven(proof), _)) => return self.recalled(proof),
             Some((Recall::Unknown(digest), pair)) => Some((pair, digest)),
             Some((Recall::Refused, _)) | None => None,
         };
         if key.is_none() && pair.is_none() {
+            self.metrics.proof_negative_hits.inc();
             return Recalled::Refused;
         }
+        self.metrics.proof_misses.inc();
         let key = key.map(|digest| (Zeroizing::new(offer.key.into_owned()), digest));
-        Recalled::Unknown(Unverified { key, pair })
+        Recalled::Unknown(Box::new(Unverified { key, pair }))
+    }
+
+    fn recalled(&self, proof: Proof) -> Recalled {
+        self.metrics.proof_hits.inc();
+        Recalled::Proven(proof)
     }
 
     /// Whether what is presented may be meant for Sidekey: it has the form of a key of ours, or was

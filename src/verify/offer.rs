@@ -8,8 +8,7 @@ use zeroize::Zeroizing;
 use super::proofs::{Digest, Proof};
 use crate::key::Pair;
 
-/// What a request presents.
-#[derive(Debug)]
+/// What a request presents. Not to be printed.
 pub struct Offer<'a> {
     /// The text that is the key, if it is one.
     pub key: Cow<'a, str>,
@@ -23,7 +22,8 @@ pub enum Recalled {
     Proven(Proof),
     /// It was wrong a moment ago.
     Refused,
-    Unknown(Unverified),
+    /// On the heap: what a warm request may wait for has no room for it.
+    Unknown(Box<Unverified>),
 }
 
 /// What has to be verified of an [`Offer`].

@@ -119,6 +119,22 @@ async fn what_was_refused_is_not_remembered() {
     assert_eq!(count(&sidekey, "acme").await, 1);
 }
 
+/// A tenant that may have no more keys gets none, and no hash of one either.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_may_not_have_leaves_nothing() {
+    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let cap = json!({"max_keys": 1});
+    let tenant = "/api/v1/platform/tenants/acme";
+    let capped = sidekey.ask(Method::PUT, tenant, Some(&cap)).await;
+    assert_eq!(capped.status, 201, "{capped:?}");
+    assert_eq!(create(&sidekey, "first", &body()).await.status, 201);
+    let second = create(&sidekey, "second", &body()).await;
+    assert_eq!(second.status, 409, "{second:?}");
+    let hashes = sqlx::query("SELECT key_id FROM key_hashes WHERE tenant_id = 'acme'");
+    let hashes = hashes.fetch_all(&database(&sidekey).await).await.unwrap();
+    assert_eq!(hashes.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_caller_has_names_of_their_own() {
     let sidekey = Sidekey::start(&config(nobody().await, "")).await;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::*;
 use crate::key::record::{CredentialKind, KeyOrigin};
-use crate::key::{KeyId, MintKey};
-use crate::store::{ImportStore, Imported};
+use crate::key::{KeyId, Lookup, MintKey};
+use crate::store::{ImportPage, ImportStore, Imported};
 
 const KEY: &str = "kq83nd02mxp5w7vz1rt6uy4HJ";
 
@@ -128,6 +128,8 @@ async fn a_login_needs_its_user_and_its_password() {
     assert_eq!(bench.work(), (1, 1, 1));
     assert!(bench.log_in("alice", "wonderland").await.is_ok());
     assert_eq!(bench.work(), (1, 1, 1), "remembered");
+    let (hits, misses) = (&bench.metrics.proof_hits, &bench.metrics.proof_misses);
+    assert_eq!((hits.get(), misses.get()), (1, 1), "one a request");
     for _ in 0..2 {
         let wrong = bench.log_in("alice", "looking-glass").await;
         assert_eq!(wrong.unwrap_err(), Refusal::Invalid);
@@ -258,4 +260,65 @@ async fn imports_of_before_a_rotation_are_found() {
     let places = imports.key(KEY).expect("the filter knows it");
     assert!(imports.find(&places).await.unwrap().is_some());
     assert!(imports.key("something else, 8Hq2").is_none());
+}
+
+/// Another instance imports a key right after this one has read which imports there are.
+struct Busy {
+    inner: SqlStore,
+    next: Mutex<Option<(KeyRecord, Lookups)>>,
+}
+
+#[async_trait]
+impl ImportStore for Busy {
+    async fn insert_imported(
+        &self,
+        record: &KeyRecord,
+        lookups: &[Lookup],
+        note: &Note,
+    ) -> Result<Imported, StoreError> {
+        self.inner.insert_imported(record, lookups, note).await
+    }
+    async fn find_imported(&self, lookups: &[Lookup]) -> Result<Option<KeyId>, StoreError> {
+        self.inner.find_imported(lookups).await
+    }
+    async fn imports_since(&self, seq: i64) -> Result<ImportPage, StoreError> {
+        let page = self.inner.imports_since(seq).await?;
+        let next = self.next.lock().take();
+        if let Some((record, places)) = next {
+            self.insert_imported(&record, &places, &noted()).await?;
+        }
+        Ok(page)
+    }
+}
+
+/// Who has applied a change knows all imports up to it, whenever they were made.
+#[tokio::test]
+async fn an_import_while_others_are_read_is_not_missed() {
+    let bench = bench(8).await;
+    let record = KeyRecord {
+        id: KeyId::random().unwrap(),
+        origin: KeyOrigin::Imported,
+        ..crate::key::record::tests::record()
+    };
+    let store = Arc::new(Busy {
+        inner: bench.store.inner.clone(),
+        next: Mutex::new(Some((record, bench.imports.places_of_key(KEY)))),
+    });
+    let imports = Imports::new(&bench.mint_keys, store, bench.metrics.clone());
+    let mut follower = Follower {
+        store: bench.store.clone(),
+        tenants: bench.tenants.clone(),
+        live: bench.live.clone(),
+        imports: imports.clone(),
+        clock: ManualClock::at(Timestamp::from_millis(0)),
+        metrics: bench.metrics.clone(),
+        freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
+        seen: 0,
+        imports_seen: 0,
+    };
+    bench.create(4).await;
+    while follower.seen < 2 {
+        follower.follow().await.unwrap();
+    }
+    assert!(imports.key(KEY).is_some());
 }
