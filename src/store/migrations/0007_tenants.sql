@@ -17,11 +17,12 @@ CREATE TABLE tenants (
 
 CREATE INDEX tenants_by_standing ON tenants (standing, id);
 
--- Changes of tenants have their place among those of keys, with a key id that no key has: versions
--- that don't know this column look for that key and find none.
-ALTER TABLE key_changes ADD COLUMN tenant_id TEXT;
-
 {counting}
+
+-- Changes of tenants have their place among those of keys, with a key id that no key has: versions
+-- that don't know this column look for that key and find none. Locked after the keys, as by who writes
+-- keys: they may run on meanwhile.
+ALTER TABLE key_changes ADD COLUMN tenant_id TEXT;
 
 INSERT INTO tenants (id, key_count, created_at, updated_at)
     SELECT tenant_id, SUM(CASE WHEN standing = 'revoked' THEN 0 ELSE 1 END),
