@@ -1,8 +1,6 @@
 //! `sidekey audit`: who has done what, over the admin API.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -11,7 +9,9 @@ use reqwest::Response;
 use super::access::AccessArguments;
 use super::audit_verify;
 use super::client::{self, Api, Call, cause};
-use super::failure::{Failure, tell};
+use super::failure::Failure;
+use super::interrupt::unless_interrupted;
+use super::new_file::{self, NewFile};
 use super::pages::{self, Paging};
 use super::parse::{self, Moment};
 use super::progress::Progress;
@@ -144,42 +144,20 @@ async fn export(api: &Api, export: &Export) -> Result<(), Failure> {
         let response = api.download(&call).await?;
         return copy(response, render::out_json_lines()).await;
     };
-    let mut file = create(path)?;
     let progress = Progress::of_bytes(api.json, None);
-    let write = |bytes: &[u8]| {
-        progress.advance(bytes.len() as u64);
-        file.write_all(bytes)
-            .map_err(|error| unwritable(path, &error))
+    let work = async {
+        let mut file = NewFile::create(path, new_file::SHARED)?;
+        let write = |bytes: &[u8]| {
+            progress.advance(bytes.len() as u64);
+            file.write(bytes)
+        };
+        copy(api.download(&call).await?, write).await?;
+        file.keep()
     };
-    let work = async { copy(api.download(&call).await?, write).await };
-    let done = tokio::select! {
-        done = work => done,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted: export the events again")),
-    };
+    // Half of the events would look like all of them, so the file goes with the work.
+    let done = unless_interrupted(work, "export the events again").await;
     progress.end();
-    let done = done.and_then(|()| file.sync_all().map_err(|error| unwritable(path, &error)));
-    if done.is_err() && std::fs::remove_file(path).is_err() {
-        // Half of the events would look like all of them.
-        tell(&format!(
-            "{} is incomplete, and can't be removed: remove it",
-            path.display()
-        ));
-    }
     done
-}
-
-fn create(path: &Path) -> Result<File, Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    file.map_err(|error| {
-        Failure::Arguments(format!(
-            "{} can't be made ({error}): name a file that is not there yet",
-            path.display()
-        ))
-    })
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Failed(format!("{} can't be written: {error}", path.display()))
 }
 
 async fn copy(

@@ -1,18 +1,16 @@
 //! `sidekey audit verify`: whether the audit chain is what was written. With the configuration of the
 //! instances it reads the stores itself, and changes nothing; otherwise it asks a running instance.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Response;
 use serde_json::{Value, json};
 
 use super::access::AccessArguments;
-use super::client::{self, Api, cause};
+use super::client::{self, Api};
 use super::failure::{self, Failure};
+use super::progress::Progress;
 use super::render;
 use crate::audit::chain::Anchor;
 use crate::audit::seal::Sealer;
@@ -22,9 +20,6 @@ use crate::config::{self, ProcessEnvironment, Settings};
 use crate::secrets;
 use crate::store::SqlStore;
 use crate::telemetry::Metrics;
-
-/// The answer has at most this many bytes, signs of life included.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Verify the chain; fails with the first entry that does not hold
 ///
@@ -54,8 +49,9 @@ pub fn run(arguments: &Verify) -> ExitCode {
     };
     match super::load(&path) {
         Ok(settings) => super::block_on(async {
-            let verdict = read(&settings, arguments.anchor.clone()).await?;
-            Ok(failure::end(tell(&report(&verdict), arguments.access.json)))
+            let is_json = arguments.access.json;
+            let verdict = read(&settings, arguments.anchor.clone(), is_json).await?;
+            Ok(failure::end(tell(&report(&verdict), is_json)))
         }),
         Err(code) => code,
     }
@@ -126,10 +122,14 @@ fn unreadable() -> Failure {
 }
 
 /// Verifies what the stores of a configuration have.
-async fn read(settings: &Settings, anchor: Option<Anchor>) -> Result<Verdict, String> {
+async fn read(
+    settings: &Settings,
+    anchor: Option<Anchor>,
+    is_json: bool,
+) -> Result<Verdict, String> {
     let store = SqlStore::open_to_read(&settings.store.url).await;
     let store = store.map_err(|error| format!("the store can't be opened: {error}"))?;
-    let verdict = read_from(&store, settings, anchor).await;
+    let verdict = read_from(&store, settings, anchor, is_json).await;
     store.close().await;
     verdict
 }
@@ -138,6 +138,7 @@ async fn read_from(
     store: &SqlStore,
     settings: &Settings,
     anchor: Option<Anchor>,
+    is_json: bool,
 ) -> Result<Verdict, String> {
     let clock: SharedClock = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
@@ -145,27 +146,13 @@ async fn read_from(
         .await
         .map_err(|error| format!("the mint keys can't be read: {error}"))?;
     let sealer = mint_keys.as_ref().map(Sealer::from).unwrap_or_default();
-    let bar = progress_bar();
+    let progress = Progress::of_entries(is_json);
     let verdict = verify(store, &sealer, anchor, |done, all| {
-        bar.set_length(all.unsigned_abs());
-        bar.set_position(done.unsigned_abs());
+        progress.reach_of(done.unsigned_abs(), all.unsigned_abs());
     })
     .await;
-    bar.finish_and_clear();
+    progress.end();
     verdict.map_err(|error| format!("the audit chain can't be read: {error}"))
-}
-
-/// For people who watch; nothing where nobody does.
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} entries, {eta} left");
-    let bar = ProgressBar::new(0);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 /// Asks a running instance, which gives signs of life while it looks.
@@ -173,23 +160,5 @@ async fn ask(api: &Api, anchor: Option<&Anchor>) -> Result<Value, Failure> {
     let call = api
         .get(&["audit-events", "verification"])
         .query("anchor", anchor);
-    let answer = all_of(api.download(&call).await?).await?;
-    serde_json::from_slice(&answer).map_err(|_| unreadable())
-}
-
-async fn all_of(mut response: Response) -> Result<Vec<u8>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(bytes)) if all.len() + bytes.len() <= ANSWER_BYTES_MAX => all.extend(bytes),
-            Ok(Some(_)) => return Err(unreadable()),
-            Ok(None) => return Ok(all),
-            Err(error) => {
-                return Err(Failure::Failed(format!(
-                    "the verification ended too early ({}): try it again",
-                    cause(&error)
-                )));
-            }
-        }
-    }
+    api.wait_for(&call).await?.json()
 }

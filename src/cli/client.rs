@@ -113,6 +113,12 @@ impl Api {
         }
     }
 
+    /// Sends `call`, and reads its answer for as long as that gives signs of life.
+    pub async fn wait_for(&self, call: &Call) -> Result<Answer, Failure> {
+        let answer = read(self.download(call).await?).await;
+        answer.map_err(|lost| refusal::unanswered(lost, call, &self.url))
+    }
+
     /// Sends `call`, and gives its answer while it comes.
     pub async fn download(&self, call: &Call) -> Result<Response, Failure> {
         let sent = self.request(call).send().await;

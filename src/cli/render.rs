@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
+/// Members of a key with members of their own, which have lines of their own.
+const PARTS: [&str; 2] = ["previous_secret", "usage"];
 /// What stands where there is nothing.
 const NONE: &str = "-";
 
@@ -150,12 +152,23 @@ pub fn members(object: &Value) -> String {
     let mut table = table();
     for (name, value) in object.as_object().into_iter().flatten() {
         let label = name.replace('_', " ");
-        table.add_row([
-            harmless(&label).into_owned(),
-            harmless(&member(name, value)).into_owned(),
-        ]);
+        match value.as_object().filter(|_| PARTS.contains(&name.as_str())) {
+            Some(part) => {
+                for (name, value) in part {
+                    let label = format!("{label} {}", name.replace('_', " "));
+                    table.add_row(row(&label, name, value));
+                }
+            }
+            None => {
+                table.add_row(row(&label, name, value));
+            }
+        }
     }
     lines(&table)
+}
+
+fn row(label: &str, name: &str, value: &Value) -> [String; 2] {
+    [label, &member(name, value)].map(|text| harmless(text).into_owned())
 }
 
 fn member(name: &str, value: &Value) -> String {

@@ -11,8 +11,8 @@ use super::access::AccessArguments;
 use super::client::{self, Answer, Api};
 use super::failure::Failure;
 use super::pages::{self, Paging};
-use super::parse;
-use super::render::{self, Column, cell};
+use super::render::{Column, cell};
+use super::{outcome, parse};
 use crate::key::Policy;
 
 const TENANTS: &str = "tenants";
@@ -98,7 +98,7 @@ pub fn run(tenants: &Tenants) -> ExitCode {
         Command::List(list) => self::list(api, list).await,
         Command::Show(tenant) => {
             let call = api.get(&[TENANTS, &tenant.id]).see(SEE);
-            print(api, &api.send(&call).await?)
+            outcome::show(api, &api.send(&call).await?)
         }
         Command::Set(set) => self::set(api, set).await,
         Command::Suspend(tenant) => switch(api, &tenant.id, "suspend").await,
@@ -127,7 +127,7 @@ async fn list(api: &Api, list: &List) -> Result<(), Failure> {
 
 async fn switch(api: &Api, id: &str, action: &str) -> Result<(), Failure> {
     let call = api.call(Method::POST, &[TENANTS, id, action]).see(SEE);
-    print(api, &api.send(&call).await?)
+    outcome::changed(api, &api.send(&call).await?)
 }
 
 /// The API replaces a tenant as a whole, so what is not named is read first, and sent again.
@@ -142,7 +142,7 @@ async fn set(api: &Api, set: &Set) -> Result<(), Failure> {
         // own change.
         call = call.header("if-match", etag).once();
     }
-    print(api, &api.send(&call).await?)
+    outcome::changed(api, &api.send(&call).await?)
 }
 
 fn merged(before: Option<&Value>, set: &Set) -> Result<Map<String, Value>, Failure> {
@@ -176,18 +176,6 @@ fn merged(before: Option<&Value>, set: &Set) -> Result<Map<String, Value>, Failu
         }
     }
     Ok(body)
-}
-
-fn print(api: &Api, answer: &Answer) -> Result<(), Failure> {
-    if api.json {
-        return render::json(&answer.text);
-    }
-    let mut tenant = answer.json()?;
-    // To a tenant, absent limits are none and not the defaults.
-    if tenant["rate_limits"].is_null() {
-        tenant["rate_limits"] = json!([]);
-    }
-    render::out(&render::members(&tenant))
 }
 
 #[cfg(test)]

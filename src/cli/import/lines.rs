@@ -5,26 +5,10 @@ use std::io::{BufRead, Read};
 
 use serde_json::{Map, Value, json};
 
+use super::csv_lines;
+
 /// A line has at most this many bytes.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
-/// What a CSV file may tell of a key.
-const COLUMNS: [&str; 15] = [
-    "name",
-    "tenant_id",
-    "environment",
-    "scopes",
-    "rate_limits",
-    "expires_at",
-    "allowed_ips",
-    "contact_email",
-    "rotation_days",
-    "metadata",
-    "external_id",
-    "key",
-    "user",
-    "hash",
-    "htpasswd",
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -58,7 +42,8 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    fn fill(&self, members: &mut Map<String, Value>) {
+    /// The object of a line as JSON, with what it lacks.
+    pub fn filled(&self, mut members: Map<String, Value>) -> String {
         let mut give = |name: &str, value: Value| {
             let stands = members.get(name).is_some_and(|value| !value.is_null());
             if !stands {
@@ -74,6 +59,7 @@ impl Defaults {
         if !self.scopes.is_empty() {
             give("scopes", json!(self.scopes));
         }
+        Value::Object(members).to_string()
     }
 }
 
@@ -93,11 +79,11 @@ pub fn read(
     match format {
         Format::Jsonl => read_texts(input, &|text| json_line(text, defaults), take),
         Format::Htpasswd => read_texts(input, &|text| htpasswd_line(text, defaults), take),
-        Format::Csv => read_csv(input, defaults, take),
+        Format::Csv => csv_lines::read(input, defaults, take),
     }
 }
 
-fn unreadable(error: &std::io::Error) -> String {
+pub fn unreadable(error: &std::io::Error) -> String {
     format!("it can't be read: {error}")
 }
 
@@ -136,7 +122,7 @@ fn read_texts(
     }
 }
 
-fn too_long() -> String {
+pub fn too_long() -> String {
     format!("has more than {LINE_BYTES_MAX} bytes")
 }
 
@@ -147,10 +133,7 @@ fn json_line(text: &str, defaults: &Defaults) -> Option<Result<String, String>> 
     // Where it broke, not what stands there.
     let read: Result<Map<String, Value>, _> = serde_json::from_str(text);
     Some(match read {
-        Ok(mut members) => {
-            defaults.fill(&mut members);
-            Ok(Value::Object(members).to_string())
-        }
+        Ok(members) => Ok(defaults.filled(members)),
         Err(error) => Err(format!("is not a JSON object (column {})", error.column())),
     })
 }
@@ -169,108 +152,7 @@ fn htpasswd_line(text: &str, defaults: &Defaults) -> Option<Result<String, Strin
     let mut members = Map::new();
     members.insert("name".to_owned(), json!(user));
     members.insert("htpasswd".to_owned(), json!(text));
-    defaults.fill(&mut members);
-    Some(Ok(Value::Object(members).to_string()))
-}
-
-fn read_csv(
-    input: impl BufRead,
-    defaults: &Defaults,
-    take: &mut dyn FnMut(Line) -> bool,
-) -> Result<(), String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(input);
-    let columns: Vec<String> = match reader.headers() {
-        Ok(columns) => columns.iter().map(str::to_owned).collect(),
-        Err(error) => {
-            return Err(format!(
-                "its first line can't be read: {}",
-                csv_problem(&error)
-            ));
-        }
-    };
-    check_columns(&columns)?;
-    for record in reader.records() {
-        let line = match record {
-            Ok(record) => Line {
-                number: record.position().map_or(0, csv::Position::line),
-                object: csv_line(&columns, &record, defaults),
-            },
-            Err(error) => {
-                if let csv::ErrorKind::Io(error) = error.kind() {
-                    return Err(unreadable(error));
-                }
-                Line {
-                    number: error.position().map_or(0, csv::Position::line),
-                    object: Err(csv_problem(&error)),
-                }
-            }
-        };
-        if !take(line) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// The library's own words may quote a field.
-fn csv_problem(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text".to_owned(),
-        csv::ErrorKind::Io(error) => unreadable(error),
-        _ => "is not CSV".to_owned(),
-    }
-}
-
-fn check_columns(columns: &[String]) -> Result<(), String> {
-    let unknown = columns
-        .iter()
-        .find(|column| !COLUMNS.contains(&column.as_str()));
-    match unknown {
-        None => Ok(()),
-        Some(_) => Err(format!(
-            "its first line must name the columns, which may be {}",
-            COLUMNS.join(", ")
-        )),
-    }
-}
-
-fn csv_line(
-    columns: &[String],
-    record: &csv::StringRecord,
-    defaults: &Defaults,
-) -> Result<String, String> {
-    if record.as_slice().len() > LINE_BYTES_MAX {
-        return Err(too_long());
-    }
-    if record.len() != columns.len() {
-        return Err(format!(
-            "has {} columns in place of {}",
-            record.len(),
-            columns.len()
-        ));
-    }
-    let mut members = Map::new();
-    for (column, text) in columns.iter().zip(record) {
-        if !text.is_empty() {
-            members.insert(column.clone(), csv_value(column, text));
-        }
-    }
-    defaults.fill(&mut members);
-    Ok(Value::Object(members).to_string())
-}
-
-/// What can't be read as its kind goes as text, and the API says what it should be.
-fn csv_value(column: &str, text: &str) -> Value {
-    match column {
-        "scopes" | "allowed_ips" => text.split_whitespace().collect(),
-        "rate_limits" | "metadata" | "rotation_days" => {
-            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
-        }
-        _ => json!(text),
-    }
+    Some(Ok(defaults.filled(members)))
 }
 
 #[cfg(test)]
@@ -341,47 +223,6 @@ mod tests {
     }
 
     #[test]
-    fn csv_columns_become_members() {
-        let text = b"name,scopes,rate_limits,rotation_days,metadata,key\n\
-            x,a:b c:d,\"[{\"\"name\"\":\"\"d\"\",\"\"quota\"\":1,\"\"window_seconds\"\":1}]\",30,\"{\"\"note\"\":\"\"two\nlines\"\"}\",k1\n\
-            y,,,soon,,k2\n\
-            z,a\n\
-            \xff,,,,,\n";
-        let lines = read_all(Format::Csv, text, &defaults()).unwrap();
-        assert_eq!(lines.len(), 4, "{lines:?}");
-        let first = lines[0].1.clone().unwrap();
-        assert_eq!(first["scopes"], json!(["a:b", "c:d"]));
-        assert_eq!(first["rate_limits"][0]["quota"], 1);
-        assert_eq!(
-            (&first["rotation_days"], &first["key"]),
-            (&json!(30), &json!("k1"))
-        );
-        // A raw line break in a JSON string is none: the API says so.
-        assert!(first["metadata"].is_string());
-        let second = lines[1].1.clone().unwrap();
-        assert_eq!(second["rotation_days"], "soon");
-        assert_eq!(
-            (&second["scopes"], second.get("rate_limits")),
-            (&json!(["a:b"]), None)
-        );
-        assert_eq!(
-            lines.iter().map(|line| line.0).collect::<Vec<_>>(),
-            [2, 4, 5, 6]
-        );
-        assert_eq!(lines[2].1, Err("has 2 columns in place of 6".to_owned()));
-        assert_eq!(lines[3].1, Err("is not UTF-8 text".to_owned()));
-    }
-
-    #[test]
-    fn a_csv_without_its_first_line_is_refused_unread() {
-        let told = read_all(Format::Csv, b"x,acme,hunter2\n", &defaults()).unwrap_err();
-        assert!(
-            told.contains("must name the columns") && !told.contains("hunter2"),
-            "{told}"
-        );
-    }
-
-    #[test]
     fn long_lines_are_refused_alone() {
         let long = "x".repeat(LINE_BYTES_MAX * 3);
         let text = format!("{{\"name\":\"{long}\"}}\n{{\"name\":\"y\"}}\n");
@@ -389,9 +230,6 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].1.is_err());
         assert_eq!(lines[1], (2, Ok(json!({"name": "y"}))));
-        let csv = format!("name\n{long}\ny\n");
-        let lines = read_all(Format::Csv, csv.as_bytes(), &Defaults::default()).unwrap();
-        assert!(lines[0].1.is_err() && lines[1].1.is_ok());
     }
 
     #[test]

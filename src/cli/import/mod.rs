@@ -3,6 +3,7 @@
 //! made again, so an import that was interrupted is run again.
 
 mod batch;
+mod csv_lines;
 mod lines;
 mod report;
 
@@ -11,14 +12,15 @@ use std::io::Read;
 use std::path::Path;
 
 use http::Method;
-use serde_json::Value;
 
 use self::batch::Batch;
 use self::lines::{Defaults, Format};
 use self::report::Report;
-use super::client::Api;
+use super::client::{Answer, Api};
 use super::failure::{Failure, tell};
+use super::interrupt::unless_interrupted;
 use super::keys::KEYS;
+use super::outcome::warn_of_unconfirmed;
 use super::progress::Progress;
 use crate::clock::Clock;
 
@@ -85,14 +87,14 @@ pub async fn run(api: &Api, import: &Import) -> Result<(), Failure> {
     let start = api.clock.monotonic_us();
     let progress = Progress::of_bytes(api.json, length);
     let mut report = Report::start(&import.file, import.dry_run, api.json)?;
-    let done = tokio::select! {
-        done = send_all(api, import, &mut batches, &mut report, &progress) => done,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed(
-            "interrupted: run it again to go on, nothing is imported twice"
-        )),
-    };
+    let done = unless_interrupted(
+        send_all(api, import, &mut batches, &mut report, &progress),
+        "run it again to go on, nothing is imported twice",
+    )
+    .await;
     progress.end();
     let ended = report.end(api.clock.monotonic_us().saturating_sub(start) / 1000);
+    warn_of_unconfirmed(report.unconfirmed.as_deref());
     done.and(ended).map_err(unread)?;
     if report.totals.refused > 0 {
         tell("some lines were refused: correct them, and run it again; nothing is imported twice");
@@ -141,7 +143,7 @@ async fn send_all(
             batch.map_err(|problem| Failure::Arguments(format!("{}: {problem}", import.file)))?;
         while !batch.is_empty() {
             let answer = send(api, import, &batch).await?;
-            report.add(&mut batch, &answer, progress)?;
+            report.add(&mut batch, answer.as_ref(), progress)?;
         }
         let totals = report.totals;
         progress.reach(
@@ -152,14 +154,15 @@ async fn send_all(
     Ok(())
 }
 
-async fn send(api: &Api, import: &Import, batch: &Batch) -> Result<Value, Failure> {
+/// What the API says of a batch; it is not asked where no line of it is an object.
+async fn send(api: &Api, import: &Import, batch: &Batch) -> Result<Option<Answer>, Failure> {
     if batch.numbers.is_empty() {
-        return Ok(Value::Null);
+        return Ok(None);
     }
     let call = api
         .call(Method::POST, &[KEYS, "import"])
         .query("dry_run", Some(import.dry_run))
         .query("allow_weak", Some(import.allow_weak))
         .body("application/jsonl", batch.body());
-    api.send(&call).await?.json()
+    api.send(&call).await.map(Some)
 }

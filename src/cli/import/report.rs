@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::batch::Batch;
+use crate::cli::client::Answer;
 use crate::cli::failure::{Failure, tell};
 use crate::cli::progress::Progress;
 use crate::cli::render;
@@ -24,6 +25,8 @@ impl Totals {
 /// The report, written while it grows: as lines for people, or as one JSON document.
 pub struct Report {
     pub totals: Totals,
+    /// Instances that have not confirmed what was changed last.
+    pub unconfirmed: Option<String>,
     /// The file's name, for people.
     source: String,
     is_dry_run: bool,
@@ -38,6 +41,7 @@ impl Report {
         }
         Ok(Report {
             totals: Totals::default(),
+            unconfirmed: None,
             source: source.to_owned(),
             is_dry_run,
             is_json,
@@ -50,10 +54,15 @@ impl Report {
     pub fn add(
         &mut self,
         batch: &mut Batch,
-        answer: &Value,
+        answer: Option<&Answer>,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        let (results, done) = results(batch, answer)?;
+        let told = answer.map(Answer::json).transpose()?.unwrap_or_default();
+        let (results, done) = results(batch, &told)?;
+        if let Some(answer) = answer {
+            // What confirms a later change has seen the earlier ones.
+            self.unconfirmed = answer.unconfirmed().map(str::to_owned);
+        }
         batch.done(done);
         progress.beside(|| results.iter().try_for_each(|result| self.add_one(result)))
     }

@@ -3,10 +3,11 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::call;
 use super::fields::Fields;
-use super::{call, print, warn_of_unconfirmed};
 use crate::cli::client::Api;
 use crate::cli::failure::Failure;
+use crate::cli::outcome;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,10 +55,7 @@ pub async fn run(api: &Api, change: &Change) -> Result<(), Failure> {
         ));
     }
     let call = call(api, Method::PATCH, &change.id).json(&Value::Object(members));
-    let answer = api.send(&call).await?;
-    print(api, &answer)?;
-    warn_of_unconfirmed(&answer);
-    Ok(())
+    outcome::changed(api, &api.send(&call).await?)
 }
 
 /// Null for each of `names`, which are written as in options.

@@ -15,9 +15,9 @@ use http::Method;
 use serde_json::json;
 
 use super::access::AccessArguments;
-use super::client::{self, Answer, Api, Call};
-use super::failure::{Failure, tell};
-use super::{import, render};
+use super::client::{self, Api, Call};
+use super::failure::Failure;
+use super::{import, outcome};
 
 /// Where keys stand in the API.
 pub const KEYS: &str = "api-keys";
@@ -97,21 +97,13 @@ fn call(api: &Api, method: Method, id: &str) -> Call {
 
 async fn show(api: &Api, id: &str) -> Result<(), Failure> {
     let answer = api.send(&call(api, Method::GET, id)).await?;
-    print(api, &answer)
-}
-
-/// Shows the thing that was answered.
-fn print(api: &Api, answer: &Answer) -> Result<(), Failure> {
-    if api.json {
-        return render::json(&answer.text);
-    }
-    render::out(&render::members(&answer.json()?))
+    outcome::show(api, &answer)
 }
 
 async fn set_status(api: &Api, id: &str, status: &str) -> Result<(), Failure> {
     let call = call(api, Method::PATCH, id).json(&json!({"status": status}));
     let answer = api.send(&call).await?;
-    done(api, &answer, &format!("key {id} is {status}"))
+    outcome::done(api, &answer, &format!("key {id} is {status}"))
 }
 
 async fn end_overlap(api: &Api, id: &str) -> Result<(), Failure> {
@@ -119,25 +111,5 @@ async fn end_overlap(api: &Api, id: &str) -> Result<(), Failure> {
         .call(Method::DELETE, &[KEYS, id, "previous-secret"])
         .see(SEE);
     let answer = api.send(&call).await?;
-    done(api, &answer, &format!("key {id} has one secret now"))
-}
-
-/// Says that something was done, and who has not confirmed it.
-fn done(api: &Api, answer: &Answer, what: &str) -> Result<(), Failure> {
-    if api.json {
-        render::json(&answer.text)?;
-    } else {
-        render::line(&render::harmless(what))?;
-    }
-    warn_of_unconfirmed(answer);
-    Ok(())
-}
-
-/// The change holds, but some instances have not said that they know of it.
-fn warn_of_unconfirmed(answer: &Answer) {
-    if let Some(names) = answer.unconfirmed() {
-        tell(&format!(
-            "not yet confirmed by {names}: look whether these instances are well"
-        ));
-    }
+    outcome::done(api, &answer, &format!("key {id} has one secret now"))
 }

@@ -4,9 +4,10 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 
 use http::Method;
 
-use super::{call, done};
+use super::call;
 use crate::cli::client::Api;
 use crate::cli::failure::Failure;
+use crate::cli::outcome;
 use crate::cli::render::{cell, harmless};
 
 /// An answer to a question has at most this many bytes.
@@ -44,7 +45,7 @@ pub async fn run(api: &Api, revoke: &Revoke) -> Result<(), Failure> {
         }
     }
     let answer = api.send(&call(api, Method::DELETE, id)).await?;
-    done(api, &answer, &format!("key {id} is revoked"))
+    outcome::done(api, &answer, &format!("key {id} is revoked"))
 }
 
 /// Asks on the terminal.

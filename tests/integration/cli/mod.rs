@@ -2,6 +2,7 @@
 //! against stand-ins where an answer has to be strange.
 
 mod errors;
+mod from_nothing;
 mod import;
 mod life;
 mod output;

@@ -17,8 +17,8 @@ async fn json_is_the_answer_of_the_api() {
     for (arguments, path) in [
         (vec!["keys", "show", &key.id], format!("{KEYS}/{}", key.id)),
         (
-            vec!["keys", "list", "--limit", "1"],
-            format!("{KEYS}?limit=1"),
+            vec!["keys", "list", "--limit", "5"],
+            format!("{KEYS}?limit=5"),
         ),
         (
             vec![

@@ -165,3 +165,41 @@ async fn a_key_goes_into_a_new_file_of_its_owner() {
     let third = std::fs::read_to_string(sidekey.directory().join("third.key")).expect("the key");
     assert_eq!(sidekey.status("/orders", third.trim()).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_end_leaves_no_empty_file() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let scripted = Scripted::start().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("new.key");
+        let child = std::process::Command::new(crate::harness::sidekey::program())
+            .args([
+                "keys",
+                "regenerate",
+                "4fzN8cQ2pLrT",
+                "--key-file",
+                "new.key",
+            ])
+            .current_dir(directory.path())
+            .env("SIDEKEY_ADMIN_URL", format!("http://{}", scripted.address))
+            .env("SIDEKEY_ADMIN_KEY", "sesame-open")
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let connection = scripted.accept().await;
+        assert!(
+            file.exists(),
+            "the place for the key is made before the key"
+        );
+        crate::harness::send_signal(signal, &[child.id()]);
+        let ended = child.wait_with_output().expect("its end");
+        drop(connection);
+        assert_eq!(ended.status.code(), Some(1), "{signal}");
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(
+            told.contains("interrupted") && told.contains("look before trying again"),
+            "{told}"
+        );
+        assert!(!file.exists(), "{signal}");
+    }
+}

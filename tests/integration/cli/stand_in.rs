@@ -1,4 +1,4 @@
-//! A server that answers as a test says: strangely, or in place of a part of the API that is not here yet.
+//! A server that answers as a test says: as no real one can be made to.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -140,13 +140,4 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         self.server.abort();
     }
-}
-
-/// Method and target of a request, without what all have in common.
-pub fn line(seen: &Seen) -> String {
-    let target = seen
-        .target
-        .strip_prefix("/api/v1/platform")
-        .expect("the platform API");
-    format!("{} {target}", seen.method)
 }
