@@ -15,6 +15,7 @@ use super::keys::{IssuedKey, KeyError, KeyService, NewKey, note_of_new};
 use super::sealed::Purpose;
 use crate::audit::Origin;
 use crate::key::{KeyId, KeyRecord, MintKeys};
+use crate::store::StoreError;
 use crate::store::answers::Answer;
 
 /// What the digest of an idempotency key begins with.
@@ -159,7 +160,11 @@ impl KeyService {
         };
         self.check_in_time(&unnamed)?;
         let note = note_of_new(record, origin);
-        if self.answers.insert_once(record, &note, &kept).await? {
+        let inserted = self.answers.insert_once(record, &note, &kept).await;
+        if let Err(StoreError::TooManyKeys { .. }) = inserted {
+            self.remove_hashes(record, &[record.generation]).await;
+        }
+        if inserted? {
             self.live.apply(record.clone());
             self.keep(record, &unnamed).await?;
             self.announcer.announce();
