@@ -313,8 +313,8 @@ async fn an_export_ends_with_its_readers_key() {
     let reader = sidekey.create_key(reader).await;
     let key = sidekey.create_key(json!({})).await;
     // Several pages, and more than what connections keep.
-    for number in 0..900 {
-        let text = format!("{number}{}", "x".repeat(7 << 10));
+    for number in 0..1200 {
+        let text = format!("{number}{}", "x".repeat(3 << 10));
         let metadata = json!({"metadata": {"text": text}});
         sidekey.change_key(&key.id, metadata).await;
     }
