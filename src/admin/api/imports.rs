@@ -357,8 +357,8 @@ fn beyond(actor: &Actor, key: &ImportedKey) -> Option<LineResult> {
 /// Import existing keys
 ///
 /// A list of keys as plain text, or of users with bcrypt hashes: JSON lines, or CSV with a header line; at
-/// most 1,000 lines and 1 MiB. What is there already is left as it is, so a list can be sent again. Needs
-/// `sidekey:keys:write`.
+/// most 1,000 lines and 1 MiB. What is there already is left as it is, so a list can be sent again. A dry
+/// run does not tell whether another tenant has a key or user already. Needs `sidekey:keys:write`.
 #[utoipa::path(post, path = "/api/v1/platform/api-keys/import", operation_id = "import_keys", tag = "keys",
     params(ImportParameters),
     request_body(content((String = "application/jsonl"), (String = "application/x-ndjson"), (String = "text/csv"))),
