@@ -37,6 +37,8 @@ pub struct AdminState {
     pub sealer: Sealer,
     /// Notes what is not a write.
     pub recorder: Arc<Recorder>,
+    /// Imports that may run at the same time.
+    pub imports: Arc<Semaphore>,
     /// Exports of the audit log that may run at the same time.
     pub exports: Arc<Semaphore>,
     /// Verifications of it.

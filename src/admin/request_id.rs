@@ -22,6 +22,12 @@ pub async fn assign(request: Request, next: Next) -> Response {
     response
 }
 
+/// `work` for the request that this task answers, to be done by another task.
+pub fn carried<W: Future>(work: W) -> impl Future<Output = W::Output> {
+    let id = CURRENT.try_with(HeaderValue::clone);
+    CURRENT.scope(id.unwrap_or_else(|_| problem::new_request_id()), work)
+}
+
 /// The id of the request that this task answers.
 pub fn current() -> String {
     let id = CURRENT.try_with(HeaderValue::clone);

@@ -55,6 +55,8 @@ use usage::Usage;
 const CONTROL_THREADS: usize = 2;
 /// Idle connections to upstreams that each proxy thread keeps.
 const UPSTREAM_POOL_SIZE: usize = 512;
+/// Imports that run at the same time: each waits for its turn to hash, and makes others wait longer.
+const IMPORTS_MAX: usize = 8;
 /// Exports of the audit log that run at the same time.
 const EXPORTS_MAX: usize = 4;
 /// Verifications of it that do: each takes much of a thread.
@@ -343,6 +345,7 @@ impl App {
             audit: audit_store,
             sealer,
             recorder: notes,
+            imports: Arc::new(tokio::sync::Semaphore::new(IMPORTS_MAX)),
             exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
             verifications: Arc::new(tokio::sync::Semaphore::new(VERIFICATIONS_MAX)),
             tenants,

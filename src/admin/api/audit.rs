@@ -141,6 +141,12 @@ fn restrict(filter: &mut EventFilter, actor: &Actor) -> bool {
     *own == actor.tenant_id
 }
 
+/// Whether `actor` may see everything that `filter` lets through.
+fn sees_all_of(filter: &EventFilter, actor: &Actor) -> bool {
+    let tenant = filter.tenant_id.as_ref();
+    actor.is_admin() || tenant.is_some_and(|tenant| actor.sees(tenant))
+}
+
 /// An answer that no cache may keep, of text that is JSON already: an event is shown as it was hashed.
 fn text(media_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = (StatusCode::OK, body.into()).into_response();
@@ -203,11 +209,20 @@ enum ExportError {
     TooLong,
     #[error("its reader was too slow")]
     Stalled,
+    #[error("its reader may no longer see it")]
+    Denied,
 }
 
-/// A permit for something that may take long, or an answer to come back later.
-pub(super) fn begin_long_read(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
-    permits.clone().try_acquire_owned().map_err(|_| {
+/// A permit for something that may take long, or an answer to come back later. Where there are several,
+/// the last one is for administrators: tenants can't hold all of them.
+pub(super) fn begin_long_work(
+    permits: &Arc<Semaphore>,
+    actor: &Actor,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let kept_free = u32::from(!actor.is_admin());
+    let permit = permits.clone().try_acquire_many_owned(1 + kept_free);
+    let permit = permit.map(|mut permit| permit.split(1).unwrap_or(permit));
+    permit.map_err(|_| {
         let mut error = ApiError::new(
             Kind::TemporaryReducedCapacity,
             format!("As many of these are under way as may be. Try again in {BUSY_SECONDS} s."),
@@ -236,7 +251,7 @@ pub async fn export(
     if !restrict(&mut query.filter, &actor) {
         return Ok(text("application/jsonl", Body::empty()));
     }
-    let permit = begin_long_read(&state.exports)?;
+    let permit = begin_long_work(&state.exports, &actor)?;
     let range = state.audit.event_range(&query.filter).await;
     let mut range = range.map_err(failed)?.in_order(Order::OldestFirst);
     // What is added meanwhile is for the next export: this one has an end.
@@ -244,7 +259,7 @@ pub async fn export(
     range.last = range.last.min(head.map_or(i64::MAX, |head| head.seq));
     let (sender, receiver) = mpsc::channel(EXPORT_PAGES_AHEAD);
     tokio::spawn(async move {
-        let sending = send_all(&state, &query.filter, range, &sender);
+        let sending = send_all(&state, &caller, &query.filter, range, &sender);
         let result = match tokio::time::timeout(EXPORT_TIMEOUT, sending).await {
             Ok(result) => result,
             Err(_) => Err(ExportError::TooLong),
@@ -265,11 +280,17 @@ pub async fn export(
 /// Sends the lines of `range`, a page at a time, for as long as somebody reads them.
 async fn send_all(
     state: &Arc<AdminState>,
+    caller: &Caller,
     filter: &EventFilter,
     mut range: EventRange,
     to: &mpsc::Sender<Result<Bytes, ExportError>>,
 ) -> Result<(), ExportError> {
     loop {
+        // It takes its time, and the caller's key may have been revoked meanwhile, or hold less.
+        let actor = caller.authorize(state, Permission::AuditRead);
+        if !actor.is_ok_and(|actor| sees_all_of(filter, &actor)) {
+            return Err(ExportError::Denied);
+        }
         let page = state.audit.events(filter, range, EXPORT_PAGE_LEN).await?;
         let mut lines = String::new();
         for entry in &page.entries {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::Shared;
-use super::audit::{begin_long_read, failed, json as json_answer};
+use super::audit::{begin_long_work, failed, json as json_answer};
 use super::audit_schemas::{AnchorParameter, VerificationBody};
 use super::problems::ListProblems;
 use crate::admin::access::{Caller, Permission};
@@ -96,9 +96,9 @@ pub async fn verification(
     caller: Caller,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
-    caller.authorize(&state, Permission::Admin)?;
+    let actor = caller.authorize(&state, Permission::Admin)?;
     let anchor = read_anchor(pairs)?;
-    let permit = begin_long_read(&state.verifications)?;
+    let permit = begin_long_work(&state.verifications, &actor)?;
     let mut work = Work(tokio::spawn(async move {
         let _permit = permit;
         let verified = verify(&*state.audit, &state.sealer, anchor, |_, _| {});

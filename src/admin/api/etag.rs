@@ -4,7 +4,7 @@
 //! A tag names what is stored of a thing, by its revision. What changes without a write (when a key was
 //! last used, that it has expired) has no part in it: nobody loses an edit over that.
 
-use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 
@@ -59,6 +59,20 @@ pub fn expected(headers: &HeaderMap) -> Result<Expected, ApiError> {
             tags.iter().filter_map(Tag::revision).collect(),
         )),
         _ => Err(malformed()),
+    }
+}
+
+/// Whether `If-None-Match` says that nothing may be there yet (RFC 9110, 13.1.2). Nobody has to name what
+/// he doesn't want to replace, so tags are not taken: they must not be passed over.
+pub fn is_only_for_new(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let mut lines = headers.get_all(IF_NONE_MATCH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(false),
+        (Some(line), None) if line.as_bytes().trim_ascii() == b"*" => Ok(true),
+        _ => Err(ApiError::new(
+            Kind::BadRequest,
+            "If-None-Match must be * here: only where there is none yet.",
+        )),
     }
 }
 

@@ -16,6 +16,7 @@ use axum::routing::{MethodRouter, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::audit::begin_long_work;
 use super::problems::ImportProblems;
 use super::schemas::{FieldProblem, ImportParameters, LineStatusName};
 use super::{Shared, confirmed, private, to_the_end};
@@ -325,11 +326,19 @@ impl Import {
                 Err(KeyError::NotFound) => false,
                 Err(error) => return Err(error.into()),
             };
-        Ok(if is_seen {
-            LineResult::Existing(id)
-        } else {
-            LineResult::refused("line", "the key or the user is in use elsewhere")
-        })
+        if is_seen {
+            return Ok(LineResult::Existing(id));
+        }
+        if self.options.dry_run {
+            // A dry run costs nothing and leaves nothing behind, so with an answer it would be the place
+            // to try out which keys other tenants have.
+            return Ok(LineResult::WouldCreate);
+        }
+        tracing::warn!(actor = %actor.key_id, key_id = %id, "an import names a secret of another tenant");
+        Ok(LineResult::refused(
+            "line",
+            "the key or the user is in use elsewhere",
+        ))
     }
 }
 
@@ -348,8 +357,8 @@ fn beyond(actor: &Actor, key: &ImportedKey) -> Option<LineResult> {
 /// Import existing keys
 ///
 /// A list of keys as plain text, or of users with bcrypt hashes: JSON lines, or CSV with a header line; at
-/// most 1,000 lines and 1 MiB. What is there already is left as it is, so a list can be sent again. Needs
-/// `sidekey:keys:write`.
+/// most 1,000 lines and 1 MiB. What is there already is left as it is, so a list can be sent again. A dry
+/// run does not tell whether another tenant has a key or user already. Needs `sidekey:keys:write`.
 #[utoipa::path(post, path = "/api/v1/platform/api-keys/import", operation_id = "import_keys", tag = "keys",
     params(ImportParameters),
     request_body(content((String = "application/jsonl"), (String = "application/x-ndjson"), (String = "text/csv"))),
@@ -366,6 +375,7 @@ pub async fn import(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let options = options(pairs).map_err(|errors| ApiError::fields(&errors))?;
+    let permit = begin_long_work(&state.imports, &actor)?;
     to_the_end(async move {
         let mut import = Import {
             state: state.clone(),
@@ -374,6 +384,7 @@ pub async fn import(
             seen: HashMap::new(),
         };
         let report = import.run(lines).await?;
+        drop(permit);
         let (created, existing, refused) = (report.created, report.existing, report.refused);
         tracing::info!(actor = %actor.key_id, options.dry_run, created, existing, refused, "keys imported");
         let is_changed = created > 0 && !options.dry_run;

@@ -24,8 +24,10 @@ use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey, key_json, propagation_json};
-use crate::admin::input;
-use crate::key::{KeyId, KeyRecord};
+use crate::admin::input::{self, FieldError};
+use crate::clock::Timestamp;
+use crate::key::record::PreviousSecret;
+use crate::key::{KeyId, KeyRecord, ScopePattern};
 use crate::manage::Made;
 use crate::manage::keys::FIRST_REVISION;
 use crate::problem::Kind;
@@ -190,6 +192,8 @@ pub async fn change(
     let change = input::key_change(body, &state.keys.catalogue)
         .map_err(|errors| ApiError::fields(&errors))?;
     actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
+    let granted = change.scopes.as_deref().unwrap_or_default();
+    check_strength(&found, granted, state.clock.now())?;
     // Before the change: afterwards, it could no longer fail.
     let uses = Uses::of(&state, std::slice::from_ref(&found)).await?;
     to_the_end(async move {
@@ -206,6 +210,26 @@ pub async fn change(
         Ok(confirmed(answer, &propagation))
     })
     .await
+}
+
+/// Only a secret that is hard to guess may administrate. What was imported may be easy; a check of that
+/// is made when it is, and not any more.
+fn check_strength(
+    key: &KeyRecord,
+    scopes: &[ScopePattern],
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let is_new = !key.scopes.iter().any(ScopePattern::is_own);
+    let works = |old: &PreviousSecret| now < old.valid_until && key.is_imported(old.generation);
+    let has_imported = key.is_imported(key.generation) || key.previous.as_ref().is_some_and(works);
+    if is_new && has_imported && scopes.iter().any(ScopePattern::is_own) {
+        return Err(ApiError::fields(&[FieldError {
+            field: "scopes".to_owned(),
+            detail: "an imported secret can't be given scopes of Sidekey itself; regenerate the key first"
+                .to_owned(),
+        }]));
+    }
+    Ok(())
 }
 
 /// Replace a key's secret

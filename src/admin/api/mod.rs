@@ -164,5 +164,7 @@ async fn to_the_end<T: Send + 'static>(
             "The operation ended early. Look again what there is.",
         )
     };
-    tokio::spawn(work).await.map_err(internal)?
+    tokio::spawn(request_id::carried(work))
+        .await
+        .map_err(internal)?
 }

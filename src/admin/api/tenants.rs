@@ -7,12 +7,12 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::etag::{check_if_match, tagged};
+use super::etag::{check_if_match, expected, is_only_for_new, tagged};
 use super::extract::{Body, IdText, NoQuery};
 use super::problems::{ListProblems, PutTenantProblems, ReadProblems, StandingProblems};
 use super::schemas::{
-    ChangedTenant, IfMatchParameter, TenantBody, TenantIdParameter, TenantListParameters,
-    TenantPageBody,
+    ChangedTenant, IfMatchParameter, IfNoneMatchParameter, TenantBody, TenantIdParameter,
+    TenantListParameters, TenantPageBody,
 };
 use super::{Shared, TENANTS_PATH, confirmed, private, to_the_end};
 use crate::admin::AdminState;
@@ -49,7 +49,7 @@ async fn changed(state: &AdminState, status: StatusCode, tenant: &TenantRecord) 
 ///
 /// Makes it, or replaces all that is set of it. Needs `sidekey:admin`.
 #[utoipa::path(put, path = "/api/v1/platform/tenants/{tenant_id}", operation_id = "put_tenant", tag = "tenants",
-    params(TenantIdParameter, IfMatchParameter),
+    params(TenantIdParameter, IfMatchParameter, IfNoneMatchParameter),
     request_body = TenantBody,
     responses(
         (status = 200, body = ChangedTenant, description = "It was replaced.",
@@ -76,9 +76,11 @@ pub async fn put(
     let actor = caller.authorize_admin_change(&state)?;
     let (id, settings) =
         input::tenant_settings(&id, body).map_err(|errors| ApiError::fields(&errors))?;
+    expected(&headers)?;
+    let is_only_for_new = is_only_for_new(&headers)?;
     to_the_end(async move {
         let expected = |current: Option<&TenantRecord>| match current {
-            Some(tenant) => check_if_match(&headers, tenant.revision).is_ok(),
+            Some(tenant) => !is_only_for_new && check_if_match(&headers, tenant.revision).is_ok(),
             None => !headers.contains_key(IF_MATCH),
         };
         let tenants = &state.tenants;

@@ -9,6 +9,8 @@ use sidekey::audit::entry::Entry;
 use sidekey::audit::{Action, Actor, Note, Origin};
 use sidekey::clock::Timestamp;
 use sidekey::store::{AuditStore, EventFilter, EventRange, Order, SqlStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::{EVENTS, events, events_as, export, lines};
 use crate::harness::eventually;
@@ -301,4 +303,36 @@ async fn times_and_cursors_are_those_of_the_answers() {
     gone.problem(405);
     let keys = sidekey.ask(Method::GET, KEYS, None).await;
     assert_eq!(keys.status, 200);
+}
+
+/// An export goes on for as long as it is read, and no longer than its reader may see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_ends_with_its_readers_key() {
+    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let reader = json!({"scopes": ["sidekey:audit:read"]});
+    let reader = sidekey.create_key(reader).await;
+    let key = sidekey.create_key(json!({})).await;
+    // Several pages, and more than what connections keep.
+    for number in 0..1200 {
+        let text = format!("{number}{}", "x".repeat(3 << 10));
+        let metadata = json!({"metadata": {"text": text}});
+        sidekey.change_key(&key.id, metadata).await;
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut socket = socket.connect(sidekey.admin).await.unwrap();
+    let request = format!(
+        "GET {EVENTS}/export HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        reader.text
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 15];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200 OK");
+    sidekey.revoke_key(&reader.id).await;
+    // Broken off, so it does not pass for a whole one.
+    let _ = socket.read_to_end(&mut answer).await;
+    assert!(!answer.ends_with(b"0\r\n\r\n"));
+    let output = sidekey.output();
+    assert!(output.contains("may no longer see it"), "{output}");
 }

@@ -1,9 +1,14 @@
 //! Who may import what.
 
+use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 
-use super::{import, jsonl, line, plain, refused_fields, send_as, start, statuses, strong};
-use crate::harness::sidekey::Sidekey;
+use super::{
+    SETTINGS, import, jsonl, line, plain, refused_fields, send, send_as, start, statuses, strong,
+};
+use crate::harness::sidekey::{KEYS, Sidekey, config};
+use crate::harness::upstream::nobody;
 
 async fn send_line(
     sidekey: &Sidekey,
@@ -49,12 +54,75 @@ async fn another_tenants_import_is_not_named() {
     let id = import(&sidekey, &[theirs]).await.remove(0);
     let writer = json!({"scopes": ["sidekey:keys:write"]});
     let writer = sidekey.create_key(writer).await.text;
-    for query in ["", "?dry_run=true"] {
+    // A dry run is no place to try out which keys others have.
+    for (query, status) in [("?dry_run=true", "would_create"), ("", "refused")] {
         let list = jsonl(&[plain(&strong(1))]);
         let reply = send_as(&sidekey, &writer, query, "application/jsonl", &list).await;
-        assert_eq!(statuses(&reply), ["refused"], "{query}");
+        assert_eq!(statuses(&reply), [status], "{query}");
         assert!(!reply.text.contains(&id));
     }
+}
+
+/// What may be easy to guess does not come to administrate by a detour.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_imported_secret_gets_no_scopes_of_sidekey_later() {
+    let (sidekey, _upstream) = start().await;
+    let reply = send(&sidekey, "?allow_weak=true", &[plain("password")]).await;
+    assert_eq!(statuses(&reply), ["created"]);
+    let id = reply.json()["results"][0]["key_id"].clone();
+    let one = format!("{KEYS}/{}", id.as_str().unwrap());
+    let body = json!({"scopes": ["sidekey:admin"]});
+    let change = || sidekey.ask(Method::PATCH, &one, Some(&body));
+    assert_eq!(change().await.bad_fields(), ["scopes"]);
+    // In its grace period it would still work.
+    let id = id.as_str().unwrap();
+    sidekey.regenerate_key(id, 3600).await;
+    assert_eq!(change().await.bad_fields(), ["scopes"]);
+    let minted = sidekey.regenerate_key(id, 0).await;
+    assert_eq!(change().await.status, 200);
+    let weak = sidekey.ask_as(Some("password"), Method::GET, KEYS, None);
+    weak.await.problem(401);
+    let strong = sidekey.ask_as(Some(&minted.text), Method::GET, KEYS, None);
+    assert_eq!(strong.await.status, 200);
+}
+
+/// What is noted of an import can be found by the id in its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_noted_with_the_id_of_its_request() {
+    let (sidekey, _upstream) = start().await;
+    let reply = send(&sidekey, "", &[plain(&strong(1)), plain(&strong(2))]).await;
+    let events = crate::audit::events(&sidekey, "action=key.imported").await;
+    let ids: Vec<_> = events
+        .iter()
+        .map(|event| event["request_id"].as_str())
+        .collect();
+    assert_eq!(ids, [reply.header("x-request-id"); 2]);
+}
+
+/// Everybody who makes a key waits for the hashes of those who import.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_import_at_once() {
+    let upstream = nobody().await;
+    let slow = format!("{SETTINGS}[bcrypt]\ncost = 10\n");
+    let sidekey = Sidekey::start(&config(upstream, &slow)).await;
+    let writer = json!({"scopes": ["sidekey:keys:write"]});
+    let writer = sidekey.create_key(writer).await.text;
+    let lists: Vec<String> = (0..9)
+        .map(|list| jsonl(&[0, 1, 2].map(|number| plain(&strong(3 * list + number)))))
+        .collect();
+    let sending = lists
+        .iter()
+        .map(|list| send_as(&sidekey, &writer, "", "application/jsonl", list));
+    let replies = join_all(sending).await;
+    let busy: Vec<_> = replies.iter().filter(|reply| reply.status == 503).collect();
+    assert!(busy.len() >= 2, "{replies:?}");
+    for reply in busy {
+        reply.problem(503);
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    }
+    let list = jsonl(&[plain(&strong(100))]);
+    let reply = send_as(&sidekey, &writer, "", "application/jsonl", &list).await;
+    assert_eq!(statuses(&reply), ["created"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

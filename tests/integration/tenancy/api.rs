@@ -93,6 +93,16 @@ async fn only_the_version_that_was_read_is_replaced() {
         .await
         .problem(412);
     assert_eq!(show(&sidekey, "acme").await["max_keys"], 1);
+    put_if("r2", json!({"max_keys": 2})).await.problem(400);
+    // Who wants to make one replaces none.
+    let put_new = async |id: &str, field: &str| {
+        let request = sidekey.admin(Method::PUT, &format!("{TENANTS}/{id}"));
+        Reply::to(request.header("If-None-Match", field).json(&json!({}))).await
+    };
+    put_new("acme", "*").await.problem(412);
+    put_new("acme", "\"r9\"").await.problem(400);
+    assert_eq!(put_new("new", "*").await.status, 201);
+    put_new("new", "*").await.problem(412);
     // Of those who come at once, one.
     let all = (0..8).map(|n| put_if("\"r2\"", json!({"max_keys": 100 + n})));
     let statuses: Vec<u16> = join_all(all).await.iter().map(|r| r.status).collect();
@@ -300,6 +310,10 @@ async fn a_tenant_has_no_more_keys_than_it_may_have() {
         create().await.problem(409);
         put(&sidekey, "acme", json!({})).await;
         assert_eq!(create().await.status, 201);
+        put(&sidekey, "acme", json!({"max_keys": 0})).await;
+        let once = sidekey.admin(Method::POST, KEYS).json(&body);
+        let once = Reply::to(once.header("Idempotency-Key", "once")).await;
+        once.problem(409);
         // Of those that were refused nothing is left behind.
         let config_file = sidekey.directory().join("sidekey.toml");
         let mut arguments = vec!["check", "--stores", "--config"];
