@@ -132,6 +132,7 @@ pub enum EnvironmentName {
     Test,
 }
 
+/// Whether it was made here, or existed before.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OriginName {
@@ -139,6 +140,7 @@ pub enum OriginName {
     Imported,
 }
 
+/// How it is presented: by itself, or as a user and a password.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CredentialName {
@@ -295,6 +297,7 @@ pub enum LineStatusName {
 /// A tenant to be: all of it. What is absent is none.
 #[derive(ToSchema)]
 #[schema(examples(json!({"display_name": "ACME Ltd", "max_keys": 20})))]
+#[serde(deny_unknown_fields)]
 pub struct TenantBody {
     #[schema(min_length = 1, max_length = 200)]
     display_name: Option<String>,
