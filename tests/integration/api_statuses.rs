@@ -23,8 +23,8 @@ const NOT_PROVOKED: [(u16, &str); 2] = [
     (500, "it stands for a fault of the program"),
 ];
 /// One wrong key, and the next ones are answered unread.
-const SETTINGS: &str =
-    "limits.failed_auth = { name = \"failed-auth\", quota = 1, window_seconds = 86400, burst = 1 }";
+const SETTINGS: &str = "[limits]\n\
+    failed_auth = { name = \"failed-auth\", quota = 1, window_seconds = 86400, burst = 1 }\n";
 /// Changes at the same time, so that one of them loses too often.
 const CROWD: usize = 40;
 /// More than a request's header may have.

@@ -301,7 +301,7 @@ pub enum LineStatusName {
 pub struct TenantBody {
     #[schema(min_length = 1, max_length = 200)]
     display_name: Option<String>,
-    #[schema(max_length = 254)]
+    #[schema(max_length = 254, pattern = "^[^\\s<>,;]+@[^\\s<>,;@]+$")]
     contact_email: Option<String>,
     /// What all its keys share, besides each key's own limits.
     #[schema(max_items = 8)]
