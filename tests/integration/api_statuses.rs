@@ -54,7 +54,10 @@ impl Bench {
         let config = config(nobody().await, SETTINGS);
         let sidekey = Sidekey::start_with(&config, environment).await;
         let scopes = json!([
-            "sidekey:keys:read", "sidekey:keys:write", "sidekey:usage:read", "sidekey:audit:read",
+            "sidekey:keys:read",
+            "sidekey:keys:write",
+            "sidekey:usage:read",
+            "sidekey:audit:read",
         ]);
         Bench {
             admin: sidekey.admin_key(),
@@ -94,7 +97,14 @@ impl Bench {
         self.number += 1;
         let number = self.number;
         let tenant = Some(tenant);
-        calls::request(call, Thing { tenant, key_id, number })
+        calls::request(
+            call,
+            Thing {
+                tenant,
+                key_id,
+                number,
+            },
+        )
     }
 
     /// A request about a new key of [`TENANT`].
@@ -203,7 +213,10 @@ impl Bench {
         let admin = self.admin.clone();
         let revoked = self.sidekey.create_key(json!({})).await;
         self.sidekey.revoke_key(&revoked.id).await;
-        for name in ["patch /api-keys/{key_id}", "post /api-keys/{key_id}/regenerate"] {
+        for name in [
+            "patch /api-keys/{key_id}",
+            "post /api-keys/{key_id}/regenerate",
+        ] {
             let call = self.call(name);
             let request = self.request(&call, TENANT, &revoked.id);
             self.expect(&call, 409, &admin, &request).await;
@@ -227,11 +240,17 @@ impl Bench {
 
     /// Calls that fail only where others change the same thing all the time.
     async fn crowds(&mut self) {
-        for name in ["delete /api-keys/{key_id}", "delete /api-keys/{key_id}/previous-secret"] {
+        for name in [
+            "delete /api-keys/{key_id}",
+            "delete /api-keys/{key_id}/previous-secret",
+        ] {
             let call = self.call(name);
             self.crowd(&call, true).await;
         }
-        for name in ["put /tenants/{tenant_id}", "post /tenants/{tenant_id}/resume"] {
+        for name in [
+            "put /tenants/{tenant_id}",
+            "post /tenants/{tenant_id}/resume",
+        ] {
             let call = self.call(name);
             self.crowd(&call, false).await;
         }
@@ -248,14 +267,22 @@ impl Bench {
             let tenant = Some("crowded");
             put(&this.sidekey, "crowded", json!({})).await;
             set(&this.sidekey, "crowded", "suspend").await;
-            let thing = Thing { tenant, key_id: &key.id, number: 0 };
+            let thing = Thing {
+                tenant,
+                key_id: &key.id,
+                number: 0,
+            };
             let request = calls::request(call, thing);
             let one = request.send(&this.sidekey, Some(&this.admin));
             let others = (0..CROWD).map(|number| {
                 calls.set(calls.get() + 1);
                 let name = format!("{number} of {}", calls.get());
                 let (method, path, body) = if is_of_key {
-                    (Method::PATCH, format!("{KEYS}/{}", key.id), json!({"name": name}))
+                    (
+                        Method::PATCH,
+                        format!("{KEYS}/{}", key.id),
+                        json!({"name": name}),
+                    )
                 } else {
                     let path = format!("{TENANTS}/crowded");
                     (Method::PUT, path, json!({"display_name": name}))
@@ -348,7 +375,10 @@ async fn hide_tables(url: &str) {
     for row in sqlx::query(names).fetch_all(&pool).await.unwrap() {
         let name: String = row.get(0);
         let hide = format!("ALTER TABLE {name} RENAME TO hidden_{name}");
-        sqlx::raw_sql(AssertSqlSafe(hide)).execute(&pool).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(hide))
+            .execute(&pool)
+            .await
+            .unwrap();
     }
     pool.close().await;
 }

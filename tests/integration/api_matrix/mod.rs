@@ -64,9 +64,12 @@ fn expected(role: &Role, rule: &Rule, whose: Whose) -> u16 {
 
 /// Whether the call's request names a tenant where it could do without.
 fn is_filtered(call: &Call) -> bool {
-    let thing = |tenant| Thing { tenant, key_id: NO_KEY, number: 0 };
-    call.name.starts_with("get ")
-        && calls::request(call, thing(Some("x"))).path.contains('?')
+    let thing = |tenant| Thing {
+        tenant,
+        key_id: NO_KEY,
+        number: 0,
+    };
+    call.name.starts_with("get ") && calls::request(call, thing(Some("x"))).path.contains('?')
 }
 
 /// A reply without what differs between any two.
@@ -160,7 +163,11 @@ impl World {
             Whose::Everyones => (None, NO_KEY),
         };
         let number = self.number();
-        let thing = Thing { tenant, key_id, number };
+        let thing = Thing {
+            tenant,
+            key_id,
+            number,
+        };
         let request = calls::request(call, thing);
         request.send(&self.sidekey, role.key.as_deref()).await
     }
@@ -193,14 +200,7 @@ impl World {
     }
 
     /// What an answer must show, and must not.
-    fn check_content(
-        &self,
-        cell: &str,
-        role: &Role,
-        whose: Whose,
-        things: &Things,
-        reply: &Reply,
-    ) {
+    fn check_content(&self, cell: &str, role: &Role, whose: Whose, things: &Things, reply: &Reply) {
         let text = &reply.text;
         if !role.is_admin() {
             for name in BYSTANDER_NAMES.iter().chain([&&*self.bystander.id]) {
@@ -224,10 +224,17 @@ impl World {
                 Whose::Other => (&things.other.id, &*things.other_tenant),
                 _ => (&things.own.id, TENANT),
             };
-            let what = if cell.contains("/tenants ") { tenant } else { id };
+            let what = if cell.contains("/tenants ") {
+                tenant
+            } else {
+                id
+            };
             // A page of all tenants need not have it.
             let is_paged = whose == Whose::Everyones && role.is_admin();
-            assert!(text.contains(what) == is_shown || is_paged, "{cell}: {text}");
+            assert!(
+                text.contains(what) == is_shown || is_paged,
+                "{cell}: {text}"
+            );
             if !is_shown {
                 let is_empty = text.is_empty() || reply.json()["data"] == json!([]);
                 assert!(is_empty, "{cell}: {text}");

@@ -49,7 +49,8 @@ pub async fn documented(sidekey: &Sidekey) -> Vec<Call> {
             let statuses = call["responses"].as_object().expect("responses").keys();
             let parameters = call["parameters"].as_array().into_iter().flatten();
             let query = parameters.filter(|parameter| parameter["in"] == "query");
-            let name_of = |parameter: &Value| parameter["name"].as_str().expect("a name").to_owned();
+            let name_of =
+                |parameter: &Value| parameter["name"].as_str().expect("a name").to_owned();
             calls.push(Call {
                 query: query.map(name_of).collect(),
                 name: format!("{method} {path}"),
@@ -126,7 +127,9 @@ impl Request {
             request = request.bearer_auth(key);
         }
         if let Some((media_type, body)) = &self.body {
-            request = request.header("content-type", *media_type).body(body.clone());
+            request = request
+                .header("content-type", *media_type)
+                .body(body.clone());
         }
         request
     }
