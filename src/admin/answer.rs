@@ -306,10 +306,8 @@ pub struct ApiKey {
     tenant_id: String,
     #[schema(value_type = EnvironmentName, inline)]
     environment: &'static str,
-    /// Whether it was made here, or existed before.
     #[schema(value_type = OriginName, inline)]
     origin: &'static str,
-    /// How it is presented: by itself, or as a user and a password.
     #[schema(value_type = CredentialName, inline)]
     credential: &'static str,
     /// What the key begins and ends with.

@@ -26,7 +26,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a request's header may take, and how long a connection may be idle.
     pub header_timeout: Duration,
-    /// A request's line and header have at most this many bytes; longer ones are 431, or 414.
+    /// A request's line and header have at most this many bytes; longer ones are 431.
     pub header_bytes_max: usize,
     /// How long nothing of an answer may be taken before the connection is closed.
     pub write_timeout: Duration,

@@ -15,7 +15,6 @@ use super::keys::{IssuedKey, KeyError, KeyService, NewKey, note_of_new};
 use super::sealed::Purpose;
 use crate::audit::Origin;
 use crate::key::{KeyId, KeyRecord, MintKeys};
-use crate::store::StoreError;
 use crate::store::answers::Answer;
 
 /// What the digest of an idempotency key begins with.

@@ -7,6 +7,8 @@
 mod admin;
 mod admin_input;
 mod admin_list;
+mod api_matrix;
+mod api_statuses;
 mod audit;
 mod bootstrap;
 mod buckets;

@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::api::Reply;
+use crate::harness::calls;
 use crate::harness::run::run_command_within;
 use crate::harness::service::tool;
 use crate::harness::sidekey::{KEYS, Sidekey, config};
@@ -18,6 +19,8 @@ const DOCUMENT: &str = "/api/v1/openapi.json";
 const PAGE: &str = "/api/v1/docs/";
 /// How long schemathesis may take on a busy machine.
 const RUN_MAX: Duration = Duration::from_secs(180);
+/// The tenant of the bootstrap key.
+const OWN_TENANT: &str = "sidekey";
 /// So many requests it makes, at least.
 const CASES_MIN: u32 = 300;
 
@@ -39,7 +42,7 @@ async fn the_document_is_served_without_a_key() {
     assert_eq!(api["openapi"], "3.1.0");
     // What it says of methods is what the router does.
     for (path, item) in api["paths"].as_object().unwrap() {
-        let path = path.replace("{key_id}", "000000000000");
+        let path = path.replace("{key_id}", calls::NO_KEY);
         let options = sidekey.ask_as(None, Method::OPTIONS, &path, None).await;
         let allow = options.header("allow").expect("Allow").to_lowercase();
         let mut allow: Vec<&str> = allow
@@ -105,9 +108,11 @@ async fn schemathesis_finds_nothing_that_the_document_does_not_say() {
     let sidekey = start().await;
     let own = sidekey.admin_key();
     let own_id = own.split('_').nth(2).expect("an id").to_owned();
-    let mut ids = Vec::new();
-    for _ in 0..6 {
-        ids.push(sidekey.create_key(json!({})).await.id);
+    let operations = calls::documented(&sidekey).await.len();
+    let (mut ids, tenants) = (Vec::new(), ["acme", "globex"]);
+    for number in 0..6 {
+        let fields = json!({"tenant_id": tenants[number % 2]});
+        ids.push(sidekey.create_key(fields).await.id);
     }
     let directory = tempfile::tempdir().unwrap();
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis");
@@ -128,10 +133,15 @@ async fn schemathesis_finds_nothing_that_the_document_does_not_say() {
         .env("SCHEMATHESIS_HOOKS", "hooks")
         .env("OWN_KEYS", own_id)
         .env("KEYS", ids.join(" "))
+        .env("OWN_TENANTS", OWN_TENANT)
+        .env("TENANTS", tenants.join(" "))
         .env("NO_PROXY", "*");
     let run = tokio::task::spawn_blocking(move || run_command_within(command, RUN_MAX));
     let ended = run.await.unwrap();
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    // None is left out but the document itself, which it has read.
+    let tested = format!("Tested: {}\n", operations - 1);
+    assert!(ended.stdout.contains(&tested), "{}", ended.stdout);
     let cases = ended.stdout.split("Test cases:").nth(1).expect("a summary");
     let cases: u32 = cases.split_whitespace().next().unwrap().parse().unwrap();
     assert!(cases >= CASES_MIN, "{}", ended.stdout);

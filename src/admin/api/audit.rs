@@ -12,19 +12,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Shared;
 use super::audit_schemas::{AuditPageBody, EventPageParameters, EventParameters};
 use super::problems::ListProblems;
+use super::{Shared, query};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
 use crate::admin::input::FieldError;
 use crate::audit::entry::Entry;
 use crate::audit::{self, Action};
-use crate::clock::Timestamp;
 use crate::manage::KeyError;
 use crate::problem::Kind;
-use crate::store::{EventFilter, EventRange, Order, PAGE_LEN_MAX, StoreError};
+use crate::store::{EventFilter, EventRange, Order, StoreError};
 
 /// Events in a page where the request doesn't say.
 const PAGE_LEN_DEFAULT: usize = 50;
@@ -57,55 +56,28 @@ fn event_query(
         limit: PAGE_LEN_DEFAULT,
     };
     let filter = &mut query.filter;
-    let mut errors = Vec::new();
-    for (name, value) in pairs {
-        let result = match name.as_str() {
-            "limit" if has_pages => value
-                .parse()
-                .ok()
-                .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
-                .map(|limit| query.limit = limit)
-                .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
-            "cursor" if has_pages => read_cursor(&value)
-                .map(|seq| query.after = Some(seq))
-                .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
-            "key_id" => parse(&value, &mut filter.key_id),
-            "tenant_id" => parse(&value, &mut filter.tenant_id),
-            "actor" => read_actor(&value)
-                .map(|actor| filter.actor = Some(actor))
-                .ok_or_else(|| "must be a key's id, system or unknown".to_owned()),
-            "action" => Action::from_name(&value)
-                .map(|action| filter.action = Some(action))
-                .ok_or_else(|| format!("must be one of: {}", action_names())),
-            "from" => read_time(&value, &mut filter.from),
-            "to" => read_time(&value, &mut filter.to),
-            _ => Err("is not known here; leave it out".to_owned()),
-        };
-        if let Err(detail) = result {
-            errors.push(FieldError {
-                field: name,
-                detail,
-            });
+    query::read(&pairs, |name, value| {
+        match name {
+            "limit" if has_pages => query.limit = query::page_len(value)?,
+            "cursor" if has_pages => query.after = Some(query::cursor(read_cursor(value))?),
+            "key_id" => filter.key_id = Some(query::parsed(value)?),
+            "tenant_id" => filter.tenant_id = Some(query::parsed(value)?),
+            "actor" => {
+                let actor = read_actor(value);
+                filter.actor = Some(actor.ok_or("must be a key's id, system or unknown")?);
+            }
+            "action" => {
+                let action = Action::from_name(value);
+                filter.action =
+                    Some(action.ok_or_else(|| format!("must be one of: {}", action_names()))?);
+            }
+            "from" => filter.from = Some(query::time(value)?),
+            "to" => filter.to = Some(query::time(value)?),
+            _ => return Ok(false),
         }
-    }
-    if errors.is_empty() {
-        Ok(query)
-    } else {
-        Err(errors)
-    }
-}
-
-fn parse<T: std::str::FromStr>(text: &str, to: &mut Option<T>) -> Result<(), String>
-where
-    T::Err: std::fmt::Display,
-{
-    *to = Some(text.parse().map_err(|error: T::Err| error.to_string())?);
-    Ok(())
-}
-
-fn read_time(text: &str, to: &mut Option<Timestamp>) -> Result<(), String> {
-    *to = Some(Timestamp::parse(text).map_err(|error| error.to_string())?);
-    Ok(())
+        Ok(true)
+    })?;
+    Ok(query)
 }
 
 fn read_actor(text: &str) -> Option<audit::Actor> {

@@ -10,13 +10,12 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::Shared;
 use super::audit::{begin_long_work, failed, json as json_answer};
 use super::audit_schemas::{AnchorParameter, VerificationBody};
 use super::problems::ListProblems;
+use super::{Shared, query};
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::ApiError;
-use crate::admin::input::FieldError;
 use crate::audit::chain::Anchor;
 use crate::audit::verify::{Verdict, verify};
 use crate::store::StoreError;
@@ -50,17 +49,14 @@ pub fn verdict_json(verdict: &Verdict) -> Value {
 
 fn read_anchor(pairs: Vec<(String, String)>) -> Result<Option<Anchor>, ApiError> {
     let mut anchor = None;
-    for (field, value) in pairs {
-        let detail = match (field.as_str(), value.parse::<Anchor>()) {
-            ("anchor", Ok(read)) => {
-                anchor = Some(read);
-                continue;
-            }
-            ("anchor", Err(error)) => error.to_string(),
-            _ => "is not known here; leave it out".to_owned(),
-        };
-        return Err(ApiError::fields(&[FieldError { field, detail }]));
-    }
+    let read = query::read(&pairs, |name, value| {
+        match name {
+            "anchor" => anchor = Some(query::parsed(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    });
+    read.map_err(|errors| ApiError::fields(&errors))?;
     Ok(anchor)
 }
 

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::audit::begin_long_work;
 use super::problems::ImportProblems;
 use super::schemas::{FieldProblem, ImportParameters, LineStatusName};
-use super::{Shared, confirmed, private, to_the_end};
+use super::{Shared, confirmed, private, query, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
@@ -48,30 +48,15 @@ struct Options {
 
 fn options(pairs: Vec<(String, String)>) -> Result<Options, Vec<FieldError>> {
     let mut options = Options::default();
-    let mut errors = Vec::new();
-    for (name, value) in pairs {
-        let flag = match value.as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("must be true or false"),
-        };
-        let result = match name.as_str() {
-            "dry_run" => flag.map(|flag| options.dry_run = flag),
-            "allow_weak" => flag.map(|flag| options.allow_weak = flag),
-            _ => Err("is not known here; leave it out"),
-        };
-        if let Err(detail) = result {
-            errors.push(FieldError {
-                field: name,
-                detail: detail.to_owned(),
-            });
+    query::read(&pairs, |name, value| {
+        match name {
+            "dry_run" => options.dry_run = query::flag(value)?,
+            "allow_weak" => options.allow_weak = query::flag(value)?,
+            _ => return Ok(false),
         }
-    }
-    if errors.is_empty() {
-        Ok(options)
-    } else {
-        Err(errors)
-    }
+        Ok(true)
+    })?;
+    Ok(options)
 }
 
 /// The lines of a body.

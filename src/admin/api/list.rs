@@ -1,29 +1,24 @@
 //! Lists of keys over HTTP: filters and cursors.
 
-use std::collections::HashSet;
-
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::UNKNOWN_PARAMETER;
 use super::problems::ListProblems;
 use super::schemas::ListParameters;
 use super::usage::Uses;
-use super::{Shared, cursor, private};
+use super::{Shared, cursor, private, query};
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
-use crate::key::{Environment, MintKeys, Status, TenantId};
-use crate::store::{KeyFilter, PAGE_LEN_MAX, Position};
+use crate::key::{Environment, MintKeys, Status};
+use crate::store::{KeyFilter, Position};
 
 /// Keys in a page where the request doesn't say.
 const PAGE_LEN_DEFAULT: usize = 50;
-/// A search text has at most this many characters.
-const SEARCH_LEN_MAX: usize = 200;
 
 /// What a list is asked for.
 struct ListQuery {
@@ -42,55 +37,29 @@ fn list_query(
         after: None,
         limit: PAGE_LEN_DEFAULT,
     };
-    let mut errors = Vec::new();
-    let mut seen = HashSet::new();
-    for (name, value) in pairs {
-        let is_again = !seen.insert(name.clone());
-        let time = |text: &str| Timestamp::parse(text).map_err(|error| error.to_string());
-        let result = match name.as_str() {
-            _ if is_again => Err("stands there more than once".to_owned()),
-            "limit" => value
-                .parse()
-                .ok()
-                .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
-                .map(|limit| query.limit = limit)
-                .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
-            "cursor" => cursor::read(&value, mint_keys)
-                .map(|position| query.after = Some(position))
-                .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
-            "tenant_id" => value
-                .parse::<TenantId>()
-                .map(|tenant| query.filter.tenant_id = Some(tenant))
-                .map_err(|error| error.to_string()),
-            "status" => Status::from_name(&value)
-                .map(|status| query.filter.status = Some((status, now)))
-                .ok_or_else(|| "must be active, disabled, expired or revoked".to_owned()),
-            "environment" => Environment::from_name(&value)
-                .map(|environment| query.filter.environment = Some(environment))
-                .ok_or_else(|| "must be live or test".to_owned()),
-            "expiring_before" => {
-                time(&value).map(|moment| query.filter.expiring_before = Some(moment))
+    let filter = &mut query.filter;
+    query::read(&pairs, |name, value| {
+        match name {
+            "limit" => query.limit = query::page_len(value)?,
+            "cursor" => query.after = Some(query::cursor(cursor::read(value, mint_keys))?),
+            "tenant_id" => filter.tenant_id = Some(query::parsed(value)?),
+            "status" => {
+                let status = Status::from_name(value);
+                let status = status.ok_or("must be active, disabled, expired or revoked")?;
+                filter.status = Some((status, now));
             }
-            "unused_since" => time(&value).map(|moment| query.filter.unused_since = Some(moment)),
-            "q" if value.chars().count() <= SEARCH_LEN_MAX => {
-                query.filter.text = Some(value);
-                Ok(())
+            "environment" => {
+                let environment = Environment::from_name(value);
+                filter.environment = Some(environment.ok_or("must be live or test")?);
             }
-            "q" => Err(format!("has more than {SEARCH_LEN_MAX} characters")),
-            _ => Err(UNKNOWN_PARAMETER.to_owned()),
-        };
-        if let Err(detail) = result {
-            errors.push(FieldError {
-                field: name,
-                detail,
-            });
+            "expiring_before" => filter.expiring_before = Some(query::time(value)?),
+            "unused_since" => filter.unused_since = Some(query::time(value)?),
+            "q" => filter.text = Some(query::search(value)?),
+            _ => return Ok(false),
         }
-    }
-    if errors.is_empty() {
-        Ok(query)
-    } else {
-        Err(errors)
-    }
+        Ok(true)
+    })?;
+    Ok(query)
 }
 
 /// A page of a list.

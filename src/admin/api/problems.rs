@@ -32,14 +32,11 @@ const COMMON: [Kind; 14] = [
     Kind::TemporaryReducedCapacity,
 ];
 
-/// Answers without a body, to requests that are not read to their end.
-const UNREAD: [(&str, &str); 2] = [
-    ("414", "The request's target is too long."),
-    (
-        "431",
-        "The request's header is too long, or has too many fields.",
-    ),
-];
+/// The answer, without a body, to a request that is not read to its end.
+const UNREAD: (&str, &str) = (
+    "431",
+    "The request's target or header is too long, or has too many fields.",
+);
 
 /// Declares a set of problems: `problems!(Name: Kind, ...)`.
 macro_rules! problems {
@@ -97,16 +94,20 @@ pub struct OpenProblems;
 
 impl IntoResponses for OpenProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        by_status(&[Kind::RequestTimeout, Kind::Internal])
+        with_unread(by_status(&[Kind::RequestTimeout, Kind::Internal]))
     }
 }
 
 /// The answers for `kinds` and for what every call with a key may answer.
 pub fn with_common(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
-    let mut responses = by_status(&[&COMMON[..], kinds].concat());
-    for (status, description) in UNREAD {
-        responses.insert(status.to_owned(), Response::new(description).into());
-    }
+    with_unread(by_status(&[&COMMON[..], kinds].concat()))
+}
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+fn with_unread(mut responses: Responses) -> Responses {
+    let (status, description) = UNREAD;
+    responses.insert(status.to_owned(), Response::new(description).into());
     responses
 }
 

@@ -141,6 +141,7 @@ pub enum EnvironmentName {
     Test,
 }
 
+/// Whether it was made here, or existed before.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OriginName {
@@ -148,6 +149,7 @@ pub enum OriginName {
     Imported,
 }
 
+/// How it is presented: by itself, or as a user and a password.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CredentialName {
@@ -304,10 +306,11 @@ pub enum LineStatusName {
 /// A tenant to be: all of it. What is absent is none.
 #[derive(ToSchema)]
 #[schema(examples(json!({"display_name": "ACME Ltd", "max_keys": 20})))]
+#[serde(deny_unknown_fields)]
 pub struct TenantBody {
     #[schema(min_length = 1, max_length = 200)]
     display_name: Option<String>,
-    #[schema(max_length = 254)]
+    #[schema(max_length = 254, pattern = "^[^\\s<>,;]+@[^\\s<>,;@]+$")]
     contact_email: Option<String>,
     /// What all its keys share, besides each key's own limits.
     #[schema(max_items = 8)]

@@ -14,7 +14,7 @@ use super::schemas::{
     ChangedTenant, IfMatchParameter, IfNoneMatchParameter, TenantBody, TenantIdParameter,
     TenantListParameters, TenantPageBody,
 };
-use super::{Shared, TENANTS_PATH, confirmed, private, to_the_end};
+use super::{Shared, TENANTS_PATH, confirmed, private, query, to_the_end};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::{ApiError, ApiTenant, NO_TENANT, propagation_json, tenant_json};
@@ -23,12 +23,10 @@ use crate::key::tenant::TenantStanding;
 use crate::key::{TenantId, TenantRecord};
 use crate::manage::TenantError;
 use crate::problem::Kind;
-use crate::store::{PAGE_LEN_MAX, TenantFilter, TenantPage};
+use crate::store::{TenantFilter, TenantPage};
 
 /// Tenants in a page where the request doesn't say.
 const PAGE_LEN_DEFAULT: usize = 50;
-/// A search text has at most this many characters.
-const SEARCH_LEN_MAX: usize = 200;
 
 fn no_tenant() -> ApiError {
     ApiError::new(Kind::NotFound, NO_TENANT)
@@ -208,40 +206,20 @@ fn list_query(pairs: Vec<(String, String)>) -> Result<ListQuery, Vec<FieldError>
         after: None,
         limit: PAGE_LEN_DEFAULT,
     };
-    let mut errors = Vec::new();
-    for (name, value) in pairs {
-        let result = match name.as_str() {
-            "limit" => value
-                .parse()
-                .ok()
-                .filter(|limit| (1..=PAGE_LEN_MAX).contains(limit))
-                .map(|limit| query.limit = limit)
-                .ok_or_else(|| format!("must be 1 to {PAGE_LEN_MAX}")),
-            "cursor" => read_cursor(&value)
-                .map(|id| query.after = Some(id))
-                .ok_or_else(|| "must be the next_cursor of an earlier answer".to_owned()),
-            "status" => TenantStanding::from_name(&value)
-                .map(|standing| query.filter.standing = Some(standing))
-                .ok_or_else(|| "must be active or suspended".to_owned()),
-            "q" if value.chars().count() <= SEARCH_LEN_MAX => {
-                query.filter.text = Some(value).filter(|text| !text.is_empty());
-                Ok(())
+    query::read(&pairs, |name, value| {
+        match name {
+            "limit" => query.limit = query::page_len(value)?,
+            "cursor" => query.after = Some(query::cursor(read_cursor(value))?),
+            "status" => {
+                let standing = TenantStanding::from_name(value);
+                query.filter.standing = Some(standing.ok_or("must be active or suspended")?);
             }
-            "q" => Err(format!("has more than {SEARCH_LEN_MAX} characters")),
-            _ => Err("is not known here; leave it out".to_owned()),
-        };
-        if let Err(detail) = result {
-            errors.push(FieldError {
-                field: name,
-                detail,
-            });
+            "q" => query.filter.text = Some(query::search(value)?).filter(|text| !text.is_empty()),
+            _ => return Ok(false),
         }
-    }
-    if errors.is_empty() {
-        Ok(query)
-    } else {
-        Err(errors)
-    }
+        Ok(true)
+    })?;
+    Ok(query)
 }
 
 fn write_cursor(id: &TenantId) -> String {

@@ -12,7 +12,7 @@ use super::extract::IdText;
 use super::keys::find;
 use super::problems::ReadProblems;
 use super::schemas::{IntervalName, KeyIdParameter, SpanParameters, TenantParameter};
-use super::{Shared, private};
+use super::{Shared, private, query};
 use crate::admin::AdminState;
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey, key_json};
@@ -39,31 +39,16 @@ fn usage_query(
     kept_from: Timestamp,
 ) -> Result<UsageQuery, Vec<FieldError>> {
     let (mut interval, mut from, mut to, mut tenant) = (Interval::Day, None, now, None);
-    let mut errors = Vec::new();
-    for (name, value) in pairs {
-        let time = || Timestamp::parse(&value).map_err(|error| error.to_string());
-        let result = match name.as_str() {
-            "interval" => Interval::from_name(&value)
-                .map(|known| interval = known)
-                .ok_or_else(|| "must be day or hour".to_owned()),
-            "from" => time().map(|moment| from = Some(moment)),
-            "to" => time().map(|moment| to = moment),
-            "tenant_id" if has_tenant => value
-                .parse::<TenantId>()
-                .map(|id| tenant = Some(id))
-                .map_err(|error| error.to_string()),
-            _ => Err("is not known here; leave it out".to_owned()),
-        };
-        if let Err(detail) = result {
-            errors.push(FieldError {
-                field: name,
-                detail,
-            });
+    query::read(&pairs, |name, value| {
+        match name {
+            "interval" => interval = Interval::from_name(value).ok_or("must be day or hour")?,
+            "from" => from = Some(query::time(value)?),
+            "to" => to = query::time(value)?,
+            "tenant_id" if has_tenant => tenant = Some(query::parsed(value)?),
+            _ => return Ok(false),
         }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
+        Ok(true)
+    })?;
     let bad = |field: &str, detail: String| {
         vec![FieldError {
             field: field.to_owned(),

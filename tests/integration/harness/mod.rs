@@ -1,6 +1,7 @@
 //! What tests stand on: the program, services behind it, and raw connections.
 
 pub mod api;
+pub mod calls;
 pub mod fleet;
 pub mod openbao;
 pub mod postgres;
