@@ -29,15 +29,6 @@ pub struct IfMatchParameter {
     if_match: String,
 }
 
-/// That the client wants to make something new, and to replace nothing.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-pub struct IfNoneMatchParameter {
-    /// `*`: only where there is none yet.
-    #[param(rename = "If-None-Match", required = false, example = "*")]
-    if_none_match: String,
-}
-
 /// What the client calls a call.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

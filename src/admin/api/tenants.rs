@@ -11,8 +11,8 @@ use super::etag::{check_if_match, expected, is_only_for_new, tagged};
 use super::extract::{Body, IdText, NoQuery};
 use super::problems::{ListProblems, PutTenantProblems, ReadProblems, StandingProblems};
 use super::schemas::{
-    ChangedTenant, IfMatchParameter, IfNoneMatchParameter, TenantBody, TenantIdParameter,
-    TenantListParameters, TenantPageBody,
+    ChangedTenant, IfMatchParameter, TenantBody, TenantIdParameter, TenantListParameters,
+    TenantPageBody,
 };
 use super::{Shared, TENANTS_PATH, confirmed, private, query, to_the_end};
 use crate::admin::AdminState;
@@ -47,7 +47,7 @@ async fn changed(state: &AdminState, status: StatusCode, tenant: &TenantRecord) 
 ///
 /// Makes it, or replaces all that is set of it. Needs `sidekey:admin`.
 #[utoipa::path(put, path = "/api/v1/platform/tenants/{tenant_id}", operation_id = "put_tenant", tag = "tenants",
-    params(TenantIdParameter, IfMatchParameter, IfNoneMatchParameter),
+    params(TenantIdParameter, IfMatchParameter),
     request_body = TenantBody,
     responses(
         (status = 200, body = ChangedTenant, description = "It was replaced.",
