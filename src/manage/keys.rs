@@ -500,7 +500,7 @@ impl KeyService {
                 break;
             }
             let before = record.clone();
-            if !edit(&mut record)? {
+            if !edit(&mut record)? || record == before {
                 // What an earlier, interrupted call wrote may not have been announced.
                 self.live.apply(record.clone());
                 return Ok(record);
