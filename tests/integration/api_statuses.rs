@@ -1,6 +1,7 @@
 //! Every status that the document promises for a call is produced by a case here, and no call answers
 //! with one that it does not promise. On both engines.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
@@ -258,9 +259,8 @@ impl Bench {
 
     /// Sends `call` into a crowd of changes of the same thing until it loses.
     async fn crowd(&mut self, call: &Call, is_of_key: bool) {
-        let calls = std::cell::Cell::new(0_u64);
         let this = &*self;
-        let found = std::cell::RefCell::new(None);
+        let found = RefCell::new(None);
         eventually(&format!("{} loses", call.name), || async {
             let key = this.sidekey.create_key(json!({})).await;
             this.sidekey.regenerate_key(&key.id, 60).await;
@@ -275,8 +275,7 @@ impl Bench {
             let request = calls::request(call, thing);
             let one = request.send(&this.sidekey, Some(&this.admin));
             let others = (0..CROWD).map(|number| {
-                calls.set(calls.get() + 1);
-                let name = format!("{number} of {}", calls.get());
+                let name = format!("{number} beside {}", key.id);
                 let (method, path, body) = if is_of_key {
                     (
                         Method::PATCH,
