@@ -6,6 +6,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 CONFIG ?= config/sidekey.toml
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
+# Tests wait for servers more than they compute.
+TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
+
 .PHONY: help run test bench lint setup
 .DEFAULT_GOAL := help
 
@@ -24,7 +27,7 @@ run: ## Build and start Sidekey; UPSTREAM=http://host:port is the service behind
 
 test: ## Run all tests; ARGS="name" runs those whose name contains it
 	@tools/setup test
-	cargo test --locked $(ARGS)
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked $(ARGS)
 
 bench: ## Run the benchmarks and print their ratios
 	@tools/setup bench

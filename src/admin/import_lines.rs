@@ -9,31 +9,13 @@ use serde_json::{Map, Value};
 use super::input::{self, FieldError};
 use crate::clock::Timestamp;
 use crate::key::{Catalogue, Login, MintKeys, PlainKey, ScopePattern, TenantId};
-use crate::manage::{ImportSecret, ImportedKey};
+use crate::manage::{IMPORT_COLUMNS as COLUMNS, ImportSecret, ImportedKey};
 
 /// Lines with keys that one request may have.
 pub const LINES_MAX: usize = 1000;
 /// An external id has at most this many characters.
 pub const EXTERNAL_ID_LEN_MAX: usize = 200;
 
-/// Everything that a line may hold.
-const COLUMNS: [&str; 15] = [
-    "name",
-    "tenant_id",
-    "environment",
-    "scopes",
-    "rate_limits",
-    "expires_at",
-    "allowed_ips",
-    "contact_email",
-    "rotation_days",
-    "metadata",
-    "external_id",
-    "key",
-    "user",
-    "hash",
-    "htpasswd",
-];
 /// Those with secrets.
 const SECRET_COLUMNS: [&str; 3] = ["key", "hash", "htpasswd"];
 /// What an error is about that is about no column.

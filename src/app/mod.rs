@@ -84,7 +84,15 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
     let redis_timeout = settings.limits.redis.as_ref().map(|redis| redis.timeout);
-    let (app, gateway) = control.block_on(App::build(settings, listeners.admin.0, log))?;
+    let built = control.block_on(App::build(settings, listeners.admin.0, log));
+    let (app, gateway) = match built {
+        Ok(built) => built,
+        Err(error) => {
+            // The process ends now. Tasks of the database's pool would panic if they were cancelled first.
+            std::mem::forget(control);
+            return Err(error);
+        }
+    };
     let limiter = gateway.shared.clone();
     let (stop, stopping) = watch::channel(false);
     let proxy_address = listeners

@@ -11,7 +11,6 @@ pub mod diff;
 pub mod entry;
 pub mod recorder;
 pub mod seal;
-pub mod tenant_diff;
 pub mod verify;
 
 use std::net::IpAddr;

@@ -10,6 +10,25 @@ use crate::key::record::{CredentialKind, KeyOrigin};
 use crate::key::{Generation, KeyId, KeyRecord, Login, PlainKey, imported};
 use crate::store::Imported;
 
+/// Everything that a line of a list may tell of a key.
+pub const IMPORT_COLUMNS: [&str; 15] = [
+    "name",
+    "tenant_id",
+    "environment",
+    "scopes",
+    "rate_limits",
+    "expires_at",
+    "allowed_ips",
+    "contact_email",
+    "rotation_days",
+    "metadata",
+    "external_id",
+    "key",
+    "user",
+    "hash",
+    "htpasswd",
+];
+
 /// The secret of a key that was there before.
 #[derive(Debug, Clone)]
 pub enum ImportSecret {

@@ -10,7 +10,7 @@ pub mod tenants;
 mod unnamed;
 
 pub use expected::Expected;
-pub use imports::{ImportOutcome, ImportSecret, ImportedKey};
+pub use imports::{IMPORT_COLUMNS, ImportOutcome, ImportSecret, ImportedKey};
 pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
 pub use once::{Given, Made, Once};
 pub use tenants::{TenantError, TenantService};

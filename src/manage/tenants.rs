@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::keys::CONFLICT_RETRIES_MAX;
-use crate::audit::{Action, Note, Origin, tenant_diff};
+use crate::audit::{Action, Note, Origin, diff};
 use crate::clock::SharedClock;
 use crate::cluster::Announcer;
 use crate::key::tenant::TenantStanding;
@@ -137,7 +137,7 @@ impl TenantService {
             origin: origin.clone(),
             key_id: None,
             tenant_id: Some(id.clone()),
-            details: tenant_diff::of_new(&record),
+            details: diff::of_new(&record),
         };
         let written = self.store.insert_tenant(&record, &note).await;
         self.conclude(written.map(|()| record), id).await
@@ -151,7 +151,7 @@ impl TenantService {
         action: Action,
         origin: &Origin,
     ) -> Result<Option<TenantRecord>, TenantError> {
-        let details = tenant_diff::between(before, &after);
+        let details = diff::between(before, &after);
         if details.is_empty() {
             // What an earlier, interrupted call wrote may not have been announced.
             self.live.apply_tenant(&after);

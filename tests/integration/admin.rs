@@ -220,6 +220,23 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
     }
 }
 
+/// Neither a version nor an audit event comes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_changes_nothing_writes_nothing() {
+    let (_upstream, sidekey) = start().await;
+    let key = sidekey.create_key(json!({"name": "same"})).await;
+    let get = async || sidekey.ask(Method::GET, &path(&key.id), None).await;
+    let before = get().await;
+    for body in [json!({}), json!({"name": "same", "status": "active"})] {
+        let answer = sidekey.change_key(&key.id, body).await;
+        assert_eq!(answer["updated_at"], before.json()["updated_at"]);
+    }
+    assert_eq!(get().await.header("etag"), before.header("etag"));
+    let events = format!("/api/v1/platform/audit-events?key_id={}", key.id);
+    let events = sidekey.ask(Method::GET, &events, None).await.json();
+    assert_eq!(events["data"].as_array().map(Vec::len), Some(1), "{events}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_follows_time_and_switches() {
     let (_upstream, sidekey) = start().await;

@@ -9,27 +9,10 @@ use std::rc::Rc;
 use serde_json::{Map, Value, json};
 
 use super::lines::{Defaults, LINE_BYTES_MAX, Line, too_long, unreadable};
+use crate::manage::IMPORT_COLUMNS as COLUMNS;
 
 /// A record that is longer is not read to its end, and nothing behind it: where it ends can't be known.
 const RECORD_BYTES_MAX: usize = 1 << 20;
-/// What a CSV file may tell of a key.
-const COLUMNS: [&str; 15] = [
-    "name",
-    "tenant_id",
-    "environment",
-    "scopes",
-    "rate_limits",
-    "expires_at",
-    "allowed_ips",
-    "contact_email",
-    "rotation_days",
-    "metadata",
-    "external_id",
-    "key",
-    "user",
-    "hash",
-    "htpasswd",
-];
 
 /// What was read of the file and is behind the last record's beginning.
 #[derive(Default)]

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde_json::json;
-use sidekey::clock::SystemClock;
-use sidekey::key::hash::SecretHash;
-use sidekey::key::{Generation, TenantId};
-use sidekey::secrets::{EmbeddedSecrets, SecretStore, StoredHash};
 use sidekey::store::SqlStore;
+use sqlx::AssertSqlSafe;
 
 use super::{REMOVED, agree_soon, check_stores, environment, leftovers, passes};
 use crate::harness::eventually;
@@ -19,18 +16,19 @@ const LOST: usize = 150;
 const HELD_BACK: &str = "sidekey_reconcile_held_back";
 const HASH: &str = "not-to-be-shown";
 
-/// Hashes of keys that have no rows.
+/// Hashes of keys that have no rows, all at once: a few of them would be removed.
 async fn lose_rows(store: &SqlStore) {
-    let secrets = EmbeddedSecrets::new(store.pool().clone(), Arc::new(SystemClock::new()));
-    let tenant: TenantId = "acme".parse().unwrap();
-    let hash = StoredHash {
-        generation: Generation::FIRST,
-        hash: SecretHash::from_stored(HASH.to_owned()),
-    };
-    for number in 0..LOST {
-        let key = format!("lost{number:08}").parse().unwrap();
-        secrets.add_hash(&tenant, key, &hash).await.unwrap();
-    }
+    let rows: Vec<String> = (0..LOST)
+        .map(|number| format!("('lost{number:08}', 1, 'acme', '{HASH}')"))
+        .collect();
+    let sql = format!(
+        "INSERT INTO key_hashes (key_id, generation, tenant_id, hash) VALUES {}",
+        rows.join(", ")
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .execute(store.pool())
+        .await
+        .unwrap();
 }
 
 async fn held_back(sidekey: &Sidekey, keys: usize) {
