@@ -124,14 +124,17 @@ impl Postgres {
     /// Sends `signal` (a name such as `STOP`) to the server and all its processes.
     pub fn signal(&self, signal: &str) {
         let parent = self.server.as_ref().expect("running").id();
+        // First, so that it makes no more of them meanwhile.
+        send_signal(signal, &[parent]);
         let children = Command::new("pgrep")
             .args(["-P", &parent.to_string()])
             .output()
             .expect("pgrep runs");
         let children = String::from_utf8(children.stdout).expect("numbers");
-        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-        let all: Vec<u32> = std::iter::once(parent).chain(children).collect();
-        send_signal(signal, &all);
+        let children = children.split_whitespace();
+        let children: Vec<u32> = children.filter_map(|id| id.parse().ok()).collect();
+        // One that has ended since has heard it too.
+        try_signal(signal, &children);
     }
 
     /// Ends the server without a warning.
