@@ -152,7 +152,7 @@ impl Entry {
 }
 
 /// Two hexadecimal digits a byte.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,5 +1,7 @@
 //! Walks through the chain of a store, a page at a time.
 
+use serde_json::{Value, json};
+
 use super::chain::{Anchor, Broken, Chain, Fault};
 use super::entry::Head;
 use super::seal::Sealer;
@@ -15,8 +17,31 @@ pub struct Verdict {
     pub broken: Option<Broken>,
 }
 
+impl Verdict {
+    /// As the API and the command line tell it.
+    pub fn json(&self) -> Value {
+        match &self.broken {
+            None => json!({
+                "intact": true,
+                "entries": self.entries,
+                "head": {"seq": self.head.seq, "hash": self.head.hash},
+            }),
+            Some(broken) => json!({
+                "intact": false,
+                "entries": self.entries,
+                "broken": {
+                    "seq": broken.seq,
+                    "problem": broken.fault.as_str(),
+                    "detail": broken.fault.explanation(),
+                },
+            }),
+        }
+    }
+}
+
 /// Verifies the chain up to the head that it has now; entries that are added meanwhile are left to the
-/// next verification. `anchor` has to be in it, and what this process has written. `progress` is told how many entries are done, of how many.
+/// next verification. `anchor` has to be in it, and what this process has written. `progress` is told how
+/// many entries are done, of how many.
 pub async fn verify(
     store: &dyn AuditStore,
     sealer: &Sealer,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::access::AccessArguments;
 use super::client::{self, Api};
@@ -51,29 +51,9 @@ pub fn run(arguments: &Verify) -> ExitCode {
         Ok(settings) => super::block_on(async {
             let is_json = arguments.access.json;
             let verdict = read(&settings, arguments.anchor.clone(), is_json).await?;
-            Ok(failure::end(tell(&report(&verdict), is_json)))
+            Ok(failure::end(tell(&verdict.json(), is_json)))
         }),
         Err(code) => code,
-    }
-}
-
-/// The API's words for what was found.
-fn report(verdict: &Verdict) -> Value {
-    match &verdict.broken {
-        None => json!({
-            "intact": true,
-            "entries": verdict.entries,
-            "head": {"seq": verdict.head.seq, "hash": verdict.head.hash},
-        }),
-        Some(at) => json!({
-            "intact": false,
-            "entries": verdict.entries,
-            "broken": {
-                "seq": at.seq,
-                "problem": at.fault.as_str(),
-                "detail": at.fault.explanation(),
-            },
-        }),
     }
 }
 

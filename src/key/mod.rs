@@ -6,14 +6,16 @@ pub mod format;
 pub mod hash;
 pub mod imported;
 pub mod lookup;
+pub mod mint;
 pub mod policy;
 pub mod record;
 pub mod scope;
 pub mod tenant;
 
-pub use format::{Environment, KeyId, MintKey, MintKeys, Prefix, Presented};
+pub use format::{Environment, KeyId, Prefix, Presented};
 pub use imported::{Login, Pair, PlainKey};
 pub use lookup::{Lookup, LookupKeys};
+pub use mint::{MintKey, MintKeys};
 pub use policy::Policy;
 pub use record::{Authority, CredentialKind, Denial, Generation, KeyOrigin, KeyRecord, Status};
 pub use scope::{Catalogue, Scope, ScopePattern, ScopeSet};

@@ -2,7 +2,8 @@
 //! crash leaves at worst a hash that no row names; and what was imported is found by its secret, so
 //! the same list can be sent again.
 
-use super::keys::{KeyError, KeyService, NewKey, record_of};
+use super::fields::{NewKey, record_of};
+use super::keys::{KeyError, KeyService};
 use crate::audit::{Action, Note, Origin, diff};
 use crate::key::hash::SecretHash;
 use crate::key::lookup::Lookups;

@@ -2,6 +2,7 @@
 //! (the admin API, the first start) has been asked for permission before.
 
 mod expected;
+pub mod fields;
 pub mod imports;
 pub mod keys;
 mod once;
@@ -10,7 +11,8 @@ pub mod tenants;
 mod unnamed;
 
 pub use expected::Expected;
+pub use fields::{KeyChange, NewKey};
 pub use imports::{IMPORT_COLUMNS, ImportOutcome, ImportSecret, ImportedKey};
-pub use keys::{IssuedKey, KeyChange, KeyError, KeyService, NewKey};
+pub use keys::{IssuedKey, KeyError, KeyService};
 pub use once::{Given, Made, Once};
 pub use tenants::{TenantError, TenantService};

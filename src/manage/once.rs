@@ -11,9 +11,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::keys::{IssuedKey, KeyError, KeyService, NewKey, note_of_new};
+use super::fields::{NewKey, note_of_new};
+use super::keys::{IssuedKey, KeyError, KeyService};
 use super::sealed::Purpose;
 use crate::audit::Origin;
+use crate::audit::entry::hexadecimal;
 use crate::key::{KeyId, KeyRecord, MintKeys};
 use crate::store::answers::Answer;
 
@@ -51,7 +53,7 @@ impl Once {
         Once {
             actor,
             key,
-            body_digest: hex(&Sha256::digest(canonical)),
+            body_digest: hexadecimal(&Sha256::digest(canonical)),
         }
     }
 
@@ -60,7 +62,7 @@ impl Once {
         digest.update(DIGEST_LABEL);
         digest.update(self.actor.as_str());
         digest.update(self.key.expose_secret());
-        hex(&digest.finalize())
+        hexadecimal(&digest.finalize())
     }
 
     fn seal(&self, mint_keys: &MintKeys, secret: &SecretString) -> Option<String> {
@@ -79,10 +81,6 @@ impl Once {
             belongs_to: self.body_digest.as_bytes(),
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `value` with all members of its objects in one order: bodies that say the same are the same.

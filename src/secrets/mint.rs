@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::SecretError;
-use crate::key::format::{MINT_KEY_LEN, random_mint_key};
+use crate::key::mint::{MINT_KEY_LEN, random_mint_key};
 use crate::key::{MintKey, MintKeys};
 
 /// The most mint keys of a deployment: each is one more HMAC for every forged key.

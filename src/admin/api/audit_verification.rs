@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::Response;
-use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::audit::{begin_long_work, failed, json as json_answer};
@@ -26,26 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// How long a verification may take.
 const VERIFICATION_TIMEOUT: Duration = Duration::from_secs(1800);
-
-/// What a verification says.
-pub fn verdict_json(verdict: &Verdict) -> Value {
-    match &verdict.broken {
-        None => json!({
-            "intact": true,
-            "entries": verdict.entries,
-            "head": {"seq": verdict.head.seq, "hash": verdict.head.hash},
-        }),
-        Some(broken) => json!({
-            "intact": false,
-            "entries": verdict.entries,
-            "broken": {
-                "seq": broken.seq,
-                "problem": broken.fault.as_str(),
-                "detail": broken.fault.explanation(),
-            },
-        }),
-    }
-}
 
 fn read_anchor(pairs: Vec<(String, String)>) -> Result<Option<Anchor>, ApiError> {
     let mut anchor = None;
@@ -104,7 +83,7 @@ pub async fn verification(
     }));
     if let Some(result) = work.wait(PATIENCE).await {
         let verdict = result.map_err(failed)?;
-        return Ok(json_answer(verdict_json(&verdict).to_string()));
+        return Ok(json_answer(verdict.json().to_string()));
     }
     let parts = futures_util::stream::unfold(Some(work), async |work| {
         let mut work = work?;
@@ -112,7 +91,7 @@ pub async fn verification(
             None => (Ok(Bytes::from_static(b"\n")), Some(work)),
             // An error breaks the answer off: there is no status any more to tell it with.
             Some(result) => (
-                result.map(|verdict| verdict_json(&verdict).to_string().into()),
+                result.map(|verdict| verdict.json().to_string().into()),
                 None,
             ),
         })

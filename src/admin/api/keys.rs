@@ -29,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::key::record::PreviousSecret;
 use crate::key::{KeyId, KeyRecord, ScopePattern};
 use crate::manage::Made;
-use crate::manage::keys::FIRST_REVISION;
+use crate::manage::fields::FIRST_REVISION;
 use crate::problem::Kind;
 
 /// A key and its secret, which is shown this once.

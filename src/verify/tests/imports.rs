@@ -206,17 +206,7 @@ async fn a_replaced_import_works_through_its_grace_period() {
 #[tokio::test]
 async fn imports_of_others_are_followed() {
     let bench = bench(8).await;
-    let mut follower = Follower {
-        store: bench.store.clone(),
-        tenants: bench.tenants.clone(),
-        live: bench.live.clone(),
-        imports: bench.imports.clone(),
-        clock: ManualClock::at(Timestamp::from_millis(0)),
-        metrics: bench.metrics.clone(),
-        freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
-        seen: 0,
-        imports_seen: 0,
-    };
+    let mut follower = bench.follower(0);
     let add = async |text: &str| {
         let hash = SecretHash::create(&imported::digest(text), 4, &mut || ()).unwrap();
         bench.import(bench.imports.places_of_key(text), hash).await
@@ -306,15 +296,8 @@ async fn an_import_while_others_are_read_is_not_missed() {
     });
     let imports = Imports::new(&bench.mint_keys, store, bench.metrics.clone());
     let mut follower = Follower {
-        store: bench.store.clone(),
-        tenants: bench.tenants.clone(),
-        live: bench.live.clone(),
         imports: imports.clone(),
-        clock: ManualClock::at(Timestamp::from_millis(0)),
-        metrics: bench.metrics.clone(),
-        freshness: Arc::new(Freshness::new(Duration::from_secs(10), 0)),
-        seen: 0,
-        imports_seen: 0,
+        ..bench.follower(0)
     };
     bench.create(4).await;
     while follower.seen < 2 {
