@@ -79,6 +79,20 @@ pub struct Actor {
 }
 
 impl Caller {
+    pub fn key_id(&self) -> KeyId {
+        self.proof.key.id()
+    }
+
+    pub fn tenant_id(&self) -> TenantId {
+        self.proof.key.view().tenant.id.clone()
+    }
+
+    /// Whether the key holds `permission`, to offer what needs it: what is asked for is asked for again.
+    pub fn holds(&self, permission: Permission) -> bool {
+        covers(&self.proof.key.view().grants.patterns, permission)
+            || covers(&self.proof.key.view().grants.patterns, Permission::Admin)
+    }
+
     fn proven(proof: Proof, client: IpAddr) -> Self {
         let view = proof.key.view_full();
         watch::proven(view.id, &view.tenant.id);
@@ -143,9 +157,7 @@ impl Actor {
     }
 
     fn holds(&self, permission: Permission) -> bool {
-        self.scopes
-            .iter()
-            .any(|grant| grant.covers(permission.as_str()))
+        covers(&self.scopes, permission)
     }
 
     /// Whether the actor may see things of `tenant`.
@@ -180,6 +192,10 @@ impl Actor {
             Err(lacks(Permission::Admin))
         }
     }
+}
+
+fn covers(scopes: &[ScopePattern], permission: Permission) -> bool {
+    scopes.iter().any(|grant| grant.covers(permission.as_str()))
 }
 
 fn lacks(permission: Permission) -> ApiError {

@@ -1,4 +1,4 @@
-//! The admin port: the key API, health, metrics; later the dashboard.
+//! The admin port: the key API, health, metrics, the dashboard.
 //!
 //! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
 //! once, `import_lines` lists of existing keys; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
@@ -6,6 +6,7 @@
 pub mod access;
 pub mod answer;
 pub mod api;
+mod dashboard;
 mod import_lines;
 pub mod input;
 mod request_id;

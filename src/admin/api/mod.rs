@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
-use super::{request_id, watch};
+use super::{dashboard, request_id, watch};
 use crate::cluster::Propagation;
 use crate::problem::Kind;
 
@@ -62,6 +62,7 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
 
 fn routes() -> Router<Arc<AdminState>> {
     Router::new()
+        .merge(dashboard::router())
         .merge(key_routes())
         .merge(audit_routes())
         .merge(tenant_routes())

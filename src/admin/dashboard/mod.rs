@@ -1,0 +1,91 @@
+//! The dashboard: pages for people, made here and sent whole. Scripts make them more comfortable; without
+//! any, everything works as pages and forms.
+//!
+//! It knows no more than the API does and may do no more: what callers do is in [`super::operations`],
+//! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
+
+mod assets;
+mod form;
+mod page;
+mod session;
+mod sign_in;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+
+use super::AdminState;
+use super::answer::ApiError;
+use crate::problem::Kind;
+use page::{Fragment, PageError};
+
+/// Where people start.
+pub const HOME_PATH: &str = "/dashboard";
+/// Where keys are.
+pub const KEYS_PATH: &str = "/dashboard/settings/developers/api-keys";
+
+/// Nothing comes from another host, nothing runs or styles from within a page, nobody frames it.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+     trusted-types sidekey",
+);
+
+/// What every answer says beside it.
+const FIELDS: [(HeaderName, HeaderValue); 5] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// All pages.
+pub fn router() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route(HOME_PATH, get(home))
+        .route("/dashboard/", get(home))
+        .route(
+            "/dashboard/sign-in",
+            get(sign_in::show).post(sign_in::sign_in),
+        )
+        .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .route("/dashboard/{*rest}", get(nothing).post(nothing))
+        .layer(middleware::from_fn(guard))
+}
+
+async fn home() -> Response {
+    Redirect::to(KEYS_PATH).into_response()
+}
+
+async fn nothing() -> PageError {
+    ApiError::new(Kind::NotFound, "There is nothing at this address.").into()
+}
+
+/// Adds what holds for all answers.
+async fn guard(fragment: Fragment, request: Request, next: Next) -> Response {
+    let mut response = page::dressed(next.run(request).await, fragment);
+    let headers = response.headers_mut();
+    for (name, value) in FIELDS {
+        headers.insert(name, value);
+    }
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,236 @@
+//! What all pages share: their frame, how they are answered, how a failure looks.
+
+use std::convert::Infallible;
+
+use askama::Template;
+use axum::extract::FromRequestParts;
+use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+
+use super::assets;
+use super::session::Visitor;
+use crate::admin::access::Permission;
+use crate::admin::answer::ApiError;
+use crate::admin::request_id;
+use crate::problem::{Kind, Problem};
+
+/// Says that only a dialog's content is wanted.
+const FRAGMENT: &str = "sidekey-fragment";
+/// Where the script is to go: it can't see the target of a redirect.
+const GO: &str = "sidekey-go";
+
+/// The part of the dashboard that a page belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Keys,
+    Overview,
+    Audit,
+    /// None of them.
+    Other,
+}
+
+/// Who looks, and what the frame offers.
+#[derive(Debug, Clone)]
+pub struct Who {
+    pub key_id: String,
+    pub tenant_id: String,
+    pub is_admin: bool,
+    pub may_write: bool,
+    pub may_see_usage: bool,
+    pub may_see_audit: bool,
+}
+
+/// The frame of a page.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub title: String,
+    pub section: Section,
+    /// Nobody on the sign-in page.
+    pub who: Option<Who>,
+    pub csrf: String,
+    /// What has just been done, to be read out.
+    pub done: Option<&'static str>,
+    /// The address of scripts and styles.
+    pub assets: &'static str,
+}
+
+impl Page {
+    /// The frame of a page that `visitor` sees.
+    pub fn new(visitor: &Visitor, title: impl Into<String>, section: Section) -> Self {
+        let may = |permission| visitor.caller.holds(permission);
+        let who = Who {
+            key_id: visitor.caller.key_id().to_string(),
+            tenant_id: visitor.caller.tenant_id().to_string(),
+            is_admin: may(Permission::Admin),
+            may_write: may(Permission::KeysWrite),
+            may_see_usage: may(Permission::UsageRead),
+            may_see_audit: may(Permission::AuditRead),
+        };
+        Page {
+            title: title.into(),
+            section,
+            who: Some(who),
+            csrf: visitor.csrf.clone(),
+            done: None,
+            assets: assets::path(),
+        }
+    }
+
+    /// The frame where nobody is signed in.
+    pub fn for_anybody(title: impl Into<String>) -> Self {
+        Page {
+            title: title.into(),
+            section: Section::Other,
+            who: None,
+            csrf: String::new(),
+            done: None,
+            assets: assets::path(),
+        }
+    }
+
+    /// With a word on what `query` says has been done.
+    #[must_use]
+    pub fn after(mut self, query: &[(String, String)]) -> Self {
+        let done = query.iter().find(|(name, _)| name == "done");
+        self.done = done.and_then(|(_, value)| told(value));
+        self
+    }
+
+    pub fn is_in(&self, section: &Section) -> bool {
+        self.section == *section
+    }
+}
+
+/// What is told after a change. Its name stands in the address, its text only here.
+fn told(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "saved" => "The changes are saved.",
+        "disabled" => "The key is disabled: its requests are refused from now on.",
+        "enabled" => "The key is enabled again.",
+        "revoked" => "The key is revoked, for good.",
+        "overlap-ended" => "The old secret is ended: only the current one works.",
+        "signed-out" => "You are signed out.",
+        _ => return None,
+    })
+}
+
+/// Whether only the content of a dialog is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragment(pub bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for Fragment {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Fragment(parts.headers.contains_key(FRAGMENT)))
+    }
+}
+
+/// A dialog's content as a page of its own: for who has no script, or opens its address.
+#[derive(Template)]
+#[template(path = "dialog.html")]
+struct DialogPage<'a> {
+    page: Page,
+    content: &'a str,
+}
+
+/// A page with `status`.
+pub fn render(status: StatusCode, template: &impl Template) -> Result<Response, PageError> {
+    Ok((status, Html(text_of(template)?)).into_response())
+}
+
+/// A dialog with `status`: its content alone, or in `page`.
+pub fn dialog(
+    status: StatusCode,
+    fragment: Fragment,
+    page: Page,
+    content: &impl Template,
+) -> Result<Response, PageError> {
+    if fragment.0 {
+        return render(status, content);
+    }
+    let content = &*text_of(content)?;
+    render(status, &DialogPage { page, content })
+}
+
+fn text_of(template: &impl Template) -> Result<String, ApiError> {
+    template.render().map_err(|error| {
+        tracing::error!(%error, "a page can't be made");
+        ApiError::new(Kind::Internal, "The page can't be shown. Try again.")
+    })
+}
+
+/// Leads on to `path`, one of ours.
+pub fn go(fragment: Fragment, path: &str) -> Response {
+    let (status, field) = if fragment.0 {
+        (StatusCode::NO_CONTENT, HeaderName::from_static(GO))
+    } else {
+        (StatusCode::SEE_OTHER, LOCATION)
+    };
+    let mut response = status.into_response();
+    if let Ok(path) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(field, path);
+    }
+    response
+}
+
+/// A failure, to be told by a page.
+#[derive(Debug)]
+pub struct PageError(ApiError);
+
+impl From<ApiError> for PageError {
+    fn from(error: ApiError) -> Self {
+        PageError(error)
+    }
+}
+
+/// What the page of a failure is made from, where it is known how it is wanted.
+#[derive(Debug, Clone)]
+pub struct Failure(Problem);
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let problem = *self.0.problem;
+        let status = StatusCode::from_u16(problem.kind.status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if let Some(seconds) = self.0.retry_after_seconds {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(problem.kind);
+        response.extensions_mut().insert(Failure(problem));
+        response
+    }
+}
+
+/// The content of a page, or of a dialog, that tells of a failure.
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemContent<'a> {
+    title: &'a str,
+    detail: &'a str,
+    request_id: &'a str,
+}
+
+/// `response` with its page, where it is a failure that has none yet.
+pub fn dressed(mut response: Response, fragment: Fragment) -> Response {
+    let Some(Failure(problem)) = response.extensions_mut().remove() else {
+        return response;
+    };
+    let request_id = request_id::current();
+    let content = ProblemContent {
+        title: problem.kind.title(),
+        detail: &problem.detail,
+        request_id: &request_id,
+    };
+    let page = Page::for_anybody(problem.kind.title());
+    if let Ok(made) = dialog(response.status(), fragment, page, &content) {
+        *response.body_mut() = made.into_body();
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, html);
+    }
+    response
+}
