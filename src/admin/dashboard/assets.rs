@@ -47,6 +47,7 @@ macro_rules! file {
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
+    file!("scripts", "sign_in.js", SCRIPT),
     file!("pictures", "sidekey.svg", PICTURE),
 ];
 
