@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogL
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::harness::service::Service;
-use crate::harness::{client_builder, eventually};
+use crate::harness::{DEADLINE, client_builder};
 
 /// Browsers that run at the same time: each takes some 400 MB and all of a CPU.
 const BROWSERS_MAX: usize = 2;
@@ -85,23 +86,23 @@ impl Chromium {
         let answer = self.driver.cdp().send_raw(command, &parameters).await;
         answer.unwrap_or_else(|error| panic!("{command} {parameters}: {error}"))
     }
-
-    /// Ends both processes and waits until the browser has let go of its files.
-    pub async fn end(&mut self) {
-        let directory = self.directory.path().display().to_string();
-        self.server = None;
-        eventually("Chromium has ended", || async {
-            let found = Command::new("pgrep").args(["-f", &directory]).output();
-            found.expect("pgrep runs").stdout.is_empty()
-        })
-        .await;
-    }
 }
 
 impl Drop for Chromium {
-    /// The end of a test that has failed: the browser ends with its driver, which ends here.
+    /// Ends both processes: the browser ends with its driver. Waits until it has let go of its files.
     fn drop(&mut self) {
         let _ = self.driver.clone().leak();
+        self.server = None;
+        let directory = self.directory.path().display().to_string();
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            let found = Command::new("pgrep").args(["-f", &directory]).output();
+            if found.is_ok_and(|found| found.stdout.is_empty()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("Chromium goes on in {directory}");
     }
 }
 

@@ -61,7 +61,7 @@ impl Browser {
     }
 
     /// Ends the browser; fails where it has told developers of something that is wrong.
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         let wrong = self.complaints().await;
         assert!(
             wrong.is_empty(),
@@ -69,7 +69,6 @@ impl Browser {
             wrong.join("\n")
         );
         self.is_closed.set(true);
-        self.chromium.end().await;
     }
 
     /// Messages with `part` in them are what this test is about.
