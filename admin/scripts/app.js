@@ -7,6 +7,9 @@ import "./regions.js";
 import "./copying.js";
 import "./parts.js";
 
+// What needs a script is shown where there is one.
+document.documentElement.dataset.script = "";
+
 // A word on what was done is for now, and not for whoever loads the page again.
 const here = new URL(location.href);
 if (here.searchParams.has("done")) {
