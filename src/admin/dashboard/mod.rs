@@ -5,6 +5,8 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+#[allow(dead_code)]
+mod chart;
 mod form;
 mod page;
 mod session;
