@@ -285,7 +285,7 @@ impl Chart {
                     Interval::Day => text::machine_day(*start),
                 },
                 start: match self.interval {
-                    Interval::Hour => format!("{}, {}", day(*start), hour(*start)),
+                    Interval::Hour => format!("{}, {} UTC", day(*start), hour(*start)),
                     Interval::Day => day(*start),
                 },
                 cells: (0..self.series.len()).map(value).chain(sum).collect(),

@@ -9,6 +9,8 @@ mod assets;
 mod chart;
 mod form;
 mod page;
+#[allow(dead_code)]
+mod range;
 mod session;
 mod sign_in;
 

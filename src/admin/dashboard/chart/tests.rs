@@ -74,7 +74,7 @@ fn a_line_says_where_it_is_highest() {
     assert_eq!(view.rows[0].cells, ["–"]);
     assert_eq!(view.rows[1].cells, ["2.5%"]);
     assert_eq!(view.rows[1].machine_start, "1970-04-11T01:00:00Z");
-    assert_eq!(view.rows[1].start, "11 Apr 1970, 01:00");
+    assert_eq!(view.rows[1].start, "11 Apr 1970, 01:00 UTC");
     assert_eq!(view.ticks[0].label, "3%");
 }
 
