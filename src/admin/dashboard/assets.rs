@@ -46,6 +46,7 @@ macro_rules! file {
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
+    file!("styles", "events.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("pictures", "sidekey.svg", PICTURE),
 ];

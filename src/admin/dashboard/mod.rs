@@ -5,6 +5,7 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+mod events;
 mod form;
 mod page;
 mod session;
