@@ -7,6 +7,7 @@
 mod assets;
 #[allow(dead_code)]
 mod chart;
+mod events;
 mod form;
 mod page;
 #[allow(dead_code)]
