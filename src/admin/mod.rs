@@ -1,6 +1,6 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
-//! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
+//! `api` speaks HTTP and `dashboard` shows pages; `operations` is what both do. `access` knows who may do what, `input` reads bodies and reports every bad field at
 //! once, `import_lines` lists of existing keys; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
@@ -9,8 +9,10 @@ pub mod api;
 pub mod dashboard;
 mod import_lines;
 pub mod input;
+mod operations;
 mod request_id;
 pub mod serve;
+pub mod usage_report;
 mod watch;
 
 use std::sync::Arc;

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 
 use super::problems::ListProblems;
 use super::schemas::ListParameters;
-use super::usage::Uses;
 use super::{Shared, cursor, private, query};
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey};
 use crate::admin::input::FieldError;
+use crate::admin::operations::Uses;
 use crate::clock::Timestamp;
 use crate::key::{Environment, MintKeys, Status};
 use crate::store::{KeyFilter, Position};

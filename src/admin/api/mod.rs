@@ -157,19 +157,3 @@ fn confirmed(mut answer: Response, propagation: &Propagation) -> Response {
     }
     answer
 }
-
-/// Carries `work` out to its end, also when the client goes away meanwhile: half of an operation
-/// would be written and not acted upon.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let internal = |_| {
-        ApiError::new(
-            Kind::Internal,
-            "The operation ended early. Look again what there is.",
-        )
-    };
-    tokio::spawn(request_id::carried(work))
-        .await
-        .map_err(internal)?
-}

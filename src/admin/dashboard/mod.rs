@@ -5,11 +5,15 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+mod chart;
 mod cookie;
+mod events;
 mod form;
 mod next;
 mod origin;
 mod page;
+#[allow(dead_code)]
+mod range;
 mod session;
 mod sessions;
 mod sign_in;
