@@ -7,6 +7,7 @@ pub mod access;
 pub mod answer;
 pub mod api;
 mod dashboard;
+pub mod deployment;
 mod import_lines;
 pub mod input;
 mod operations;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
+
+use deployment::Deployment;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
@@ -55,6 +58,7 @@ pub struct AdminState {
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
     pub realm: String,
+    pub deployment: Deployment,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

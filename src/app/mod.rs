@@ -25,6 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::admin::deployment::Deployment;
 use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
@@ -363,6 +364,7 @@ impl App {
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
+            deployment: Deployment::new(&settings),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
