@@ -6,7 +6,7 @@
 pub mod access;
 pub mod answer;
 pub mod api;
-mod dashboard;
+pub mod dashboard;
 pub mod deployment;
 mod import_lines;
 pub mod input;
@@ -33,6 +33,7 @@ use crate::store::AuditStore;
 use crate::store::UsageStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
+use dashboard::state::DashboardState;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -57,6 +58,7 @@ pub struct AdminState {
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
+    pub dashboard: DashboardState,
     pub realm: String,
     pub deployment: Deployment,
     pub metrics: Arc<Metrics>,

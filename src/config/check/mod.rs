@@ -1,6 +1,7 @@
 //! Raw shape -> checked settings. Every function reports all that it finds and goes on. One file a
 //! part of the configuration; what several need stands here.
 
+mod dashboard;
 mod limits;
 mod proxy;
 mod reconcile;
@@ -47,6 +48,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let reconcile = c.reconcile(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
+    let dashboard = c.dashboard(&raw.dashboard);
     let usage = c.usage(&raw.usage);
     let log = c.log(&raw.log);
     Some(Settings {
@@ -63,6 +65,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         secrets: secrets?,
         reconcile,
         admin: admin?,
+        dashboard,
         usage,
         log: log?,
     })
