@@ -32,7 +32,7 @@ use crate::manage::Expected;
 type Shared = State<Arc<AdminState>>;
 
 pub fn routes() -> Router<Arc<AdminState>> {
-    let one = format!("{KEYS_PATH}/{{key_id}}");
+    let one = format!("{KEYS_PATH}/{{id}}");
     Router::new()
         .route(KEYS_PATH, post(create::create))
         .route(&format!("{KEYS_PATH}/new"), get(create::show))
