@@ -6,11 +6,15 @@
 
 mod actions;
 mod assets;
+mod chart;
 mod cookie;
+mod events;
 mod form;
 mod next;
 mod origin;
 mod page;
+#[allow(dead_code)]
+mod range;
 mod session;
 mod sessions;
 mod sign_in;

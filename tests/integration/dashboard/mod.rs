@@ -1,0 +1,4 @@
+//! The dashboard as people use it, in a real browser.
+
+mod browser;
+mod harness_itself;
