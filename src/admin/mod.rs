@@ -7,6 +7,7 @@ pub mod access;
 pub mod answer;
 pub mod api;
 pub mod dashboard;
+pub mod deployment;
 mod import_lines;
 pub mod input;
 mod operations;
@@ -21,6 +22,8 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
+
+use deployment::Deployment;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
@@ -59,6 +62,7 @@ pub struct AdminState {
     pub failed_auth: AddressLimiter,
     pub dashboard: DashboardState,
     pub realm: String,
+    pub deployment: Deployment,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

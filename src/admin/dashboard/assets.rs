@@ -46,6 +46,7 @@ macro_rules! file {
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
+    file!("styles", "form.css", STYLE),
     file!("styles", "charts.css", STYLE),
     file!("styles", "events.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
@@ -53,6 +54,7 @@ const FILES: &[File] = &[
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),
     file!("scripts", "dialogs.js", SCRIPT),
+    file!("scripts", "form.js", SCRIPT),
     file!("scripts", "parts.js", SCRIPT),
     file!("scripts", "regions.js", SCRIPT),
     file!("scripts", "sign_in.js", SCRIPT),

@@ -4,6 +4,7 @@
 //! It knows no more than the API does and may do no more: what callers do is in [`super::operations`],
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
+mod actions;
 mod assets;
 mod chart;
 mod cookie;
@@ -78,6 +79,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn(guard))
