@@ -9,7 +9,7 @@ pub mod answer;
 pub mod api;
 mod audit_log;
 pub mod audit_verification;
-mod dashboard;
+pub mod dashboard;
 mod import_lines;
 pub mod input;
 mod long_work;
@@ -35,6 +35,7 @@ use crate::store::AuditStore;
 use crate::store::UsageStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
+use dashboard::state::DashboardState;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -59,6 +60,7 @@ pub struct AdminState {
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
+    pub dashboard: DashboardState,
     pub realm: String,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,

@@ -48,11 +48,13 @@ const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
     file!("styles", "events.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
+    file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),
     file!("scripts", "dialogs.js", SCRIPT),
     file!("scripts", "parts.js", SCRIPT),
     file!("scripts", "regions.js", SCRIPT),
+    file!("scripts", "sign_in.js", SCRIPT),
     file!("scripts", "times.js", SCRIPT),
     file!("pictures", "sidekey.svg", PICTURE),
 ];

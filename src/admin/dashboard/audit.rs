@@ -105,11 +105,7 @@ async fn show(
     render(status, &page)
 }
 
-async fn find(
-    state: &AdminState,
-    filters: &mut Filters,
-    actor: &Actor,
-) -> Result<Found, ApiError> {
+async fn find(state: &AdminState, filters: &mut Filters, actor: &Actor) -> Result<Found, ApiError> {
     if !restrict(&mut filters.filter, actor) {
         return Ok(Found::default());
     }
@@ -165,7 +161,12 @@ async fn export(
     let actor = visitor.caller.authorize(&state, Permission::AuditRead)?;
     let filters = Filters::read(&pairs);
     if !filters.are_sound() {
-        return Err(ApiError::fields(&filters.errors()).into());
+        let complaints = filters.complaints().into_iter();
+        let errors = complaints.map(|(field, detail)| FieldError {
+            field: field.to_owned(),
+            detail: detail.to_owned(),
+        });
+        return Err(ApiError::fields(&errors.collect::<Vec<_>>()).into());
     }
     let lines = audit_log::export(state, visitor.caller, &actor, filters.filter).await?;
     let fields = [
@@ -173,17 +174,4 @@ async fn export(
         (CONTENT_DISPOSITION, EXPORT_NAME),
     ];
     Ok((fields, lines).into_response())
-}
-
-impl Filters {
-    /// What is wrong with them, for who can't be shown a form.
-    fn errors(&self) -> Vec<FieldError> {
-        let wrong = self.named().into_iter().filter_map(|(name, field)| {
-            Some(FieldError {
-                field: name.to_owned(),
-                detail: field.error.clone()?,
-            })
-        });
-        wrong.collect()
-    }
 }

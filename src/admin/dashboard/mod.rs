@@ -5,11 +5,18 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+mod audit;
+mod cookie;
 mod events;
 mod form;
+mod next;
+mod origin;
 mod page;
 mod session;
+mod sessions;
 mod sign_in;
+pub mod state;
+mod token;
 
 use std::sync::Arc;
 
@@ -44,7 +51,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const FIELDS: [(HeaderName, HeaderValue); 5] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    // Not "no-referrer": with it browsers would not name our own origin when they send a form.
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
         HeaderValue::from_static("same-origin"),
@@ -65,6 +73,8 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route("/dashboard/session", get(sign_in::is_signed_in))
+        .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))

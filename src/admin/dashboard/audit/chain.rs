@@ -79,7 +79,7 @@ impl Chain {
         };
         Ok(Chain {
             may_verify: actor.is_admin(),
-            csrf: visitor.csrf.to_string(),
+            csrf: visitor.csrf.clone(),
             state: if actor.is_admin() {
                 ChainState::of(known, since)
             } else {

@@ -122,8 +122,16 @@ impl Filters {
         ]
     }
 
+    /// What is wrong with them, by their names.
+    pub fn complaints(&self) -> Vec<(&'static str, &str)> {
+        let wrong = self.named().into_iter();
+        wrong
+            .filter_map(|(name, field)| Some((name, field.error.as_deref()?)))
+            .collect()
+    }
+
     pub fn are_sound(&self) -> bool {
-        !self.is_misplaced && self.named().iter().all(|(_, field)| field.error.is_none())
+        !self.is_misplaced && self.complaints().is_empty()
     }
 
     /// Whether any is filled in.
