@@ -1,0 +1,4 @@
+//! The dashboard's pages.
+
+mod audit;
+mod visit;
