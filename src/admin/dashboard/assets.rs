@@ -51,6 +51,7 @@ const FILES: &[File] = &[
     file!("styles", "events.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
+    file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),
     file!("scripts", "dialogs.js", SCRIPT),

@@ -7,6 +7,7 @@
 mod actions;
 mod assets;
 mod chart;
+mod audit;
 mod cookie;
 mod events;
 mod form;
@@ -78,6 +79,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route("/dashboard/session", get(sign_in::is_signed_in))
+        .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
