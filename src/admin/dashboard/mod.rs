@@ -7,12 +7,12 @@
 mod assets;
 mod chart;
 mod cookie;
+mod details;
 mod events;
 mod form;
 mod next;
 mod origin;
 mod page;
-#[allow(dead_code)]
 mod range;
 mod session;
 mod sessions;
@@ -41,6 +41,8 @@ use page::{Fragment, PageError};
 pub const HOME_PATH: &str = "/dashboard";
 /// Where keys are.
 pub const KEYS_PATH: &str = "/dashboard/settings/developers/api-keys";
+/// Where the audit log is.
+pub const AUDIT_PATH: &str = "/dashboard/audit";
 
 /// Nothing comes from another host, nothing runs or styles from within a page, nobody frames it.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -77,6 +79,8 @@ pub fn router() -> Router<Arc<AdminState>> {
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
+        .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))
 }
