@@ -1,14 +1,18 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
 //! `api` speaks HTTP and `dashboard` shows pages; `operations` is what both do. `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `import_lines` lists of existing keys; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! once, `import_lines` lists of existing keys; `audit_log` and `audit_verification` have what both ways to the
+//! audit log share, `usage_report` what both tell of usage; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
 pub mod api;
+mod audit_log;
+pub mod audit_verification;
 pub mod dashboard;
 mod import_lines;
 pub mod input;
+mod long_work;
 mod operations;
 mod request_id;
 pub mod serve;
@@ -20,6 +24,8 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
+
+use audit_verification::Verifications;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
@@ -45,8 +51,8 @@ pub struct AdminState {
     pub imports: Arc<Semaphore>,
     /// Exports of the audit log that may run at the same time.
     pub exports: Arc<Semaphore>,
-    /// Verifications of it.
-    pub verifications: Arc<Semaphore>,
+    /// Verifications of it, and what they have found.
+    pub verifications: Arc<Verifications>,
     pub tenants: TenantService,
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,

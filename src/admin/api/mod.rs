@@ -13,7 +13,7 @@ mod list;
 mod machines;
 mod openapi;
 mod problems;
-mod query;
+pub(super) mod query;
 pub mod schemas;
 mod tenants;
 mod usage;

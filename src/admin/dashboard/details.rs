@@ -15,10 +15,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::KEYS_PATH;
+use super::audit::AUDIT_PATH;
 use super::events::{self, EventRow, Moment};
 use super::page::{Page, PageError, Section, render};
 use super::session::Visitor;
-use super::{AUDIT_PATH, KEYS_PATH};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
@@ -173,6 +174,3 @@ async fn recent(
     let page = page.map_err(KeyError::from)?;
     Ok(events::rows(&page.entries, caller.into()))
 }
-
-#[cfg(test)]
-mod tests;

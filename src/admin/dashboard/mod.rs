@@ -5,6 +5,7 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+mod audit;
 mod chart;
 mod cookie;
 mod details;
@@ -41,8 +42,6 @@ use page::{Fragment, PageError};
 pub const HOME_PATH: &str = "/dashboard";
 /// Where keys are.
 pub const KEYS_PATH: &str = "/dashboard/settings/developers/api-keys";
-/// Where the audit log is.
-pub const AUDIT_PATH: &str = "/dashboard/audit";
 
 /// Nothing comes from another host, nothing runs or styles from within a page, nobody frames it.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -78,6 +77,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route("/dashboard/session", get(sign_in::is_signed_in))
+        .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
         .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
