@@ -10,6 +10,7 @@ pub mod api;
 mod audit_log;
 pub mod audit_verification;
 pub mod dashboard;
+pub mod deployment;
 mod import_lines;
 pub mod input;
 mod long_work;
@@ -26,6 +27,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 
 use audit_verification::Verifications;
+use deployment::Deployment;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
@@ -64,6 +66,7 @@ pub struct AdminState {
     pub failed_auth: AddressLimiter,
     pub dashboard: DashboardState,
     pub realm: String,
+    pub deployment: Deployment,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

@@ -23,16 +23,16 @@ use super::session::Visitor;
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
+use crate::admin::operations::Uses;
 use crate::admin::operations::keys::find;
-use crate::admin::operations::uses::Uses;
 use crate::clock::Timestamp;
 use crate::key::record::Status;
 use crate::key::{KeyRecord, TenantRecord};
 use crate::manage::{KeyError, TenantError};
 use crate::store::EventFilter;
 use facts::{Facts, LastUsed};
-pub use usage::csv;
 use usage::UsageSection;
+pub use usage::csv;
 
 type Shared = State<Arc<AdminState>>;
 type PathId = Result<Path<String>, PathRejection>;

@@ -4,6 +4,7 @@
 //! It knows no more than the API does and may do no more: what callers do is in [`super::operations`],
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
+mod actions;
 mod assets;
 mod audit;
 mod chart;
@@ -81,6 +82,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
         .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
+        .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))
 }

@@ -9,7 +9,7 @@ use super::words;
 use crate::admin::dashboard::chart::text::count;
 use crate::admin::dashboard::events::Moment;
 use crate::admin::deployment::Deployment;
-use crate::admin::operations::uses::Uses;
+use crate::admin::operations::Uses;
 use crate::clock::Timestamp;
 use crate::key::record::{CredentialKind, KeyOrigin, Status};
 use crate::key::tenant::TenantStanding;
@@ -120,7 +120,8 @@ impl Facts {
         now: Timestamp,
     ) -> Self {
         let status = key.status(now);
-        let is_suspended = tenant.is_some_and(|tenant| tenant.standing == TenantStanding::Suspended);
+        let is_suspended =
+            tenant.is_some_and(|tenant| tenant.standing == TenantStanding::Suspended);
         let defaults = || limits(deployment.default_limits.iter().map(|policy| &**policy));
         let own = key.rate_limits.as_ref().map(|own| limits(own.iter()));
         let settings = tenant.map(|tenant| &tenant.settings);
@@ -141,12 +142,17 @@ impl Facts {
             grants: grants(&key.scopes, &deployment.catalogue),
             has_own_limits: own.is_some(),
             limits: own.unwrap_or_else(defaults),
-            tenant_limits: settings.map_or_else(Vec::new, |settings| limits(settings.rate_limits.iter())),
+            tenant_limits: settings
+                .map_or_else(Vec::new, |settings| limits(settings.rate_limits.iter())),
             allowed: key.allowed_ips.iter().map(ToString::to_string).collect(),
             contact: key.contact_email.clone(),
             rotation: words::days(key.rotation_days),
             rotation_due: Due::at(key.rotation_due_at(), now),
-            metadata: key.metadata.iter().map(|(name, value)| noted(name, value)).collect(),
+            metadata: key
+                .metadata
+                .iter()
+                .map(|(name, value)| noted(name, value))
+                .collect(),
             created: key.created_at.into(),
             updated: key.updated_at.into(),
             secret_made: is_renewed.then(|| key.secret_created_at.into()),
@@ -176,7 +182,9 @@ fn reason(status: Status, is_suspended: bool) -> &'static str {
     match status {
         Status::Revoked => "It was revoked and stays so: its requests are refused for good.",
         Status::Disabled => "It was disabled: its requests are refused until it is enabled again.",
-        Status::Expired => "Its time is over: its requests are refused. A later expiry makes it work again.",
+        Status::Expired => {
+            "Its time is over: its requests are refused. A later expiry makes it work again."
+        }
         Status::Active if is_suspended => {
             "Its tenant is suspended: requests with any of the tenant’s keys are refused."
         }

@@ -25,11 +25,16 @@ pub struct Grant {
 
 /// `grants` as they are described.
 pub fn grants(grants: &[ScopePattern], catalogue: &[DescribedScope]) -> Vec<Grant> {
-    grants.iter().map(|grant| described(grant, catalogue)).collect()
+    grants
+        .iter()
+        .map(|grant| described(grant, catalogue))
+        .collect()
 }
 
 fn described(grant: &ScopePattern, catalogue: &[DescribedScope]) -> Grant {
-    let known = catalogue.iter().map(|entry| (entry.scope.as_str(), &*entry.description));
+    let known = catalogue
+        .iter()
+        .map(|entry| (entry.scope.as_str(), &*entry.description));
     let own = Permission::ALL.map(|permission| (permission.as_str(), purpose(permission)));
     let covered = known.chain(own).filter(|(name, _)| grant.covers(name));
     let fact = |(name, description): (&str, &str)| ScopeFact {

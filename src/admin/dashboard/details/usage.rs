@@ -16,7 +16,7 @@ use crate::admin::dashboard::page::PageError;
 use crate::admin::dashboard::range::{self, Range, RangeLink};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::operations::keys::find;
-use crate::admin::usage_report::{Report, latency_ms_mean, latency_ms_max};
+use crate::admin::usage_report::{Report, latency_ms_max, latency_ms_mean};
 use crate::key::KeyRecord;
 use crate::problem::Kind as Problem;
 use crate::usage::span::Interval;
@@ -165,7 +165,11 @@ fn series(
     Series {
         name,
         tone,
-        values: report.rows.iter().map(|(_, counts)| value(counts)).collect(),
+        values: report
+            .rows
+            .iter()
+            .map(|(_, counts)| value(counts))
+            .collect(),
     }
 }
 
@@ -231,7 +235,11 @@ pub async fn csv(
         ApiError::new(Problem::Internal, "The file can't be made. Try again.")
     })?;
     let mut response = (StatusCode::OK, Body::from(file)).into_response();
-    let name = format!("attachment; filename=\"usage-{}-{}.csv\"", key.id, range.as_str());
+    let name = format!(
+        "attachment; filename=\"usage-{}-{}.csv\"",
+        key.id,
+        range.as_str()
+    );
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, CSV);
     if let Ok(name) = HeaderValue::from_str(&name) {
@@ -259,7 +267,9 @@ fn written(report: &Report) -> Result<Vec<u8>, csv::Error> {
             latency_ms_max(counts).to_string(),
         ])?;
     }
-    writer.into_inner().map_err(|error| error.into_error().into())
+    writer
+        .into_inner()
+        .map_err(|error| error.into_error().into())
 }
 
 #[cfg(test)]
@@ -294,12 +304,23 @@ mod tests {
         let all = fine(&counts()) + refused(&counts()) + failed(&counts());
         assert_eq!(all, 1_000);
         let section = UsageSection::new(Range::Month, &report());
-        let cells: Vec<String> = section.requests.rows.iter().map(|row| row.cells.join(" ")).collect();
+        let cells: Vec<String> = section
+            .requests
+            .rows
+            .iter()
+            .map(|row| row.cells.join(" "))
+            .collect();
         assert_eq!(cells, ["708 257 30 5 1,000", "0 0 0 0 0"]);
         let rates: Vec<_> = section
             .rates
             .iter()
-            .map(|chart| chart.rows.iter().map(|row| row.cells.join(" ")).collect::<Vec<_>>())
+            .map(|chart| {
+                chart
+                    .rows
+                    .iter()
+                    .map(|row| row.cells.join(" "))
+                    .collect::<Vec<_>>()
+            })
             .collect();
         assert_eq!(rates, [["3.5%", "–"], ["25%", "–"]]);
     }

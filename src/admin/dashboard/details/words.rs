@@ -3,7 +3,12 @@
 use crate::admin::dashboard::chart::text::count;
 use crate::key::Policy;
 
-const SECONDS: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+const SECONDS: [(u64, &str); 4] = [
+    (86_400, "day"),
+    (3_600, "hour"),
+    (60, "minute"),
+    (1, "second"),
+];
 
 /// `600 a minute, bursts of 100`
 pub fn limit(policy: &Policy) -> String {
@@ -17,7 +22,9 @@ pub fn limit(policy: &Policy) -> String {
 
 /// `a minute`, `every 10 seconds`, `an hour`
 fn every(seconds: u64) -> String {
-    let whole = SECONDS.iter().find(|(length, _)| seconds.is_multiple_of(*length));
+    let whole = SECONDS
+        .iter()
+        .find(|(length, _)| seconds.is_multiple_of(*length));
     let (length, name) = whole.copied().unwrap_or((1, "second"));
     match seconds / length {
         1 if name == "hour" => "an hour".to_owned(),
