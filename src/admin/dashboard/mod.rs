@@ -9,12 +9,12 @@ mod assets;
 mod chart;
 mod audit;
 mod cookie;
+mod details;
 mod events;
 mod form;
 mod next;
 mod origin;
 mod page;
-#[allow(dead_code)]
 mod range;
 mod session;
 mod sessions;
@@ -81,6 +81,8 @@ pub fn router() -> Router<Arc<AdminState>> {
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
+        .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
         .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .method_not_allowed_fallback(other_method)
