@@ -46,6 +46,7 @@ macro_rules! file {
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
+    file!("styles", "keys.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),

@@ -6,9 +6,11 @@
 
 mod assets;
 mod form;
+mod keys;
 mod page;
 mod session;
 mod sign_in;
+mod spark;
 
 use std::sync::Arc;
 
@@ -64,6 +66,7 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route(KEYS_PATH, get(keys::list::show))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))
