@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SqlStore, StoreError,
-    TenantStore, UsageStore,
+    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SessionStore,
+    SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -35,6 +35,8 @@ pub struct Stores {
     pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
+    /// Who is signed in to the dashboard, in the same place.
+    pub sessions: Arc<dyn SessionStore>,
 }
 
 impl Stores {
@@ -73,6 +75,7 @@ impl Stores {
             tenants: guarded.clone(),
             usage: guarded.clone(),
             imports: guarded.clone(),
+            sessions: guarded.clone(),
             answers: guarded,
             secrets,
         }

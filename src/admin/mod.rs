@@ -6,7 +6,7 @@
 pub mod access;
 pub mod answer;
 pub mod api;
-mod dashboard;
+pub mod dashboard;
 mod import_lines;
 pub mod input;
 pub mod listing;
@@ -30,6 +30,7 @@ use crate::store::AuditStore;
 use crate::store::UsageStore;
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
+use dashboard::state::DashboardState;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -54,6 +55,7 @@ pub struct AdminState {
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
+    pub dashboard: DashboardState,
     pub realm: String,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,

@@ -5,12 +5,18 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+mod cookie;
 mod form;
 mod keys;
+mod next;
+mod origin;
 mod page;
 mod session;
+mod sessions;
 mod sign_in;
 mod spark;
+pub mod state;
+mod token;
 
 use std::sync::Arc;
 
@@ -45,7 +51,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const FIELDS: [(HeaderName, HeaderValue); 5] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    // Not "no-referrer": with it browsers would not name our own origin when they send a form.
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
         HeaderValue::from_static("same-origin"),
@@ -67,6 +74,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route(KEYS_PATH, get(keys::list::show))
+        .route("/dashboard/session", get(sign_in::is_signed_in))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))

@@ -46,6 +46,9 @@ impl Section {
 #[derive(Debug, Clone)]
 pub struct Who {
     pub key_id: String,
+    /// Empty where it can't be said now.
+    pub key_name: String,
+    pub key_hint: String,
     pub tenant_id: String,
     pub is_admin: bool,
     pub may_write: bool,
@@ -73,6 +76,8 @@ impl Page {
         let may = |permission| visitor.caller.holds(permission);
         let who = Who {
             key_id: visitor.caller.key_id().to_string(),
+            key_name: visitor.key_name.clone(),
+            key_hint: visitor.key_hint.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
             may_write: may(Permission::KeysWrite),
@@ -124,6 +129,7 @@ fn told(name: &str) -> Option<&'static str> {
         "revoked" => "The key is revoked, for good.",
         "overlap-ended" => "The old secret is ended: only the current one works.",
         "signed-out" => "You are signed out.",
+        "session-ended" => "Your session has ended. Sign in again.",
         _ => return None,
     })
 }
@@ -176,10 +182,20 @@ fn text_of(template: &impl Template) -> Result<String, ApiError> {
 
 /// Leads on to `path`, one of ours.
 pub fn go(fragment: Fragment, path: &str) -> Response {
-    let (status, field) = if fragment.0 {
-        (StatusCode::NO_CONTENT, HeaderName::from_static(GO))
+    let status = if fragment.0 {
+        StatusCode::NO_CONTENT
     } else {
-        (StatusCode::SEE_OTHER, LOCATION)
+        StatusCode::SEE_OTHER
+    };
+    lead(status, fragment, path)
+}
+
+/// The same with another status.
+pub fn lead(status: StatusCode, fragment: Fragment, path: &str) -> Response {
+    let field = if fragment.0 {
+        HeaderName::from_static(GO)
+    } else {
+        LOCATION
     };
     let mut response = status.into_response();
     if let Ok(path) = HeaderValue::from_str(path) {
