@@ -6,6 +6,8 @@ use crate::store::{KeyOrder, SortBy};
 /// The head of a column.
 pub struct Column {
     pub text: &'static str,
+    /// The whole word, where the text is less.
+    pub title: &'static str,
     pub class: &'static str,
     pub sort: Option<Sort>,
 }
@@ -28,11 +30,13 @@ const ROTATION_DUE: KeyOrder = KeyOrder::ascending(SortBy::RotationDue);
 pub fn columns(asked: &Asked, order: KeyOrder, has_tenant: bool, has_usage: bool) -> Vec<Column> {
     let plain = |text, class| Column {
         text,
+        title: "",
         class,
         sort: None,
     };
     let sorted = |text, first| Column {
         text,
+        title: "",
         class: "",
         sort: Some(sort(asked, order, first)),
     };
@@ -40,7 +44,10 @@ pub fn columns(asked: &Asked, order: KeyOrder, has_tenant: bool, has_usage: bool
     if has_tenant {
         columns.push(plain("Tenant", ""));
     }
-    columns.push(plain("Environment", ""));
+    columns.push(Column {
+        title: "Environment",
+        ..plain("Env.", "")
+    });
     columns.push(plain("Scopes", ""));
     columns.push(plain("Status", ""));
     columns.push(sorted("Last used", LAST_USED));
