@@ -49,6 +49,7 @@ mod production;
 mod programs;
 mod races;
 mod real_services;
+mod recent_hours;
 mod reconcile;
 mod redis_topologies;
 mod routes;

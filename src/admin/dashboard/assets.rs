@@ -50,6 +50,7 @@ const FILES: &[File] = &[
     file!("styles", "details.css", STYLE),
     file!("styles", "events.css", STYLE),
     file!("styles", "form.css", STYLE),
+    file!("styles", "keys.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
