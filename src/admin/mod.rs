@@ -1,8 +1,9 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
-//! `api` speaks HTTP, `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `import_lines` lists of existing keys; `audit_log`
-//! and `audit_verification` have what both ways to the audit log share; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! `api` speaks HTTP and `dashboard` shows pages; `operations`, `listing`, `audit_log`,
+//! `audit_verification` and `usage_report` are what both do. `access` knows who may do what, `input` reads
+//! bodies and reports every bad field at once, `import_lines` lists of existing keys; `watch` notes
+//! sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
@@ -10,11 +11,15 @@ pub mod api;
 mod audit_log;
 pub mod audit_verification;
 pub mod dashboard;
+pub mod deployment;
 mod import_lines;
 pub mod input;
+mod operations;
+pub mod listing;
 mod long_work;
 mod request_id;
 pub mod serve;
+pub mod usage_report;
 mod watch;
 
 use std::sync::Arc;
@@ -23,6 +28,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::sync::Semaphore;
 
+use deployment::Deployment;
 use audit_verification::Verifications;
 
 use crate::audit::recorder::Recorder;
@@ -62,6 +68,7 @@ pub struct AdminState {
     pub failed_auth: AddressLimiter,
     pub dashboard: DashboardState,
     pub realm: String,
+    pub deployment: Deployment,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

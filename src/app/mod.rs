@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::dashboard::{self, state::DashboardState};
+use crate::admin::deployment::Deployment;
 use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
@@ -390,6 +391,7 @@ impl App {
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
+            deployment: Deployment::new(&settings),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });

@@ -18,12 +18,13 @@ use utoipa::ToSchema;
 
 use super::problems::ImportProblems;
 use super::schemas::{FieldProblem, ImportParameters, LineStatusName};
-use super::{Shared, confirmed, private, query, to_the_end};
+use super::{Shared, confirmed, private, query};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
 use crate::admin::import_lines::{self, LINES_MAX, Line, ListError, Rules};
 use crate::admin::input::FieldError;
+use crate::admin::operations::to_the_end;
 use crate::admin::long_work;
 use crate::key::{KeyId, Lookup, ScopePattern};
 use crate::manage::{ImportOutcome, ImportedKey, KeyError};
