@@ -36,7 +36,8 @@ async function swap(address, selector) {
 function address(form) {
   const fields = [...new FormData(form)].filter(([, value]) => value !== "");
   const query = new URLSearchParams(fields).toString();
-  return form.action.split("?")[0] + (query && `?${query}`);
+  // Not its property, which a field of that name hides.
+  return form.getAttribute("action").split("?")[0] + (query && `?${query}`);
 }
 
 onContent((root) => {

@@ -32,7 +32,7 @@ pub const AUDIT_PATH: &str = "/dashboard/audit";
 const EXPORT_NAME: HeaderValue =
     HeaderValue::from_static("attachment; filename=\"sidekey-audit-events.jsonl\"");
 /// Events in a page.
-const PAGE_LEN: usize = 30;
+const PAGE_LEN: usize = 25;
 
 /// Its pages.
 pub fn routes() -> Router<Arc<AdminState>> {

@@ -205,7 +205,11 @@ fn row(entry: &Entry, reader: Reader) -> EventRow {
     let details = serde_json::from_str(&entry.details);
     let mut details: Map<String, Value> = details.unwrap_or_default();
     let refused = take_refused(&mut details);
-    let (changes, facts) = split(details);
+    let (mut changes, facts) = split(details);
+    let has_before = changes.iter().any(|change| change.from.is_some());
+    // Of something new it is enough to say what it has.
+    let has_something = |change: &Change| change.to.as_ref().is_some_and(|to| !to.is_nothing);
+    changes.retain(|change| has_before || has_something(change));
     let (line, is_cut) = shorten(entry.line(), LINE_LEN_MAX);
     let is_of_call = |refused: &Refused| refused.call.clone();
     let summary = match action {
@@ -226,7 +230,7 @@ fn row(entry: &Entry, reader: Reader) -> EventRow {
         address: entry.address.clone(),
         request_id: entry.request_id.clone(),
         refused,
-        has_before: changes.iter().any(|change| change.from.is_some()),
+        has_before,
         changes,
         facts,
         line,
