@@ -4,6 +4,8 @@
 import { announce, ask, onContent, parse, show } from "./content.js";
 
 const TYPING_PAUSE_MS = 250;
+// What can't be meant yet, half an id say, is asked for when somebody really stops.
+const UNFINISHED_PAUSE_MS = 1200;
 let asked = null;
 
 /** Shows the part `selector` as it is at `address`. */
@@ -55,7 +57,7 @@ onContent((root) => {
     form.addEventListener("input", (event) => {
       if (!event.target.matches("input[type=search], input[type=text]")) return;
       clearTimeout(pause);
-      pause = setTimeout(apply, TYPING_PAUSE_MS);
+      pause = setTimeout(apply, event.target.validity.valid ? TYPING_PAUSE_MS : UNFINISHED_PAUSE_MS);
     });
   }
 });

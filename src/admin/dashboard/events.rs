@@ -214,7 +214,9 @@ fn row(entry: &Entry, reader: Reader) -> EventRow {
     let is_of_call = |refused: &Refused| refused.call.clone();
     let summary = match action {
         Some(Action::AdminCallRefused) => refused.as_ref().and_then(is_of_call),
-        Some(Action::KeyCreated | Action::KeyImported | Action::TenantCreated) => None,
+        Some(Action::KeyCreated | Action::KeyImported | Action::TenantCreated) => {
+            name_of_new(&changes)
+        }
         _ => fields_named(&changes),
     };
     EventRow {
@@ -280,6 +282,13 @@ fn split(details: Map<String, Value>) -> (Vec<Change>, Vec<Fact>) {
         }
     }
     (changes, facts)
+}
+
+/// What something new is called.
+fn name_of_new(changes: &[Change]) -> Option<String> {
+    let is_name = |change: &&Change| matches!(&*change.field, "name" | "display name");
+    let name = changes.iter().find(is_name)?.to.as_ref()?;
+    Some(name.text.clone())
 }
 
 /// `name, scopes and 3 more`

@@ -99,8 +99,14 @@ async fn every_action_has_its_words() {
     let sidekey = start().await;
     everything(&sidekey).await;
     let visit = Visit::of(&sidekey, &sidekey.admin_key()).await;
-    written(&sidekey, "admin.signed_in", 1).await;
-    written(&sidekey, "admin.call_refused", 1).await;
+    let other = Visit::of(&sidekey, &sidekey.admin_key()).await;
+    let page = other.page(AUDIT).await;
+    let proof = [("csrf", csrf(&page))];
+    let left = other.post("/dashboard/sign-out", &proof).await;
+    assert_eq!(left.status, 303, "{left:?}");
+    for action in ["admin.signed_in", "admin.signed_out", "admin.call_refused"] {
+        written(&sidekey, action, 1).await;
+    }
     for (action, words) in WORDS {
         let page = visit
             .page(&format!("{AUDIT}?action={}", action.as_str()))
