@@ -2,5 +2,8 @@
 
 mod browser;
 mod changes;
+mod forms;
 mod harness_itself;
 mod person;
+mod session_store;
+mod sessions;
