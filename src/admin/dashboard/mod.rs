@@ -6,18 +6,21 @@
 
 mod actions;
 mod assets;
+mod audit;
 mod chart;
 mod cookie;
+mod details;
 mod events;
 mod form;
+mod keys;
 mod next;
 mod origin;
 mod page;
-#[allow(dead_code)]
 mod range;
 mod session;
 mod sessions;
 mod sign_in;
+mod spark;
 pub mod state;
 mod token;
 
@@ -77,8 +80,12 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route(KEYS_PATH, get(keys::list::show))
         .route("/dashboard/session", get(sign_in::is_signed_in))
+        .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
+        .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
         .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .method_not_allowed_fallback(other_method)

@@ -1,5 +1,6 @@
-//! The dashboard as people use it, in a real browser, and as it answers whoever asks.
+//! The dashboard: its pages over plain HTTP, and as people use it, in a real browser.
 
+mod audit;
 mod browser;
 mod changes;
 mod forms;
@@ -7,3 +8,4 @@ mod harness_itself;
 mod person;
 mod session_store;
 mod sessions;
+mod visit;
