@@ -1,8 +1,8 @@
-//! The dashboard: who gets in and what forms are believed, its pages over plain HTTP, and as people use
-//! it, in a real browser.
+//! The dashboard: its pages over plain HTTP, and as people use it, in a real browser.
 
 mod audit;
 mod browser;
+mod changes;
 mod forms;
 mod harness_itself;
 mod person;
