@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use prometheus::IntGauge;
 
 use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
+use super::recent::RecentHour;
 use super::{
-    Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError, TenantFilter, TenantPage,
-    TenantStore, UsageStore,
+    Change, ClaimPage, KeyFilter, KeyOrder, KeyStore, Page, PageFrom, StoreError, TenantFilter,
+    TenantPage, TenantStore, UsageStore,
 };
 use crate::audit::Note;
 use crate::audit::chain::{Anchor, Found};
@@ -134,10 +135,12 @@ impl<S: KeyStore> KeyStore for Guarded<S> {
     async fn page(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        order: KeyOrder,
+        from: &PageFrom,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.guard.run(self.inner.page(filter, after, limit)).await
+        let page = self.inner.page(filter, order, from, limit);
+        self.guard.run(page).await
     }
 
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
@@ -290,6 +293,15 @@ impl<S: UsageStore> UsageStore for Guarded<S> {
 
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
         self.guard.run(self.inner.last_uses(keys)).await
+    }
+
+    async fn recent(
+        &self,
+        keys: &[KeyId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<RecentHour>, StoreError> {
+        self.guard.run(self.inner.recent(keys, from, to)).await
     }
 
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {

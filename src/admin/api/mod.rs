@@ -3,7 +3,7 @@
 mod audit;
 mod audit_schemas;
 mod audit_verification;
-mod cursor;
+pub(super) mod cursor;
 mod etag;
 pub mod extract;
 mod idempotency;

@@ -12,6 +12,7 @@ mod cookie;
 mod details;
 mod events;
 mod form;
+mod keys;
 mod next;
 mod origin;
 mod page;
@@ -19,6 +20,7 @@ mod range;
 mod session;
 mod sessions;
 mod sign_in;
+mod spark;
 pub mod state;
 mod token;
 
@@ -78,6 +80,7 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route(KEYS_PATH, get(keys::list::show))
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
