@@ -1,6 +1,12 @@
-//! The dashboard: its pages over plain HTTP, and as people use it, in a real browser.
+//! The dashboard: its pages over plain HTTP, who gets in, and what forms are believed; and as people use
+//! it, in a real browser.
 
 mod audit;
 mod browser;
+mod details;
+mod forms;
 mod harness_itself;
+mod person;
+mod session_store;
+mod sessions;
 mod visit;
