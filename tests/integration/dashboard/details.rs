@@ -372,6 +372,12 @@ async fn an_old_secret_is_shown_until_it_ends() {
     assert!(!text.contains("Two secrets work"), "{text}");
     let new = sidekey.regenerate_key(&old.id, 3600).await;
     assert_eq!(sidekey.status("/things", &new.text).await, 200);
+    eventually("the use of the new one is told", async || {
+        !text_of(&person, &page(&old))
+            .await
+            .contains("Last used Never")
+    })
+    .await;
     let html = html_of(&person, &page(&old)).await;
     assert_tells(
         &shown(&html),
