@@ -1,8 +1,10 @@
-//! The dashboard: its pages over plain HTTP, and as people use it, in a real browser.
+//! The dashboard: who gets in, what forms are believed, its pages over plain HTTP; and as people use it, in
+//! a real browser.
 
 mod audit;
 mod browser;
 mod changes;
+mod details;
 mod forms;
 mod harness_itself;
 mod person;
