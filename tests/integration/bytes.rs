@@ -207,7 +207,7 @@ async fn pipelined_requests_are_answered_in_order_or_not_at_all() {
     // The key of one request is not the key of the next.
     let mut client = Raw::connect(sidekey.proxy).await;
     let second = get("/hidden", &[]);
-    client.send(get("/first", &[&key]) + &second).await;
+    client.send(get("/first", &[&key]) + second.as_str()).await;
     client.read_answer().await;
     client.finish().await;
     client.read_to_end().await;

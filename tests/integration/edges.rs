@@ -217,7 +217,7 @@ async fn a_refused_body_in_chunks_keeps_the_connection_if_it_ends() {
         assert_eq!(raw.read_answer().await.status, 200);
     }
     let long = format!("10000\r\n{}\r\n", "x".repeat(1 << 16));
-    for begun in ["5\r\nabcde\r\n", &(long.clone() + &long)] {
+    for begun in ["5\r\nabcde\r\n", &long.repeat(2)] {
         let mut raw = Raw::connect(world.sidekey.proxy).await;
         raw.send(&head).await;
         raw.try_send(begun).await;
@@ -236,7 +236,7 @@ async fn a_key_in_a_malformed_credential_goes_no_further() {
             "[[routes]]\nname = \"{auth}\"\npath = \"/{auth}\"\nupstream = \"service\"\nauth = \"{auth}\"\n"
         )
     };
-    let more = open("optional") + &open("off");
+    let more = [open("optional"), open("off")].concat();
     let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
     let key = sidekey.create_key(json!({})).await.text;
     for path in ["/optional", "/off"] {

@@ -61,7 +61,7 @@ fn head(method: &Method, path: &str, key: &str, length: usize, more: &str) -> St
 async fn interrupt(sidekey: &Sidekey, admin: &str, key: &Key, ending: Ending, after: Duration) {
     let (method, path, body) = ending.call(&key.id);
     let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let request = head(&method, &path, admin, body.len(), "") + &body;
+    let request = head(&method, &path, admin, body.len(), "") + body.as_str();
     let mut stream = TcpStream::connect(sidekey.admin).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_zero_linger().unwrap();

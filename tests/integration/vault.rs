@@ -232,7 +232,7 @@ async fn a_key_lives_in_vault_with_the_rights_of_the_shipped_policy() {
 
     let hash = bao.value(&format!("api_keys/acme/{}", kept.id)).await["hashes"]["1"].clone();
     let mint_key = bao.value("mint_keys").await["keys"][0].clone();
-    let shown = sidekey.output() + &sidekey.metrics().await;
+    let shown = sidekey.output() + sidekey.metrics().await.as_str();
     for secret in [
         role.secret_id,
         hash.as_str().unwrap().to_owned(),

@@ -1,16 +1,10 @@
-//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and answers that are
-//! given again. Must never show the key: it opens what is stored.
+//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header). Must never show the
+//! key: it opens what is stored.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
-use serde_json::{Map, Value};
 
-use super::keys::created;
-use crate::admin::access::Actor;
 use crate::admin::answer::ApiError;
-use crate::key::{ScopePattern, TenantId};
-use crate::manage::{Given, Once};
 use crate::problem::Kind;
 
 /// Characters of an idempotency key, at most.
@@ -19,19 +13,14 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// Says that an answer was given before.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The call that a request is, where the client wants it to be carried out once.
-pub fn once(
-    headers: &HeaderMap,
-    actor: &Actor,
-    body: &Map<String, Value>,
-) -> Result<Option<Once>, ApiError> {
+/// What the client calls a request that it wants to be carried out once.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<SecretString>, ApiError> {
     let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let key = match (lines.next(), lines.next()) {
-        (None, _) => return Ok(None),
-        (Some(line), None) => read_key(line).ok_or_else(malformed)?,
-        (Some(_), Some(_)) => return Err(malformed()),
-    };
-    Ok(Some(Once::new(actor.key_id, key, body)))
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(line), None) => read_key(line).map(Some).ok_or_else(malformed),
+        (Some(_), Some(_)) => Err(malformed()),
+    }
 }
 
 fn malformed() -> ApiError {
@@ -71,33 +60,6 @@ fn unquoted(rest: &str) -> Option<String> {
             character => key.push(character),
         }
     }
-}
-
-/// The answer that was given before, for who may still see it.
-pub fn replayed(actor: &Actor, given: &Given) -> Result<Response, ApiError> {
-    let key: Value = serde_json::from_str(&given.text).map_err(|_| damaged())?;
-    let tenant = key["tenant_id"].as_str().unwrap_or_default();
-    let tenant: TenantId = tenant.parse().map_err(|_| damaged())?;
-    if !actor.sees(&tenant) {
-        return Err(ApiError::new(Kind::NotFound, "There is no such tenant."));
-    }
-    let scopes = key["scopes"].as_array().into_iter().flatten();
-    let scopes = scopes.map(|scope| scope.as_str().unwrap_or_default().parse());
-    let scopes: Vec<ScopePattern> = scopes.collect::<Result<_, _>>().map_err(|_| damaged())?;
-    actor.require_power_over(&scopes)?;
-    let mut answer = created(key, &given.secret);
-    debug_assert_eq!(answer.status(), StatusCode::CREATED);
-    let headers = answer.headers_mut();
-    headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    Ok(answer)
-}
-
-fn damaged() -> ApiError {
-    tracing::error!("an answer that is kept for repeated calls can't be read");
-    ApiError::new(
-        Kind::Internal,
-        "The call was carried out before, and its answer can't be read. Look for the key in the list.",
-    )
 }
 
 #[cfg(test)]

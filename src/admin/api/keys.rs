@@ -1,7 +1,5 @@
 //! Keys over HTTP: create, see, change, regenerate, revoke.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -11,26 +9,20 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::etag::{check_if_match, expected, tagged};
+use super::etag::{expected, tagged};
 use super::extract::{Body, IdText, NoQuery};
-use super::idempotency::{self, replayed};
+use super::idempotency::{REPLAYED, idempotency_key};
 use super::problems::{ChangeProblems, CreateProblems, EndProblems, OverlapProblems, ReadProblems};
 use super::schemas::{
     ChangedKey, IdempotencyKeyParameter, IfMatchParameter, KeyChangeBody, KeyIdParameter,
     NewKeyBody, RegenerationBody, ShownKey,
 };
-use super::usage::{self, Uses, forget_old_uses};
-use super::{KEYS_PATH, Shared, confirmed, private, to_the_end};
-use crate::admin::AdminState;
-use crate::admin::access::{Actor, Caller, Permission};
-use crate::admin::answer::{ApiError, ApiKey, key_json, propagation_json};
-use crate::admin::input::{self, FieldError};
-use crate::clock::Timestamp;
-use crate::key::record::PreviousSecret;
-use crate::key::{KeyId, KeyRecord, ScopePattern};
-use crate::manage::Made;
+use super::{KEYS_PATH, Shared, confirmed, private, usage};
+use crate::admin::access::{Caller, Permission};
+use crate::admin::answer::{ApiError, ApiKey, propagation_json};
+use crate::admin::operations::Uses;
+use crate::admin::operations::keys::{self, Created, find, value_of};
 use crate::manage::fields::FIRST_REVISION;
-use crate::problem::Kind;
 
 /// A key and its secret, which is shown this once.
 #[derive(Serialize, ToSchema)]
@@ -48,21 +40,21 @@ fn issued(key: Value, secret: &SecretString) -> IssuedKey {
     }
 }
 
-/// A key as JSON.
-fn value_of(key: &ApiKey) -> Value {
-    // Texts, numbers and lists always are JSON.
-    serde_json::to_value(key).unwrap_or_default()
-}
-
-/// The answer to a creation: the key as JSON, and its secret.
-pub fn created(key: Value, secret: &SecretString) -> Response {
-    let id = key["id"].as_str().unwrap_or_default();
+/// The answer to a creation.
+fn answer_created(created: Created) -> Response {
+    let id = created.key["id"].as_str().unwrap_or_default();
     let location = HeaderValue::from_str(&format!("{KEYS_PATH}/{id}"));
-    let mut response = private(StatusCode::CREATED, issued(key, secret));
+    let is_repeated = created.is_repeated;
+    let answer = private(StatusCode::CREATED, issued(created.key, &created.secret));
+    let mut answer = tagged(answer, FIRST_REVISION);
+    let headers = answer.headers_mut();
     if let Ok(location) = location {
-        response.headers_mut().insert(LOCATION, location);
+        headers.insert(LOCATION, location);
     }
-    tagged(response, FIRST_REVISION)
+    if is_repeated {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    answer
 }
 
 /// Create a key
@@ -89,51 +81,9 @@ pub async fn create(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let actor = caller.authorize(&state, Permission::KeysWrite)?;
-    let once = idempotency::once(&headers, &actor, &body)?;
-    // Before the fields are looked at: what was right then may not be right now.
-    if let Some(once) = &once
-        && let Some(given) = state.keys.given(once).await?
-    {
-        return replayed(&actor, &given);
-    }
-    let now = state.clock.now();
-    let own_tenant = (!actor.is_admin()).then_some(&actor.tenant_id);
-    let new = input::new_key(body, own_tenant, &state.keys.catalogue, now)
-        .map_err(|errors| ApiError::fields(&errors))?;
-    if !actor.sees(&new.tenant_id) {
-        return Err(ApiError::new(Kind::NotFound, "There is no such tenant."));
-    }
-    actor.require_power_over(&new.scopes)?;
-    to_the_end(async move {
-        let origin = &actor.origin;
-        let made = match &once {
-            None => Made::Now(Box::new(state.keys.create(new, origin).await?)),
-            Some(once) => {
-                let answer = |record: &KeyRecord| value_of(&key_json(record, now)).to_string();
-                state.keys.create_once(new, once, answer, origin).await?
-            }
-        };
-        let key = match made {
-            Made::Now(key) => key,
-            Made::Before(given) => return replayed(&actor, &given),
-        };
-        tracing::info!(key_id = %key.record.id, actor = %actor.key_id, "key created");
-        let shown = value_of(&key_json(&key.record, now));
-        Ok(created(shown, &key.text))
-    })
-    .await
-}
-
-/// The key of a path, if the actor may know of it.
-pub async fn find(state: &AdminState, actor: &Actor, id: &str) -> Result<KeyRecord, ApiError> {
-    let id: KeyId = id.parse().map_err(|_| ApiError::not_found())?;
-    let record = state.keys.get(id).await?;
-    if actor.sees(&record.tenant_id) {
-        Ok(record)
-    } else {
-        Err(ApiError::not_found())
-    }
+    let creation = keys::creation(&state, &caller)?;
+    let key = idempotency_key(&headers)?;
+    Ok(answer_created(creation.carry_out(body, key).await?))
 }
 
 /// Show a key
@@ -185,51 +135,15 @@ pub async fn change(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let actor = caller.authorize(&state, Permission::KeysWrite)?;
-    let found = find(&state, &actor, &id).await?;
-    actor.require_power_over(&found.scopes)?;
-    check_if_match(&headers, found.revision)?;
-    let change = input::key_change(body, &state.keys.catalogue)
-        .map_err(|errors| ApiError::fields(&errors))?;
-    actor.require_power_over(change.scopes.as_deref().unwrap_or_default())?;
-    let granted = change.scopes.as_deref().unwrap_or_default();
-    check_strength(&found, granted, state.clock.now())?;
-    // Before the change: afterwards, it could no longer fail.
-    let uses = Uses::of(&state, std::slice::from_ref(&found)).await?;
-    to_the_end(async move {
-        let expected = expected(&headers)?;
-        let change = state.keys.change(&found, &expected, &change, &actor.origin);
-        let record = change.await?;
-        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key changed");
-        let propagation = state.confirmations.wait().await;
-        let body = ChangedKey {
-            key: uses.key_json(&record, state.clock.now()),
-            propagation: propagation_json(&propagation),
-        };
-        let answer = tagged(private(StatusCode::OK, body), record.revision);
-        Ok(confirmed(answer, &propagation))
-    })
-    .await
-}
-
-/// Only a secret that is hard to guess may administrate. What was imported may be easy; a check of that
-/// is made when it is, and not any more.
-fn check_strength(
-    key: &KeyRecord,
-    scopes: &[ScopePattern],
-    now: Timestamp,
-) -> Result<(), ApiError> {
-    let is_new = !key.scopes.iter().any(ScopePattern::is_own);
-    let works = |old: &PreviousSecret| now < old.valid_until && key.is_imported(old.generation);
-    let has_imported = key.is_imported(key.generation) || key.previous.as_ref().is_some_and(works);
-    if is_new && has_imported && scopes.iter().any(ScopePattern::is_own) {
-        return Err(ApiError::fields(&[FieldError {
-            field: "scopes".to_owned(),
-            detail: "an imported secret can't be given scopes of Sidekey itself; regenerate the key first"
-                .to_owned(),
-        }]));
-    }
-    Ok(())
+    let change = keys::change(&state, &caller, &id).await?;
+    let changed = change.carry_out(body, expected(&headers)?).await?;
+    let record = &changed.record;
+    let body = ChangedKey {
+        key: changed.uses.key_json(record, state.clock.now()),
+        propagation: propagation_json(&changed.propagation),
+    };
+    let answer = tagged(private(StatusCode::OK, body), record.revision);
+    Ok(confirmed(answer, &changed.propagation))
 }
 
 /// Replace a key's secret
@@ -256,28 +170,15 @@ pub async fn regenerate(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let actor = caller.authorize(&state, Permission::KeysWrite)?;
-    let found = find(&state, &actor, &id).await?;
-    actor.require_power_to_end(&found)?;
-    check_if_match(&headers, found.revision)?;
-    let seconds = input::grace_period_seconds(body).map_err(|errors| ApiError::fields(&errors))?;
-    // Before the change: afterwards, it could no longer fail.
-    let uses = Uses::of(&state, std::slice::from_ref(&found)).await?;
-    to_the_end(async move {
-        let (expected, grace) = (expected(&headers)?, Duration::from_secs(seconds));
-        let key = state
-            .keys
-            .regenerate(&found, &expected, grace, &actor.origin)
-            .await?;
-        let (key_id, actor) = (key.record.id, actor.key_id);
-        forget_old_uses(&state, key_id, found.generation).await;
-        tracing::info!(%key_id, %actor, grace_period_seconds = seconds, "key regenerated");
-        let propagation = state.confirmations.wait().await;
-        let shown = value_of(&uses.key_json(&key.record, state.clock.now()));
-        let answer = private(StatusCode::OK, issued(shown, &key.text));
-        Ok(confirmed(tagged(answer, key.record.revision), &propagation))
-    })
-    .await
+    let ending = keys::ending(&state, &caller, &id).await?;
+    let made = ending.regenerate(body, expected(&headers)?).await?;
+    let (record, secret) = (&made.key.record, &made.key.text);
+    let shown = value_of(&made.uses.key_json(record, state.clock.now()));
+    let answer = private(StatusCode::OK, issued(shown, secret));
+    Ok(confirmed(
+        tagged(answer, record.revision),
+        &made.propagation,
+    ))
 }
 
 /// Revoke a key, for good
@@ -298,20 +199,12 @@ pub async fn revoke(
     IdText(id): IdText,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let actor = caller.authorize(&state, Permission::KeysWrite)?;
-    let found = find(&state, &actor, &id).await?;
-    actor.require_power_to_end(&found)?;
-    check_if_match(&headers, found.revision)?;
-    to_the_end(async move {
-        let expected = expected(&headers)?;
-        let revocation = state.keys.revoke(&found, &expected, &actor.origin);
-        let record = revocation.await?;
-        tracing::info!(key_id = %record.id, actor = %actor.key_id, "key revoked");
-        let propagation = state.confirmations.wait().await;
-        let answer = StatusCode::NO_CONTENT.into_response();
-        Ok(confirmed(answer, &propagation))
-    })
-    .await
+    let ending = keys::ending(&state, &caller, &id).await?;
+    let propagation = ending.revoke(expected(&headers)?).await?;
+    Ok(confirmed(
+        StatusCode::NO_CONTENT.into_response(),
+        &propagation,
+    ))
 }
 
 /// End the grace period of a replaced secret now
@@ -332,15 +225,10 @@ pub async fn end_overlap(
     _: NoQuery,
     IdText(id): IdText,
 ) -> Result<Response, ApiError> {
-    let actor = caller.authorize(&state, Permission::KeysWrite)?;
-    let found = find(&state, &actor, &id).await?;
-    actor.require_power_to_end(&found)?;
-    to_the_end(async move {
-        let record = state.keys.end_overlap(&found, &actor.origin).await?;
-        tracing::info!(key_id = %record.id, actor = %actor.key_id, "the previous secret was ended");
-        let propagation = state.confirmations.wait().await;
-        let answer = StatusCode::NO_CONTENT.into_response();
-        Ok(confirmed(answer, &propagation))
-    })
-    .await
+    let ending = keys::ending(&state, &caller, &id).await?;
+    let propagation = ending.end_overlap().await?;
+    Ok(confirmed(
+        StatusCode::NO_CONTENT.into_response(),
+        &propagation,
+    ))
 }

@@ -5,7 +5,7 @@ mod audit_schemas;
 mod audit_verification;
 pub(super) mod cursor;
 mod etag;
-mod extract;
+pub mod extract;
 mod idempotency;
 mod imports;
 mod keys;
@@ -35,7 +35,6 @@ use super::answer::{ApiError, PROPAGATION, propagation_field};
 use super::{dashboard, request_id, watch};
 use crate::cluster::Propagation;
 use crate::problem::Kind;
-pub use usage::Uses;
 
 /// Where the key API stands.
 pub const KEYS_PATH: &str = "/api/v1/platform/api-keys";
@@ -157,20 +156,4 @@ fn confirmed(mut answer: Response, propagation: &Propagation) -> Response {
         answer.headers_mut().insert(PROPAGATION, field);
     }
     answer
-}
-
-/// Carries `work` out to its end, also when the client goes away meanwhile: half of an operation
-/// would be written and not acted upon.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let internal = |_| {
-        ApiError::new(
-            Kind::Internal,
-            "The operation ended early. Look again what there is.",
-        )
-    };
-    tokio::spawn(request_id::carried(work))
-        .await
-        .map_err(internal)?
 }

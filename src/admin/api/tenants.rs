@@ -14,11 +14,12 @@ use super::schemas::{
     ChangedTenant, IfMatchParameter, TenantBody, TenantIdParameter, TenantListParameters,
     TenantPageBody,
 };
-use super::{Shared, TENANTS_PATH, confirmed, private, query, to_the_end};
+use super::{Shared, TENANTS_PATH, confirmed, private, query};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::{ApiError, ApiTenant, NO_TENANT, propagation_json, tenant_json};
 use crate::admin::input::{self, FieldError};
+use crate::admin::operations::to_the_end;
 use crate::key::tenant::TenantStanding;
 use crate::key::{TenantId, TenantRecord};
 use crate::manage::TenantError;

@@ -1,6 +1,4 @@
-//! Usage over HTTP: of one key, of a tenant, of the platform; and last uses in answers about keys.
-
-use std::collections::HashMap;
+//! Usage over HTTP: of one key, of a tenant, of the platform.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -9,21 +7,22 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::IdText;
-use super::keys::find;
 use super::problems::ReadProblems;
 use super::schemas::{IntervalName, KeyIdParameter, SpanParameters, TenantParameter};
 use super::{Shared, private, query};
 use crate::admin::AdminState;
 use crate::admin::access::{Caller, Permission};
-use crate::admin::answer::{ApiError, ApiKey, key_json};
+use crate::admin::answer::ApiError;
 use crate::admin::input::FieldError;
+use crate::admin::operations::keys::find;
+use crate::admin::usage_report::{Report, latency_ms_max, latency_ms_mean};
 use crate::clock::Timestamp;
-use crate::key::{Generation, KeyId, KeyRecord, TenantId};
+use crate::key::{KeyId, TenantId};
 use crate::manage::KeyError;
 use crate::problem::Kind;
 use crate::usage::roll_up::kept_from;
 use crate::usage::span::{Interval, Span, SpanError};
-use crate::usage::{Counts, KeyUse, LastUse, Subject};
+use crate::usage::{Counts, Subject};
 
 /// What is asked for.
 struct UsageQuery {
@@ -76,11 +75,6 @@ fn read_query(
     let now = state.clock.now();
     let kept_from = kept_from(now, state.usage_retention);
     usage_query(pairs, has_tenant, now, kept_from).map_err(|errors| ApiError::fields(&errors))
-}
-
-/// Milliseconds with three decimals.
-fn millis(us: f64) -> f64 {
-    us.round() / 1000.0
 }
 
 /// What something was used for.
@@ -148,27 +142,17 @@ impl From<&Counts> for UsageCounts {
 
 impl From<&Counts> for UsageTotals {
     fn from(counts: &Counts) -> Self {
-        let mean = counts.latency_us_sum as f64 / counts.requests.max(1) as f64;
         UsageTotals {
             counts: counts.into(),
-            latency_ms_mean: millis(mean),
-            latency_ms_max: millis(counts.latency_us_max as f64),
+            latency_ms_mean: latency_ms_mean(counts),
+            latency_ms_max: latency_ms_max(counts),
         }
     }
 }
 
-async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Response, ApiError> {
-    let known = state
-        .usage
-        .usage(subject, span.interval, span.from, span.to)
-        .await
-        .map_err(KeyError::from)?;
-    let rows = span.rows(&known);
-    let mut totals = Counts::default();
-    for (_, counts) in &rows {
-        totals.add(counts);
-    }
-    let data = rows.iter().map(|(start, counts)| UsageRow {
+async fn answer(state: &AdminState, subject: &Subject, span: Span) -> Result<Response, ApiError> {
+    let report = Report::read(state, subject, span).await?;
+    let data = report.rows.iter().map(|(start, counts)| UsageRow {
         start: *start,
         totals: counts.into(),
     });
@@ -177,7 +161,7 @@ async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Re
         from: span.from,
         to: span.to,
         data: data.collect(),
-        totals: (&totals).into(),
+        totals: (&report.totals).into(),
     };
     Ok(private(StatusCode::OK, body))
 }
@@ -197,7 +181,7 @@ pub async fn of_key(
     let actor = caller.authorize(&state, Permission::UsageRead)?;
     let record = find(&state, &actor, &id).await?;
     let query = read_query(&state, pairs, false)?;
-    answer(&state, &Subject::Key(record.id), &query.span).await
+    answer(&state, &Subject::Key(record.id), query.span).await
 }
 
 /// What a tenant was used for, or the whole platform
@@ -221,59 +205,7 @@ pub async fn of_all(
             Subject::Platform
         }
     };
-    answer(&state, &subject, &query.span).await
-}
-
-/// When the secrets of some keys were last used.
-#[derive(Debug, Default)]
-pub struct Uses(HashMap<KeyId, Vec<(Generation, LastUse)>>);
-
-impl Uses {
-    /// Reads those of `records`.
-    pub async fn of(state: &AdminState, records: &[KeyRecord]) -> Result<Self, ApiError> {
-        let ids: Vec<KeyId> = records.iter().map(|record| record.id).collect();
-        let known = state.usage.last_uses(&ids).await.map_err(KeyError::from)?;
-        Ok(Self::from(known))
-    }
-
-    /// `record` as the contract shows it, with its last uses.
-    pub fn key_json(&self, record: &KeyRecord, now: Timestamp) -> ApiKey {
-        let previous = record.previous.and_then(|previous| {
-            let mut uses = self.of_key(record.id).iter();
-            let of_previous = uses.find(|(of, _)| *of == previous.generation);
-            of_previous.map(|(_, last)| *last)
-        });
-        key_json(record, now).with_uses(self.latest(record.id), previous)
-    }
-
-    /// The last use of any secret of `key`.
-    pub fn latest(&self, key: KeyId) -> Option<LastUse> {
-        let uses = self.of_key(key).iter().map(|(_, last)| *last);
-        uses.reduce(LastUse::later)
-    }
-
-    fn of_key(&self, key: KeyId) -> &[(Generation, LastUse)] {
-        self.0.get(&key).map_or(&[], Vec::as_slice)
-    }
-}
-
-impl From<Vec<KeyUse>> for Uses {
-    fn from(known: Vec<KeyUse>) -> Self {
-        let mut uses = Uses::default();
-        for one in known {
-            let of_key = uses.0.entry(one.key_id).or_default();
-            of_key.push((one.generation, one.last));
-        }
-        uses
-    }
-}
-
-/// Forgets what is not shown any more of a key whose secret of `generation` was replaced. Nothing
-/// depends on it but the length of what is read: if it fails, the next time does it.
-pub async fn forget_old_uses(state: &AdminState, key: KeyId, generation: Generation) {
-    if let Err(error) = state.usage.forget_uses(key, generation).await {
-        tracing::warn!(%error, key_id = %key, "old uses of a key can't be forgotten");
-    }
+    answer(&state, &subject, query.span).await
 }
 
 /// What a key was used for over all time.
@@ -285,9 +217,8 @@ pub async fn total(state: &AdminState, key: KeyId) -> Result<UsageCounts, ApiErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::record::{PreviousSecret, Standing, tests::record};
     use crate::usage::counts::{DAY_MS, HOUR_MS};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -361,51 +292,5 @@ mod tests {
             json!(UsageTotals::from(&Counts::default()))["latency_ms_mean"],
             json!(0.0)
         );
-    }
-
-    #[test]
-    fn last_uses_are_shown_with_the_key() {
-        let mut key = record();
-        key.generation = Generation(7);
-        key.previous = Some(PreviousSecret {
-            generation: Generation(5),
-            valid_until: at(100),
-        });
-        let used = |generation, millis, address: &str| KeyUse {
-            key_id: key.id,
-            generation: Generation(generation),
-            last: LastUse {
-                at: at(millis),
-                address: address.parse().unwrap(),
-            },
-        };
-        let uses = Uses::from(vec![
-            used(3, 1, "192.0.2.3"),
-            used(5, 9_000, "2001:db8::5"),
-            used(7, 8_000, "192.0.2.7"),
-        ]);
-        let shown = json!(uses.key_json(&key, at(99)));
-        assert_eq!(shown["last_used_at"], "1970-01-01T00:00:09Z");
-        assert_eq!(shown["last_used_ip"], "2001:db8::5");
-        assert_eq!(
-            shown["previous_secret"],
-            json!({
-                "valid_until": at(100),
-                "last_used_at": "1970-01-01T00:00:09Z",
-                "last_used_ip": "2001:db8::5",
-            })
-        );
-        let over = json!(uses.key_json(&key, at(100)));
-        assert_eq!(over["previous_secret"], Value::Null);
-        let unused = json!(Uses::default().key_json(&key, at(99)));
-        assert_eq!(unused["last_used_at"], Value::Null);
-        assert_eq!(
-            unused["previous_secret"],
-            json!({"valid_until": at(100), "last_used_at": null, "last_used_ip": null})
-        );
-        key.standing = Standing::Revoked;
-        let revoked = json!(uses.key_json(&key, at(99)));
-        assert_eq!(revoked["previous_secret"], Value::Null);
-        assert_eq!(revoked["last_used_ip"], "2001:db8::5");
     }
 }

@@ -303,7 +303,7 @@ async fn a_quote_that_is_not_closed_costs_nothing_before_it() {
         "name,key,scopes\nx,{},orders:read\n\ny,\"hunter2\n",
         strong(1)
     );
-    let text = begin + &"z,k,orders:read\n".repeat(200_000);
+    let text = begin + "z,k,orders:read\n".repeat(200_000).as_str();
     std::fs::write(sidekey.directory().join("keys.csv"), text).expect("a file");
     let ended = cli.run(&["keys", "import", "keys.csv", "--tenant", "acme"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");

@@ -1,4 +1,9 @@
-//! The dashboard: who gets in, and what forms are believed.
+//! The dashboard: who gets in and what forms are believed, its pages over plain HTTP, and as people use
+//! it, in a real browser.
 
+mod audit;
+mod browser;
+mod harness_itself;
 mod list;
 mod person;
+mod visit;
