@@ -3,7 +3,10 @@
 
 mod audit;
 mod browser;
+mod forms;
 mod harness_itself;
 mod list;
 mod person;
+mod session_store;
+mod sessions;
 mod visit;
