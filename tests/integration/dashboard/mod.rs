@@ -7,6 +7,7 @@ mod changes;
 mod details;
 mod forms;
 mod harness_itself;
+mod list;
 mod person;
 mod session_store;
 mod sessions;
