@@ -9,9 +9,7 @@ use sidekey::key::{Environment, KeyRecord, Status};
 use sidekey::store::few::FEW_MAX;
 use sidekey::store::list::{self, Bind, EXAMINED_MAX, Statement};
 use sidekey::store::sql::POSTGRES_SETTINGS;
-use sidekey::store::{
-    KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SortBy, SqlStore, Value,
-};
+use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SortBy, SqlStore, Value};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 
@@ -408,6 +406,7 @@ async fn sqlite_reads_pages_by_indexes() {
             let is_table = tables.map(|table| line.contains(table)).contains(&true);
             // From the end of an index, with a limit.
             let whole = [
+                "SCAN key_unused",
                 "api_keys_by_time",
                 "key_uses_by_time",
                 "sqlite_autoindex_key_unused_1",
