@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SqlStore, StoreError,
-    TenantStore, UsageStore,
+    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, OverviewStore,
+    RankingStore, SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -35,6 +35,8 @@ pub struct Stores {
     pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
+    pub overview: Arc<dyn OverviewStore>,
+    pub rankings: Arc<dyn RankingStore>,
 }
 
 impl Stores {
@@ -72,6 +74,8 @@ impl Stores {
             audit: guarded.clone(),
             tenants: guarded.clone(),
             usage: guarded.clone(),
+            overview: guarded.clone(),
+            rankings: guarded.clone(),
             imports: guarded.clone(),
             answers: guarded,
             secrets,

@@ -25,7 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Deployment};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
 use crate::clock::{SharedClock, SystemClock};
@@ -243,6 +243,8 @@ impl App {
             answers,
             secrets,
             usage: usage_store,
+            overview,
+            rankings,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
         let max_stale = settings.store.max_stale;
@@ -303,6 +305,7 @@ impl App {
             &settings.usage,
             &live,
             &usage_store,
+            &rankings,
             &cluster.instance,
             &clock,
             &metrics,
@@ -360,6 +363,8 @@ impl App {
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             usage: usage_store,
+            overview,
+            deployment: Deployment::of(&settings),
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),

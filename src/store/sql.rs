@@ -90,6 +90,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "idempotency",
         include_str!("migrations/0009_idempotency.sql"),
     ),
+    (12, "rankings", include_str!("migrations/0012_rankings.sql")),
 ];
 
 /// What each engine has its own words for.
