@@ -11,6 +11,7 @@ mod import_lines;
 pub mod input;
 mod request_id;
 pub mod serve;
+pub mod usage_report;
 mod watch;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use crate::admin::AdminState;
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::{ApiError, ApiKey, key_json};
 use crate::admin::input::FieldError;
+use crate::admin::usage_report::{Report, latency_ms_mean, millis};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId, KeyRecord, TenantId};
 use crate::manage::KeyError;
@@ -76,11 +77,6 @@ fn read_query(
     let now = state.clock.now();
     let kept_from = kept_from(now, state.usage_retention);
     usage_query(pairs, has_tenant, now, kept_from).map_err(|errors| ApiError::fields(&errors))
-}
-
-/// Milliseconds with three decimals.
-fn millis(us: f64) -> f64 {
-    us.round() / 1000.0
 }
 
 /// What something was used for.
@@ -148,27 +144,17 @@ impl From<&Counts> for UsageCounts {
 
 impl From<&Counts> for UsageTotals {
     fn from(counts: &Counts) -> Self {
-        let mean = counts.latency_us_sum as f64 / counts.requests.max(1) as f64;
         UsageTotals {
             counts: counts.into(),
-            latency_ms_mean: millis(mean),
+            latency_ms_mean: latency_ms_mean(counts),
             latency_ms_max: millis(counts.latency_us_max as f64),
         }
     }
 }
 
-async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Response, ApiError> {
-    let known = state
-        .usage
-        .usage(subject, span.interval, span.from, span.to)
-        .await
-        .map_err(KeyError::from)?;
-    let rows = span.rows(&known);
-    let mut totals = Counts::default();
-    for (_, counts) in &rows {
-        totals.add(counts);
-    }
-    let data = rows.iter().map(|(start, counts)| UsageRow {
+async fn answer(state: &AdminState, subject: &Subject, span: Span) -> Result<Response, ApiError> {
+    let report = Report::read(state, subject, span).await?;
+    let data = report.rows.iter().map(|(start, counts)| UsageRow {
         start: *start,
         totals: counts.into(),
     });
@@ -177,7 +163,7 @@ async fn answer(state: &AdminState, subject: &Subject, span: &Span) -> Result<Re
         from: span.from,
         to: span.to,
         data: data.collect(),
-        totals: (&totals).into(),
+        totals: (&report.totals).into(),
     };
     Ok(private(StatusCode::OK, body))
 }
@@ -197,7 +183,7 @@ pub async fn of_key(
     let actor = caller.authorize(&state, Permission::UsageRead)?;
     let record = find(&state, &actor, &id).await?;
     let query = read_query(&state, pairs, false)?;
-    answer(&state, &Subject::Key(record.id), &query.span).await
+    answer(&state, &Subject::Key(record.id), query.span).await
 }
 
 /// What a tenant was used for, or the whole platform
@@ -221,7 +207,7 @@ pub async fn of_all(
             Subject::Platform
         }
     };
-    answer(&state, &subject, &query.span).await
+    answer(&state, &subject, query.span).await
 }
 
 /// When the secrets of some keys were last used.

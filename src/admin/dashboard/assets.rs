@@ -46,7 +46,15 @@ macro_rules! file {
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
+    file!("styles", "charts.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
+    file!("scripts", "charts.js", SCRIPT),
+    file!("scripts", "content.js", SCRIPT),
+    file!("scripts", "copying.js", SCRIPT),
+    file!("scripts", "dialogs.js", SCRIPT),
+    file!("scripts", "parts.js", SCRIPT),
+    file!("scripts", "regions.js", SCRIPT),
+    file!("scripts", "times.js", SCRIPT),
     file!("pictures", "sidekey.svg", PICTURE),
 ];
 

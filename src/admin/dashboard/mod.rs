@@ -5,8 +5,12 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
+#[allow(dead_code)]
+mod chart;
 mod form;
 mod page;
+#[allow(dead_code)]
+mod range;
 mod session;
 mod sign_in;
 

@@ -31,6 +31,17 @@ pub enum Section {
     Other,
 }
 
+impl Section {
+    fn as_str(self) -> &'static str {
+        match self {
+            Section::Keys => "keys",
+            Section::Overview => "overview",
+            Section::Audit => "audit",
+            Section::Other => "",
+        }
+    }
+}
+
 /// Who looks, and what the frame offers.
 #[derive(Debug, Clone)]
 pub struct Who {
@@ -98,8 +109,9 @@ impl Page {
         self
     }
 
-    pub fn is_in(&self, section: &Section) -> bool {
-        self.section == *section
+    /// Whether the page belongs to the section of that name.
+    pub fn is_in(&self, name: &str) -> bool {
+        self.section.as_str() == name
     }
 }
 

@@ -1,0 +1,74 @@
+// Parts of a page that change while the rest stays: filters that apply as they are typed, and links that
+// lead to the same page with something else in it.
+
+import { announce, ask, onContent, parse, show } from "./content.js";
+
+const TYPING_PAUSE_MS = 250;
+let asked = null;
+
+/** Shows the part `selector` as it is at `address`. */
+async function swap(address, selector) {
+  asked?.abort();
+  const controller = (asked = new AbortController());
+  const place = document.querySelector(selector);
+  place.setAttribute("aria-busy", "true");
+  try {
+    const response = await ask(address, { signal: controller.signal });
+    if (!response) return;
+    const found = parse(await response.text()).querySelector(selector);
+    if (controller.signal.aborted) return;
+    if (!found) {
+      location.assign(address);
+      return;
+    }
+    show(place, [...found.childNodes]);
+    history.replaceState(null, "", address);
+    const said = place.querySelector("[data-announce]")?.dataset.announce;
+    if (said) announce(said);
+  } catch (error) {
+    if (error.name !== "AbortError") location.assign(address);
+  } finally {
+    if (asked === controller) place.removeAttribute("aria-busy");
+  }
+}
+
+/** Where a form leads with what is filled in. */
+function address(form) {
+  const fields = [...new FormData(form)].filter(([, value]) => value !== "");
+  const query = new URLSearchParams(fields).toString();
+  return form.action.split("?")[0] + (query && `?${query}`);
+}
+
+onContent((root) => {
+  for (const form of root.querySelectorAll("form[data-live]")) {
+    let pause = null;
+    const apply = () => {
+      clearTimeout(pause);
+      swap(address(form), form.dataset.live);
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      apply();
+    });
+    form.addEventListener("change", apply);
+    form.addEventListener("input", (event) => {
+      if (!event.target.matches("input[type=search], input[type=text]")) return;
+      clearTimeout(pause);
+      pause = setTimeout(apply, TYPING_PAUSE_MS);
+    });
+  }
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-swap]");
+  if (!link || event.defaultPrevented || event.button !== 0) return;
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const name = link.textContent.trim();
+  const selector = link.dataset.swap;
+  swap(link.href, selector).then(() => {
+    // The link was replaced: whoever pressed it goes on from its successor.
+    const links = [...document.querySelectorAll(`${selector} a[data-swap]`)];
+    (links.find((one) => one.href === link.href) ?? links.find((one) => one.textContent.trim() === name))?.focus();
+  });
+});
