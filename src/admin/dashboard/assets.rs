@@ -47,6 +47,7 @@ macro_rules! file {
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
     file!("styles", "charts.css", STYLE),
+    file!("styles", "overview.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),

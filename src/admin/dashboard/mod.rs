@@ -5,11 +5,10 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod assets;
-#[allow(dead_code)]
 mod chart;
 mod form;
+mod overview;
 mod page;
-#[allow(dead_code)]
 mod range;
 mod session;
 mod sign_in;
@@ -35,6 +34,9 @@ use page::{Fragment, PageError};
 pub const HOME_PATH: &str = "/dashboard";
 /// Where keys are.
 pub const KEYS_PATH: &str = "/dashboard/settings/developers/api-keys";
+
+/// Where it is told what happens.
+pub const OVERVIEW_PATH: &str = "/dashboard/overview";
 
 /// Nothing comes from another host, nothing runs or styles from within a page, nobody frames it.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -68,6 +70,7 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route(OVERVIEW_PATH, get(overview::show))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))
