@@ -21,6 +21,7 @@ pub enum Kind {
     AmbiguousCredential,
     AddressNotAllowed,
     InsufficientScope,
+    UntrustedForm,
     QuotaExceeded,
     TooManyFailures,
     TemporaryReducedCapacity,
@@ -44,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 29] = [
         Kind::MissingCredential,
         Kind::InvalidKey,
         Kind::ExpiredKey,
@@ -53,6 +54,7 @@ impl Kind {
         Kind::AmbiguousCredential,
         Kind::AddressNotAllowed,
         Kind::InsufficientScope,
+        Kind::UntrustedForm,
         Kind::QuotaExceeded,
         Kind::TooManyFailures,
         Kind::TemporaryReducedCapacity,
@@ -84,7 +86,7 @@ impl Kind {
             | Kind::ExpiredKey
             | Kind::DisabledKey
             | Kind::SuspendedTenant => 401,
-            Kind::AddressNotAllowed | Kind::InsufficientScope => 403,
+            Kind::AddressNotAllowed | Kind::InsufficientScope | Kind::UntrustedForm => 403,
             Kind::NoRoute | Kind::NotFound => 404,
             Kind::MethodNotAllowed => 405,
             Kind::RequestTimeout => 408,
@@ -120,6 +122,7 @@ impl Kind {
             Kind::AmbiguousCredential => "urn:sidekey:problem:ambiguous-credential",
             Kind::AddressNotAllowed => "urn:sidekey:problem:address-not-allowed",
             Kind::InsufficientScope => "urn:sidekey:problem:insufficient-scope",
+            Kind::UntrustedForm => "urn:sidekey:problem:untrusted-form",
             Kind::AmbiguousPath => "urn:sidekey:problem:ambiguous-path",
             Kind::BadRequest => "urn:sidekey:problem:bad-request",
             Kind::BodyTooLarge => "urn:sidekey:problem:body-too-large",
@@ -151,6 +154,7 @@ impl Kind {
             Kind::AmbiguousCredential => "More than one credential was sent",
             Kind::AddressNotAllowed => "The API key may not be used from this address",
             Kind::InsufficientScope => "The API key lacks a scope",
+            Kind::UntrustedForm => "The form can't be trusted",
             Kind::QuotaExceeded => "The quota of the API key is used up",
             Kind::TooManyFailures => "Too many requests with wrong API keys",
             Kind::TemporaryReducedCapacity => "The request can't be answered just now",
@@ -168,7 +172,7 @@ impl Kind {
             Kind::TooManyKeys => "The tenant has as many keys as it may have",
             Kind::PreconditionFailed => "The thing has changed since it was read",
             Kind::IdempotencyKeyReused => "The idempotency key was used for another request",
-            Kind::UnsupportedMediaType => "The body must be JSON",
+            Kind::UnsupportedMediaType => "The body has the wrong media type",
             Kind::InvalidFields => "Some fields are not valid",
             Kind::Internal => "Something went wrong",
         }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::Extensions;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
@@ -15,7 +16,8 @@ use super::answer::ApiError;
 use super::{request_id, watch};
 use crate::audit::{self, Origin};
 use crate::key::format::Presented;
-use crate::key::{Denial, KeyId, KeyRecord, ScopePattern, TenantId};
+use crate::key::{Denial, Generation, KeyId, KeyRecord, ScopePattern, TenantId};
+use crate::limit::AddressLimiter;
 use crate::manage::KeyError;
 use crate::problem::Kind;
 use crate::usage::LastUse;
@@ -93,7 +95,8 @@ impl Caller {
             || covers(&self.proof.key.view().grants.patterns, Permission::Admin)
     }
 
-    fn proven(proof: Proof, client: IpAddr) -> Self {
+    /// Whoever has proven `proof`, now or when they signed in.
+    pub(super) fn proven(proof: Proof, client: IpAddr) -> Self {
         let view = proof.key.view_full();
         watch::proven(view.id, &view.tenant.id);
         Caller { proof, client }
@@ -114,11 +117,7 @@ impl Caller {
         let actor = Actor {
             key_id: view.id,
             tenant_id: view.tenant.id.clone(),
-            origin: Origin {
-                actor: audit::Actor::Key(view.id),
-                address: Some(self.client),
-                request_id: Some(request_id::current()),
-            },
+            origin: self.origin(view.id),
             scopes: view.grants.patterns.clone(),
         };
         if actor.is_admin() || actor.holds(permission) {
@@ -138,6 +137,39 @@ impl Caller {
             return Err(denied(state, Denial::Superseded));
         }
         Ok(actor)
+    }
+
+    /// For whoever signs in to the dashboard: with any of Sidekey's permissions. The generation of the
+    /// secret that was proven.
+    pub fn authorize_sign_in(&self, state: &AdminState) -> Result<Generation, ApiError> {
+        let view = self.proof.key.view_full();
+        view.admits(self.proof.generation, self.client, state.clock.now())
+            .map_err(|denial| refused(state, denial, self.client))?;
+        self.note_use(state);
+        if !Permission::ALL.iter().any(|each| self.holds(*each)) {
+            return Err(ApiError::new(
+                Kind::InsufficientScope,
+                "This key may not use the dashboard. Sign in with one that has a scope such as \
+                 sidekey:keys:read, or ask an administrator for it.",
+            ));
+        }
+        watch::allowed(self.holds(Permission::Admin));
+        Ok(self.proof.generation)
+    }
+
+    /// Notes that whoever was signed in with the key is so no more.
+    pub fn note_sign_out(&self, state: &AdminState) {
+        let view = self.proof.key.view_full();
+        let tenant = view.tenant.id.clone();
+        state.recorder.signed_out(tenant, self.origin(view.id));
+    }
+
+    fn origin(&self, key: KeyId) -> Origin {
+        Origin {
+            actor: audit::Actor::Key(key),
+            address: Some(self.client),
+            request_id: Some(request_id::current()),
+        }
     }
 
     /// An admin key is in use as well, though nothing is counted here.
@@ -214,12 +246,7 @@ impl FromRequestParts<Arc<AdminState>> for Caller {
         parts: &mut Parts,
         state: &Arc<AdminState>,
     ) -> Result<Self, ApiError> {
-        let client = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| {
-                info.0.ip().to_canonical()
-            });
+        let client = client_of(&parts.extensions);
         let mut lines = parts.headers.get_all(AUTHORIZATION).iter();
         let presented = match (lines.next(), lines.next()) {
             (None, _) => None,
@@ -232,10 +259,19 @@ impl FromRequestParts<Arc<AdminState>> for Caller {
             }
         };
         match presented {
-            Some(presented) => prove(state, presented, client).await,
+            Some(presented) => prove(state, presented, client, &[&state.failed_auth]).await,
             None => Err(unauthorized(state, Kind::MissingCredential, "")),
         }
     }
+}
+
+/// Whose connection a request came by.
+pub(super) fn client_of(extensions: &Extensions) -> IpAddr {
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| {
+            info.0.ip().to_canonical()
+        })
 }
 
 fn bearer(line: &str) -> Option<&str> {
@@ -276,7 +312,7 @@ fn denied(state: &AdminState, denial: Denial) -> ApiError {
 /// other, and counts as one.
 fn refused(state: &AdminState, denial: Denial, client: IpAddr) -> ApiError {
     if matches!(denial, Denial::Revoked | Denial::Superseded) {
-        if let Err(limited) = check_failures(state, client) {
+        if let Err(limited) = check_failures(state, client, &[&state.failed_auth]) {
             return limited;
         }
         state.failed_auth.count(client, state.clock.monotonic_us());
@@ -284,10 +320,15 @@ fn refused(state: &AdminState, denial: Denial, client: IpAddr) -> ApiError {
     denied(state, denial)
 }
 
-/// An error where `client` has presented too many wrong keys.
-fn check_failures(state: &AdminState, client: IpAddr) -> Result<(), ApiError> {
-    let failures = state.failed_auth.peek(client, state.clock.monotonic_us());
-    let Some(decision) = failures.filter(|decision| !decision.allowed) else {
+/// An error where `client` has presented too many wrong keys for any of `limiters`.
+fn check_failures(
+    state: &AdminState,
+    client: IpAddr,
+    limiters: &[&AddressLimiter],
+) -> Result<(), ApiError> {
+    let now_us = state.clock.monotonic_us();
+    let mut failures = limiters.iter().filter_map(|all| all.peek(client, now_us));
+    let Some(decision) = failures.find(|decision| !decision.allowed) else {
         return Ok(());
     };
     let mut error = ApiError::new(
@@ -299,8 +340,13 @@ fn check_failures(state: &AdminState, client: IpAddr) -> Result<(), ApiError> {
 }
 
 /// Proves the presented key. An address with too many failures is only refused where its key is
-/// not remembered as proven: nobody can lock an administrator out.
-async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Caller, ApiError> {
+/// not remembered as proven: nobody can lock an administrator out. `limiters` count what fails.
+pub(super) async fn prove(
+    state: &AdminState,
+    presented: &str,
+    client: IpAddr,
+    limiters: &[&AddressLimiter],
+) -> Result<Caller, ApiError> {
     let recalled = state.verifier.recall(presented);
     if let Recall::Proven(proof) = recalled {
         return Ok(Caller::proven(proof, client));
@@ -308,7 +354,7 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ca
     if let Some(presented) = Presented::parse(presented) {
         watch::presented(presented.id());
     }
-    check_failures(state, client)?;
+    check_failures(state, client, limiters)?;
     let verified = match recalled {
         Recall::Unknown(digest) => state.verifier.verify(presented, digest).await,
         Recall::Proven(_) | Recall::Refused => Err(Refusal::Invalid),
@@ -319,7 +365,10 @@ async fn prove(state: &AdminState, presented: &str, client: IpAddr) -> Result<Ca
             Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }
         Err(Refusal::Invalid) => {
-            state.failed_auth.count(client, state.clock.monotonic_us());
+            let now_us = state.clock.monotonic_us();
+            limiters
+                .iter()
+                .for_each(|limiter| limiter.count(client, now_us));
             Err(denied(state, Denial::Revoked))
         }
     }

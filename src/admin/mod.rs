@@ -6,11 +6,12 @@
 pub mod access;
 pub mod answer;
 pub mod api;
-mod dashboard;
+pub mod dashboard;
 mod import_lines;
 pub mod input;
 mod request_id;
 pub mod serve;
+pub mod topology;
 pub mod usage_report;
 mod watch;
 
@@ -24,14 +25,14 @@ use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
 use crate::clock::SharedClock;
 use crate::cluster::Confirmations;
-use crate::config::Settings;
-use crate::config::settings::{Mode, SecretsSettings};
 use crate::limit::AddressLimiter;
 use crate::manage::{KeyService, TenantService};
 use crate::store::AuditStore;
 use crate::store::{OverviewStore, UsageStore};
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
+use dashboard::state::DashboardState;
+use topology::Topology;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -53,33 +54,15 @@ pub struct AdminState {
     pub verifier: Arc<Verifier>,
     pub usage: Arc<dyn UsageStore>,
     pub overview: Arc<dyn OverviewStore>,
-    pub deployment: Deployment,
+    pub topology: Topology,
     /// How long hours of usage are kept.
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
+    pub dashboard: DashboardState,
     pub realm: String,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
-}
-
-/// What is configured, as far as people are told of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Deployment {
-    /// Nobody is refused.
-    pub is_shadow: bool,
-    pub uses_redis: bool,
-    pub uses_vault: bool,
-}
-
-impl Deployment {
-    pub fn of(settings: &Settings) -> Self {
-        Deployment {
-            is_shadow: settings.proxy.mode == Mode::Shadow,
-            uses_redis: settings.limits.redis.is_some(),
-            uses_vault: matches!(settings.secrets, SecretsSettings::Vault(_)),
-        }
-    }
 }
 
 /// All routes of the admin port.

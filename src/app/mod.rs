@@ -11,7 +11,7 @@ mod stop;
 mod usage;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminState, Deployment};
+use crate::admin::dashboard::{self, state::DashboardState};
+use crate::admin::topology::Topology;
+use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
 use crate::clock::{SharedClock, SystemClock};
@@ -84,7 +86,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let listeners = bind(&settings)?;
     let shutdown_after = settings.proxy.shutdown;
     let redis_timeout = settings.limits.redis.as_ref().map(|redis| redis.timeout);
-    let built = control.block_on(App::build(settings, listeners.admin.0, log));
+    let built = control.block_on(App::build(settings, &listeners, log));
     let (app, gateway) = match built {
         Ok(built) => built,
         Err(error) => {
@@ -182,6 +184,17 @@ struct Listening {
     admin: (SocketAddr, TcpListener),
 }
 
+impl Listening {
+    /// What calls the proxy from this machine.
+    fn proxy_url(&self) -> String {
+        let mut address = self.proxy.first().map_or(self.admin.0, |(first, _)| *first);
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}")
+    }
+}
+
 fn bind(settings: &Settings) -> Result<Listening, AppError> {
     let bind_one = |address: SocketAddr| {
         TcpListener::bind(address)
@@ -226,7 +239,7 @@ struct App {
 impl App {
     async fn build(
         settings: Settings,
-        admin_address: SocketAddr,
+        listening: &Listening,
         log: LogGuard,
     ) -> Result<(Self, Gateway), AppError> {
         let clock: SharedClock = Arc::new(SystemClock::new());
@@ -245,11 +258,18 @@ impl App {
             usage: usage_store,
             overview,
             rankings,
+            sessions,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
         let max_stale = settings.store.max_stale;
-        let cluster =
-            Cluster::join(&settings, admin_address.port(), &store, &clock, &metrics).await?;
+        let cluster = Cluster::join(
+            &settings,
+            listening.admin.0.port(),
+            &store,
+            &clock,
+            &metrics,
+        )
+        .await?;
         // Before any key becomes live: what changes from now on will be seen.
         let seen = key_store
             .last_change()
@@ -282,6 +302,7 @@ impl App {
             runtime: tokio::runtime::Handle::current(),
         });
         let records = Records::new(key_store.clone(), tokio::runtime::Handle::current());
+        let shown_records = Records::new(key_store.clone(), tokio::runtime::Handle::current());
         metrics.store_up.set(1);
         let follower = Follower {
             store: key_store.clone(),
@@ -351,7 +372,16 @@ impl App {
         let (stop_recording, on_stop_recording) = watch::channel(false);
         let notes = Recorder::new(clock.clone(), metrics.clone());
         let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));
+        let dashboard = DashboardState::start(dashboard::state::Parts {
+            settings: settings.dashboard.clone(),
+            proxy_url: listening.proxy_url(),
+            sessions,
+            records: shown_records,
+            addresses_max: settings.limits.max_addresses,
+            clock: clock.clone(),
+        });
         let admin = Arc::new(AdminState {
+            dashboard,
             keys,
             audit: audit_store,
             sealer,
@@ -364,7 +394,7 @@ impl App {
             verifier: verifier.clone(),
             usage: usage_store,
             overview,
-            deployment: Deployment::of(&settings),
+            topology: Topology::of(&settings),
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),

@@ -129,3 +129,34 @@ pub fn path(text: &str) -> Result<String, String> {
     }
     Ok(trimmed.to_owned())
 }
+
+/// An origin (RFC 6454) as browsers write it.
+pub fn origin(text: &str) -> Result<String, String> {
+    // Without the text: there may be a password in it.
+    let wrong =
+        || "must be scheme, host and port alone, such as https://keys.example.com".to_owned();
+    let url = web_url(text).ok_or_else(wrong)?;
+    if url.path() == "/" {
+        Ok(url.origin().ascii_serialization())
+    } else {
+        Err(wrong())
+    }
+}
+
+/// What paths are added to: without a slash at its end.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let url = web_url(text).ok_or_else(|| {
+        "must be a URL without login and query, such as https://api.example.com".to_owned()
+    })?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// One with neither login nor query.
+fn web_url(text: &str) -> Option<url::Url> {
+    let url = url::Url::parse(text).ok()?;
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain).then_some(url)
+}

@@ -26,6 +26,7 @@ pub struct Raw {
     pub secrets: Secrets,
     pub redis: Redis,
     pub admin: Admin,
+    pub dashboard: Dashboard,
     pub usage: Usage,
     pub smtp: Option<Table>,
     pub log: Log,
@@ -466,6 +467,43 @@ impl Default for Admin {
         Admin {
             listen: "127.0.0.1:8081".to_owned(),
             bootstrap_key_file: "data/admin.key".to_owned(),
+        }
+    }
+}
+
+/// `[dashboard]`: pages for people, on the admin port.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Dashboard {
+    /// Whether they are there.
+    pub enabled: bool,
+    /// How people reach the admin port, such as `https://keys.example.com`. Empty: whatever they write;
+    /// then the browser's cookie is not kept to encrypted connections.
+    pub url: String,
+    /// What examples of code call. Empty: the first address of `proxy.listen`.
+    pub proxy_url: String,
+    /// How long somebody stays signed in without looking at a page.
+    pub session_idle_seconds: u64,
+    /// How long somebody stays signed in.
+    pub session_max_seconds: u64,
+    /// How many wrong keys one address may try to sign in with.
+    pub sign_in: Policy,
+}
+
+impl Default for Dashboard {
+    fn default() -> Self {
+        Dashboard {
+            enabled: true,
+            url: String::new(),
+            proxy_url: String::new(),
+            session_idle_seconds: 3600,
+            session_max_seconds: 12 * 3600,
+            sign_in: Policy {
+                name: "sign-in".to_owned(),
+                quota: 10,
+                window_seconds: 60,
+                burst: Some(10),
+            },
         }
     }
 }

@@ -27,6 +27,7 @@ pub struct Settings {
     pub secrets: SecretsSettings,
     pub reconcile: ReconcileSettings,
     pub admin: AdminSettings,
+    pub dashboard: DashboardSettings,
     pub usage: UsageSettings,
     pub log: LogSettings,
 }
@@ -267,6 +268,21 @@ pub struct UsageSettings {
 pub struct AdminSettings {
     pub listen: SocketAddr,
     pub bootstrap_key_file: PathBuf,
+}
+
+/// Pages for people, on the admin port.
+#[derive(Debug, Clone)]
+pub struct DashboardSettings {
+    pub is_enabled: bool,
+    /// How people reach the admin port: scheme, host and, where it is not the scheme's own, port.
+    pub url: Option<String>,
+    /// What examples of code call, without a slash at its end; otherwise where the proxy listens.
+    pub proxy_url: Option<String>,
+    /// How long a session lasts without being used, and how long at all.
+    pub session_idle: Duration,
+    pub session_max: Duration,
+    /// What failed sign-ins of an address are held to.
+    pub sign_in: Arc<Policy>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -90,6 +90,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "idempotency",
         include_str!("migrations/0009_idempotency.sql"),
     ),
+    (
+        10,
+        "dashboard sessions",
+        include_str!("migrations/0010_dashboard_sessions.sql"),
+    ),
     (12, "rankings", include_str!("migrations/0012_rankings.sql")),
 ];
 

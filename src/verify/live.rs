@@ -187,6 +187,11 @@ impl LiveKeys {
         }
     }
 
+    /// The key of that id, if it is live.
+    pub fn get(&self, id: KeyId) -> Option<Arc<LiveKey>> {
+        self.shard(id).lock().get(&id)?.live.clone()
+    }
+
     /// The revision of a live key's record.
     pub fn revision(&self, id: KeyId) -> Option<i64> {
         let shard = self.shard(id).lock();

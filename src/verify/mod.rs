@@ -366,6 +366,19 @@ impl Verifier {
         Ok(receiver)
     }
 
+    /// Makes the key of that id live without a secret: for who has proven one before, and is held to
+    /// what the key is now.
+    pub async fn revive(&self, id: KeyId) -> Result<Arc<LiveKey>, Refusal> {
+        if let Some(live) = self.live.get(id) {
+            return Ok(live);
+        }
+        let load = self.live.begin_load(id);
+        let record = self.read_record(id).await?;
+        // To be held until the key is live, so that the tenant stays with it.
+        let _tenant = self.load_tenant(&record.tenant_id).await?;
+        Ok(load.finish(record))
+    }
+
     /// Whose key it is, its record, its hash, bcrypt, its tenant.
     async fn fly(&self, question: &Question) -> Outcome {
         let id = match &question.whose {

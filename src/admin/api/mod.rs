@@ -53,7 +53,11 @@ type Shared = State<Arc<AdminState>>;
 
 /// All routes, and what holds for all requests.
 pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
-    routes()
+    let mut routes = routes();
+    if state.dashboard.settings.is_enabled {
+        routes = routes.merge(dashboard::router());
+    }
+    routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time))
         .layer(middleware::from_fn_with_state(state.clone(), watch::note))
@@ -62,7 +66,6 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
 
 fn routes() -> Router<Arc<AdminState>> {
     Router::new()
-        .merge(dashboard::router())
         .merge(key_routes())
         .merge(audit_routes())
         .merge(tenant_routes())

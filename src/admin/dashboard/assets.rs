@@ -55,6 +55,7 @@ const FILES: &[File] = &[
     file!("scripts", "dialogs.js", SCRIPT),
     file!("scripts", "parts.js", SCRIPT),
     file!("scripts", "regions.js", SCRIPT),
+    file!("scripts", "sign_in.js", SCRIPT),
     file!("scripts", "times.js", SCRIPT),
     file!("pictures", "sidekey.svg", PICTURE),
 ];

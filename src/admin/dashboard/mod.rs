@@ -6,12 +6,18 @@
 
 mod assets;
 mod chart;
+mod cookie;
 mod form;
+mod next;
+mod origin;
 mod overview;
 mod page;
 mod range;
 mod session;
+mod sessions;
 mod sign_in;
+pub mod state;
+mod token;
 
 use std::sync::Arc;
 
@@ -28,7 +34,8 @@ use axum::routing::{get, post};
 use super::AdminState;
 use super::answer::ApiError;
 use crate::problem::Kind;
-use page::{Fragment, PageError};
+use page::{Fragment, Frame, PageError};
+use session::Visitor;
 
 /// Where people start.
 pub const HOME_PATH: &str = "/dashboard";
@@ -49,7 +56,8 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const FIELDS: [(HeaderName, HeaderValue); 5] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    // Not "no-referrer": with it browsers would not name our own origin when they send a form.
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
         HeaderValue::from_static("same-origin"),
@@ -71,8 +79,10 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route(OVERVIEW_PATH, get(overview::show))
+        .route("/dashboard/session", get(sign_in::is_signed_in))
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
+        .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn(guard))
 }
 
@@ -80,13 +90,20 @@ async fn home() -> Response {
     Redirect::to(KEYS_PATH).into_response()
 }
 
-async fn nothing() -> PageError {
+async fn nothing(_: Visitor) -> PageError {
     ApiError::new(Kind::NotFound, "There is nothing at this address.").into()
 }
 
+async fn other_method() -> PageError {
+    let detail = "This address is used in another way. Open the page again.";
+    ApiError::new(Kind::MethodNotAllowed, detail).into()
+}
+
 /// Adds what holds for all answers.
-async fn guard(fragment: Fragment, request: Request, next: Next) -> Response {
-    let mut response = page::dressed(next.run(request).await, fragment);
+async fn guard(fragment: Fragment, mut request: Request, next: Next) -> Response {
+    let frame = Frame::default();
+    request.extensions_mut().insert(frame.clone());
+    let mut response = page::dressed(next.run(request).await, fragment, &frame);
     let headers = response.headers_mut();
     for (name, value) in FIELDS {
         headers.insert(name, value);

@@ -1,6 +1,7 @@
 //! What all pages share: their frame, how they are answered, how a failure looks.
 
 use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 
 use askama::Template;
 use axum::extract::FromRequestParts;
@@ -46,6 +47,9 @@ impl Section {
 #[derive(Debug, Clone)]
 pub struct Who {
     pub key_id: String,
+    /// Empty where it can't be said now.
+    pub key_name: String,
+    pub key_hint: String,
     pub tenant_id: String,
     pub is_admin: bool,
     pub may_write: bool,
@@ -73,6 +77,8 @@ impl Page {
         let may = |permission| visitor.caller.holds(permission);
         let who = Who {
             key_id: visitor.caller.key_id().to_string(),
+            key_name: visitor.key_name.clone(),
+            key_hint: visitor.key_hint.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
             may_write: may(Permission::KeysWrite),
@@ -115,6 +121,29 @@ impl Page {
     }
 }
 
+/// Whoever is found to be signed in while a request is answered, for the page of a failure.
+#[derive(Debug, Clone, Default)]
+pub struct Frame(Arc<OnceLock<Page>>);
+
+impl Frame {
+    /// The frame is that of `visitor`.
+    pub fn seen_by(&self, visitor: &Visitor) {
+        // Whoever was first found is the same.
+        let _ = self.0.set(Page::new(visitor, "", Section::Other));
+    }
+
+    fn with_title(&self, title: &str) -> Page {
+        let title = title.to_owned();
+        match self.0.get() {
+            Some(page) => Page {
+                title,
+                ..page.clone()
+            },
+            None => Page::for_anybody(title),
+        }
+    }
+}
+
 /// What is told after a change. Its name stands in the address, its text only here.
 fn told(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -124,6 +153,7 @@ fn told(name: &str) -> Option<&'static str> {
         "revoked" => "The key is revoked, for good.",
         "overlap-ended" => "The old secret is ended: only the current one works.",
         "signed-out" => "You are signed out.",
+        "session-ended" => "Your session has ended. Sign in again.",
         _ => return None,
     })
 }
@@ -176,10 +206,20 @@ fn text_of(template: &impl Template) -> Result<String, ApiError> {
 
 /// Leads on to `path`, one of ours.
 pub fn go(fragment: Fragment, path: &str) -> Response {
-    let (status, field) = if fragment.0 {
-        (StatusCode::NO_CONTENT, HeaderName::from_static(GO))
+    let status = if fragment.0 {
+        StatusCode::NO_CONTENT
     } else {
-        (StatusCode::SEE_OTHER, LOCATION)
+        StatusCode::SEE_OTHER
+    };
+    lead(status, fragment, path)
+}
+
+/// The same with another status.
+pub fn lead(status: StatusCode, fragment: Fragment, path: &str) -> Response {
+    let field = if fragment.0 {
+        HeaderName::from_static(GO)
+    } else {
+        LOCATION
     };
     let mut response = status.into_response();
     if let Ok(path) = HeaderValue::from_str(path) {
@@ -228,7 +268,7 @@ struct ProblemContent<'a> {
 }
 
 /// `response` with its page, where it is a failure that has none yet.
-pub fn dressed(mut response: Response, fragment: Fragment) -> Response {
+pub fn dressed(mut response: Response, fragment: Fragment, frame: &Frame) -> Response {
     let Some(Failure(problem)) = response.extensions_mut().remove() else {
         return response;
     };
@@ -238,7 +278,7 @@ pub fn dressed(mut response: Response, fragment: Fragment) -> Response {
         detail: &problem.detail,
         request_id: &request_id,
     };
-    let page = Page::for_anybody(problem.kind.title());
+    let page = frame.with_title(problem.kind.title());
     if let Ok(made) = dialog(response.status(), fragment, page, &content) {
         *response.body_mut() = made.into_body();
         let html = HeaderValue::from_static("text/html; charset=utf-8");

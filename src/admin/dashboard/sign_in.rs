@@ -1,32 +1,169 @@
-//! Signing in with an admin key, and out.
+//! Signing in with an admin key, and out. The key comes in a form, never in an address, and is forgotten
+//! with the request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{RETRY_AFTER, SET_COOKIE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use zeroize::Zeroizing;
 
+use super::cookie::SessionCookie;
+use super::form::{self, Form};
+use super::next::{own_path, sign_in_path};
 use super::page::{Fragment, Page, PageError, go, render};
+use super::session::{self, Visitor};
+use super::token::Token;
+use super::{KEYS_PATH, origin};
+use crate::admin::AdminState;
+use crate::admin::access;
+use crate::admin::answer::ApiError;
+use crate::problem::Kind;
+
+type Shared = State<Arc<AdminState>>;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 struct SignInPage {
     page: Page,
+    /// What was wrong with the key.
     error: Option<String>,
+    /// Where to go then: one of our own paths.
     next: String,
 }
 
-pub async fn show() -> Result<Response, PageError> {
+/// The form; whoever is signed in already goes on.
+pub async fn show(
+    State(state): Shared,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, PageError> {
+    let query = query.unwrap_or_default();
+    let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    let next = next_of(&query);
+    let (headers, extensions) = (request.headers(), request.extensions());
+    if session::visitor(&state, headers, extensions).await.is_ok() {
+        return Ok(go(Fragment(false), &next));
+    }
     let page = SignInPage {
-        page: Page::for_anybody("Sign in"),
+        page: Page::for_anybody("Sign in").after(&query),
         error: None,
-        next: String::new(),
+        next,
     };
     render(StatusCode::OK, &page)
 }
 
-pub async fn sign_in() -> Result<Response, PageError> {
-    show().await
+/// Whether somebody is signed in, for the script of the sign-in page: who follows a link from elsewhere,
+/// a mail say, comes without the cookie, which the next request from our own page carries.
+pub async fn is_signed_in(_: Visitor) -> StatusCode {
+    StatusCode::NO_CONTENT
 }
 
-pub async fn sign_out() -> Response {
-    go(Fragment(false), "/dashboard/sign-in?done=signed-out")
+/// Begins a session.
+pub async fn sign_in(State(state): Shared, request: Request) -> Result<Response, PageError> {
+    let url = state.dashboard.settings.url.as_deref();
+    origin::check(request.headers(), url)?;
+    let client = access::client_of(request.extensions());
+    let cookie = SessionCookie::of(&state.dashboard.settings);
+    let before = cookie.read(request.headers());
+    let mut pairs = form::pairs(request).await?;
+    let next = next_of(&pairs);
+    let key = pairs.iter_mut().find(|(name, _)| name == "key");
+    let key = Zeroizing::new(key.map(|(_, key)| std::mem::take(key)).unwrap_or_default());
+    match begin(&state, key.trim(), client, before).await {
+        Ok(token) => {
+            let mut response = go(Fragment(false), &next);
+            response
+                .headers_mut()
+                .insert(SET_COOKIE, cookie.set(&token));
+            Ok(response)
+        }
+        Err(error) => refused(&error, next),
+    }
+}
+
+/// Proves `key` and begins a session, under a new token; the one that the browser had is ended.
+async fn begin(
+    state: &AdminState,
+    key: &str,
+    client: IpAddr,
+    before: Option<Token>,
+) -> Result<Token, ApiError> {
+    if key.is_empty() {
+        return Err(ApiError::new(Kind::MissingCredential, "Enter your key."));
+    }
+    let dashboard = &state.dashboard;
+    let limiters = [&state.failed_auth, &dashboard.failures];
+    let caller = access::prove(state, key, client, &limiters).await?;
+    let generation = caller.authorize_sign_in(state)?;
+    let sessions = &dashboard.sessions;
+    if let Some(before) = before {
+        let ended = sessions.end(&before).await;
+        ended.map_err(|error| session::unavailable(&error))?;
+    }
+    let begun = sessions.begin(caller.key_id(), generation).await;
+    begun.map_err(|error| session::unavailable(&error))
+}
+
+/// The form again, with what was wrong beside it.
+fn refused(error: &ApiError, next: String) -> Result<Response, PageError> {
+    let kind = error.problem.kind;
+    let page = SignInPage {
+        page: Page::for_anybody("Sign in"),
+        error: Some(told(error)),
+        next,
+    };
+    let status = StatusCode::from_u16(kind.status());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = render(status, &page)?;
+    // So that it is noted.
+    response.extensions_mut().insert(kind);
+    if let Some(seconds) = error.retry_after_seconds {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(response)
+}
+
+/// One wording for every key that is none. What else is wrong only a right key gets to know.
+fn told(error: &ApiError) -> String {
+    let text = match error.problem.kind {
+        Kind::InvalidKey => {
+            "This is not a valid key. Check that it was copied whole, or ask for a new one."
+        }
+        Kind::ExpiredKey => "This key has expired. Ask for a new one.",
+        Kind::DisabledKey => "This key is disabled. Ask for it to be enabled again.",
+        Kind::SuspendedTenant => {
+            "The tenant of this key is suspended. Ask an administrator to resume it."
+        }
+        _ => &error.problem.detail,
+    };
+    match error.retry_after_seconds {
+        Some(1) => format!("{text} Try again in a second."),
+        Some(seconds) => format!("{text} Try again in {seconds} seconds."),
+        None => text.to_owned(),
+    }
+}
+
+/// Where to go after signing in.
+fn next_of(pairs: &[(String, String)]) -> String {
+    let next = own_path(form::value(pairs, "next"));
+    next.unwrap_or(KEYS_PATH).to_owned()
+}
+
+/// Ends the session.
+pub async fn sign_out(State(state): Shared, form: Form) -> Result<Response, PageError> {
+    let dashboard = &state.dashboard;
+    let ended = dashboard.sessions.end(&form.visitor.token).await;
+    ended.map_err(|error| session::unavailable(&error))?;
+    form.visitor.caller.note_sign_out(&state);
+    let mut response = go(Fragment(false), &sign_in_path(None, Some("signed-out")));
+    let cleared = SessionCookie::of(&dashboard.settings).cleared();
+    response.headers_mut().insert(SET_COOKIE, cleared);
+    Ok(response)
 }

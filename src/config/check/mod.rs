@@ -1,6 +1,7 @@
 //! Raw shape -> checked settings. Every function reports all that it finds and goes on. One file a
 //! part of the configuration; what several need stands here.
 
+mod dashboard;
 mod limits;
 mod proxy;
 mod reconcile;
@@ -46,6 +47,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let reconcile = c.reconcile(&raw.secrets);
     c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
+    let dashboard = c.dashboard(&raw.dashboard);
     let usage = c.usage(&raw.usage);
     let log = c.log(&raw.log);
     Some(Settings {
@@ -61,6 +63,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         secrets: secrets?,
         reconcile,
         admin: admin?,
+        dashboard,
         usage,
         log: log?,
     })

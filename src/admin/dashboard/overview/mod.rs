@@ -13,12 +13,12 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::OVERVIEW_PATH;
 use super::chart::ChartView;
 use super::chart::text::count;
 use super::page::{Page, PageError, Section, render};
 use super::range::{self, Range, RangeLink};
 use super::session::Visitor;
-use super::{KEYS_PATH, OVERVIEW_PATH};
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Permission};
 use crate::admin::answer::ApiError;
@@ -66,7 +66,6 @@ impl View {
 struct OverviewPage<'a> {
     page: Page,
     path: &'static str,
-    keys_path: &'static str,
     range: &'static str,
     in_words: &'static str,
     ranges: Vec<RangeLink>,
@@ -144,7 +143,6 @@ pub async fn show(
     let page = OverviewPage {
         page: Page::new(&visitor, title, Section::Overview),
         path: OVERVIEW_PATH,
-        keys_path: KEYS_PATH,
         range: view.range.as_str(),
         in_words: view.range.in_words(),
         ranges: range::links(view.range),
@@ -154,7 +152,7 @@ pub async fn show(
             None => String::new(),
         },
         all_tenants: is_filtered.then(|| view.address(None)),
-        is_shadow: state.deployment.is_shadow,
+        is_shadow: state.topology.is_shadow,
         has_traffic: report.totals.requests > 0 || reasons.has_any(),
         stats: traffic::stats(&report, &reasons),
         traffic: traffic::chart(&report),
