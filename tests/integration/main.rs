@@ -21,6 +21,7 @@ mod confusion;
 mod connections;
 mod contract;
 mod credentials;
+mod dashboard;
 mod docs;
 mod durability;
 mod edges;

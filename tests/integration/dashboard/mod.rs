@@ -1,0 +1,6 @@
+//! The dashboard: who gets in, and what forms are believed.
+
+mod forms;
+mod person;
+mod session_store;
+mod sessions;
