@@ -1,6 +1,7 @@
 //! The dashboard: who gets in, and what forms are believed.
 
 mod forms;
+mod overview;
 mod person;
 mod session_store;
 mod sessions;
