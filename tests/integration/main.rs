@@ -34,6 +34,7 @@ mod identity;
 mod imports;
 mod interrupted;
 mod limits;
+mod list_orders;
 mod lists;
 mod openapi;
 mod outages;

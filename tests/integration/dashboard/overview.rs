@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use secrecy::SecretString;
 use serde_json::json;
+use sidekey::store::SqlStore;
 
 use super::person::Person;
 use crate::cases::{Case, World};
@@ -289,7 +291,7 @@ async fn before_the_first_request_a_page_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_expire_soon_are_counted_for_who_may_see_them() {
+async fn keys_that_need_somebody_are_counted_for_who_may_see_them() {
     let upstream = Upstream::start().await;
     let sidekey = Sidekey::start(&config(upstream.address, OFTEN)).await;
     let soon = time::OffsetDateTime::now_utc() + time::Duration::days(13);
@@ -316,4 +318,19 @@ async fn keys_that_expire_soon_are_counted_for_who_may_see_them() {
     assert!(text.contains("1 key expires</a>"), "{text}");
     let counter = person(&sidekey, "blue", &["sidekey:usage:read"]).await;
     assert!(!page(&counter, OVERVIEW).await.contains("expires</a>"));
+    assert!(!text.contains("to be rotated"), "no secret is old");
+    let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
+    let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+    sqlx::query("UPDATE api_keys SET secret_created_at = 0 WHERE tenant_id = 'red'")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    store.close().await;
+    let text = page(&admin, OVERVIEW).await;
+    let link = "?status=active&#38;sort=rotation_due_at";
+    assert!(
+        text.contains(&format!("{link}\">2 secrets are</a> to be rotated")),
+        "{text}"
+    );
+    assert!(!page(&reader, OVERVIEW).await.contains("to be rotated"));
 }

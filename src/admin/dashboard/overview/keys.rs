@@ -1,7 +1,6 @@
-//! The busiest keys, and keys that need somebody.
+//! The busiest keys.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::View;
 use crate::admin::AdminState;
@@ -10,18 +9,13 @@ use crate::admin::dashboard::KEYS_PATH;
 use crate::admin::dashboard::chart::share;
 use crate::admin::dashboard::chart::text::{NOTHING, count, percent};
 use crate::admin::usage_report::Report;
-use crate::key::{KeyId, Status};
+use crate::key::KeyId;
 use crate::manage::KeyError;
-use crate::store::KeyFilter;
 use crate::usage::ranking::{Listed, Ranked};
 use crate::usage::{Counts, Subject};
 
 /// Keys that are shown.
 const SHOWN: usize = 10;
-/// A key that expires within so many days needs somebody.
-const EXPIRING_DAYS: u64 = 14;
-/// Keys that need somebody are counted up to here.
-const DUE_MAX: usize = 100;
 
 /// What lists say, and what the keys in them were used for.
 pub struct Counted {
@@ -121,41 +115,6 @@ impl TopKeys {
         Ok(TopKeys {
             keys: ranked.keys.iter().map(key).collect(),
             others_max: (!is_certain).then(|| count(ranked.others_max)),
-        })
-    }
-}
-
-/// Keys that need somebody.
-#[derive(Debug)]
-pub struct Due {
-    pub days: u64,
-    pub expiring: String,
-    pub has_expiring: bool,
-    pub expiring_link: String,
-}
-
-impl Due {
-    pub async fn read(state: &AdminState, view: &View) -> Result<Self, ApiError> {
-        let now = state.clock.now();
-        let soon = Duration::from_secs(EXPIRING_DAYS * 86_400);
-        let filter = KeyFilter {
-            tenant_id: view.tenant.clone(),
-            status: Some((Status::Active, now)),
-            expiring_before: Some(now.plus(soon)),
-            ..KeyFilter::default()
-        };
-        let page = state.keys.store.page(&filter, None, DUE_MAX);
-        let page = page.await.map_err(KeyError::from)?;
-        let more = if page.next.is_some() { "+" } else { "" };
-        let of_tenant = view.tenant.as_ref();
-        let of_tenant = of_tenant.map_or_else(String::new, |tenant| format!("&tenant_id={tenant}"));
-        Ok(Due {
-            days: EXPIRING_DAYS,
-            expiring: format!("{}{more}", page.keys.len()),
-            has_expiring: !page.keys.is_empty() || page.next.is_some(),
-            expiring_link: format!(
-                "{KEYS_PATH}?status=active&expiring_within_days={EXPIRING_DAYS}{of_tenant}"
-            ),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The overview: how much is asked, what goes wrong, what is refused and why, and which keys are busy.
 //! Administrators see the platform, or one tenant; others their own tenant.
 
+mod due;
 mod health;
 mod keys;
 mod reasons;
@@ -27,8 +28,9 @@ use crate::key::TenantId;
 use crate::problem::Kind;
 use crate::usage::Subject;
 use crate::usage::span::Span;
+use due::Due;
 use health::Health;
-use keys::{Due, TopKeys};
+use keys::TopKeys;
 use reasons::{Reasons, RefusalRow};
 use traffic::Stat;
 
@@ -83,7 +85,7 @@ struct OverviewPage<'a> {
     reasons: Vec<RefusalRow>,
     shadow: Vec<RefusalRow>,
     top: TopKeys,
-    due: Option<Due>,
+    due: Vec<Due>,
     health: Option<&'a Health>,
 }
 
@@ -131,8 +133,8 @@ pub async fn show(
     };
     let top = TopKeys::read(&state, &view, counted, &report).await?;
     let due = match view.may_read_keys {
-        true => Some(Due::read(&state, &view).await?),
-        false => None,
+        true => due::read(&state, &view).await?,
+        false => Vec::new(),
     };
     let health = view.is_admin.then(|| Health::of(&state));
     let title = match &view.tenant {
