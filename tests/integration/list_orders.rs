@@ -258,6 +258,7 @@ async fn the_order_of_last_use_follows_what_is_stored() {
                 number,
                 hours: vec![],
                 uses: uses.iter().map(used).collect(),
+                outcomes: vec![],
             };
             store.add_usage(&batch).await.unwrap();
             assert_eq!(list(&KeyFilter::default()).await, all);

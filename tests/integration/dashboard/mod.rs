@@ -8,6 +8,7 @@ mod details;
 mod forms;
 mod harness_itself;
 mod list;
+mod overview;
 mod person;
 mod session_store;
 mod sessions;
