@@ -46,11 +46,8 @@ macro_rules! file {
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
-<<<<<<< HEAD
     file!("styles", "charts.css", STYLE),
-=======
     file!("styles", "events.css", STYLE),
->>>>>>> auditpage
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
