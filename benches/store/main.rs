@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use sidekey::clock::Timestamp;
 use sidekey::key::{Environment, Status};
-use sidekey::store::{KeyFilter, KeyStore, PAGE_LEN_MAX, Position, SqlStore};
+use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PAGE_LEN_MAX, PageFrom, Position, SqlStore};
 
 use fill::{STEP_MS, fill, now};
 use harness::postgres::Postgres;
@@ -235,18 +235,21 @@ async fn read(store: &SqlStore, filter: &KeyFilter, limit: usize, keys: u64) -> 
     };
     for depth in DEPTHS {
         let newest = i64::try_from(keys - keys * depth / 1000).expect("a number");
-        let mut after = (depth > 0).then(|| Position {
-            created_at: Timestamp::from_millis(newest * STEP_MS),
-            id: "zzzzzzzzzzzz".parse().expect("an id"),
-        });
+        let mut from = PageFrom::Start;
+        if depth > 0 {
+            let moment = Timestamp::from_millis(newest * STEP_MS);
+            let last = "zzzzzzzzzzzz".parse().expect("an id");
+            from = PageFrom::After(Position::behind(moment, last));
+        }
         for _ in 0..PAGES {
             let start = Instant::now();
-            let page = store.page(filter, after, limit).await.expect("a page");
+            let page = store.page(filter, KeyOrder::NEWEST_FIRST, &from, limit);
+            let page = page.await.expect("a page");
             figures.times.push(start.elapsed());
             figures.keys += page.keys.len();
-            after = page.next;
-            if after.is_none() {
-                break;
+            match page.next {
+                Some(next) => from = PageFrom::After(next),
+                None => break,
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
 //! `api` speaks HTTP and `dashboard` shows pages; `operations` is what both do. `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `import_lines` lists of existing keys; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! once, `import_lines` lists of existing keys, `listing` what lists of keys are asked for; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
@@ -10,6 +10,7 @@ pub mod dashboard;
 mod import_lines;
 pub mod input;
 mod operations;
+pub mod listing;
 mod request_id;
 pub mod serve;
 pub mod usage_report;

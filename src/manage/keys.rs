@@ -27,7 +27,9 @@ use crate::key::{
     Catalogue, CredentialKind, Environment, Generation, KeyId, KeyRecord, MintKeys, Prefix,
 };
 use crate::secrets::{SecretError, SecretStore};
-use crate::store::{AnswerStore, ImportStore, KeyFilter, KeyStore, Page, Position, StoreError};
+use crate::store::{
+    AnswerStore, ImportStore, KeyFilter, KeyOrder, KeyStore, Page, PageFrom, StoreError,
+};
 use crate::verify::{BcryptPool, Imports, LiveKeys};
 
 /// How often an operation is tried again when somebody else changed the same thing meanwhile.
@@ -253,14 +255,15 @@ impl KeyService {
         self.store.get(id).await?.ok_or(KeyError::NotFound)
     }
 
-    /// A page of at most `limit` keys after `after`, newest first.
+    /// A page of at most `limit` keys in this order, from that place.
     pub async fn page(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        order: KeyOrder,
+        from: &PageFrom,
         limit: usize,
     ) -> Result<Page, KeyError> {
-        Ok(self.store.page(filter, after, limit).await?)
+        Ok(self.store.page(filter, order, from, limit).await?)
     }
 
     /// Changes a key that is not revoked, and that still has the scopes of `authorised`.

@@ -5,8 +5,9 @@
 //! read by the index of expiry and put into that order. Otherwise, and for unused keys, a list is read as
 //! it is and each key looked at, a bounded number for a page.
 
+use super::KeyFilter;
+use super::list::Place;
 use super::list::{Statement, equalities, standing_of, where_all};
-use super::{KeyFilter, Position};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, Status};
 
@@ -21,11 +22,11 @@ pub fn applies(filter: &KeyFilter) -> bool {
 }
 
 /// Where to begin: a key that was made since then counts as used.
-pub fn start(filter: &KeyFilter, after: Option<Position>) -> Option<Position> {
+pub fn start(filter: &KeyFilter, after: Option<Place>) -> Option<Place> {
     let Some(moment) = filter.unused_since else {
         return after;
     };
-    let first = LOWEST_ID.parse::<KeyId>().ok().map(|id| Position {
+    let first = LOWEST_ID.parse::<KeyId>().ok().map(|id| Place {
         created_at: moment,
         id,
     });
@@ -100,7 +101,7 @@ pub fn select(
     statement: &mut Statement,
     filter: &KeyFilter,
     before: Timestamp,
-    after: Option<Position>,
+    after: Option<Place>,
     count: usize,
 ) -> String {
     let columns = "created_at, id, standing, tenant_id, environment";

@@ -14,8 +14,8 @@ use prometheus::IntGauge;
 
 use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
 use super::{
-    Change, ClaimPage, KeyFilter, KeyStore, Page, Position, StoreError, TenantFilter, TenantPage,
-    TenantStore, UsageStore,
+    Change, ClaimPage, KeyFilter, KeyOrder, KeyStore, Page, PageFrom, StoreError, TenantFilter,
+    TenantPage, TenantStore, UsageStore,
 };
 use crate::audit::Note;
 use crate::audit::chain::{Anchor, Found};
@@ -134,10 +134,12 @@ impl<S: KeyStore> KeyStore for Guarded<S> {
     async fn page(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        order: KeyOrder,
+        from: &PageFrom,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.guard.run(self.inner.page(filter, after, limit)).await
+        let page = self.inner.page(filter, order, from, limit);
+        self.guard.run(page).await
     }
 
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {

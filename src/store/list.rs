@@ -15,10 +15,10 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use super::rows::{self, COLUMNS};
 use super::sql::SqlStore;
-use super::{KeyFilter, PAGE_LEN_MAX, Page, Position, StoreError, due, search};
+use super::{KeyFilter, PAGE_LEN_MAX, StoreError, due, search};
 use crate::clock::Timestamp;
 use crate::key::record::Standing;
-use crate::key::{Environment, Status};
+use crate::key::{Environment, KeyId, KeyRecord, Status};
 
 /// Entries that one page of a search looks at, at most.
 pub const EXAMINED_MAX: usize = 400;
@@ -29,6 +29,13 @@ const ADDED_MAX: usize = 100;
 /// Keys whose time is over and that nobody has marked yet, and keys that were marked too early by a
 /// clock that is ahead: so many of each are found.
 const WRONGLY_MARKED_MAX: usize = 1000;
+
+/// A place in the order newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub created_at: Timestamp,
+    pub id: KeyId,
+}
 
 /// A value in a statement.
 #[derive(Debug, Clone)]
@@ -114,7 +121,7 @@ enum Source {
 
 impl Source {
     /// Its newest `count` entries after `after`.
-    fn select(&self, statement: &mut Statement, after: Option<Position>, count: usize) -> String {
+    fn select(&self, statement: &mut Statement, after: Option<Place>, count: usize) -> String {
         match self {
             Source::Range { table, value, rest } => {
                 select_range(statement, table, value.as_ref(), *rest, after, count)
@@ -148,7 +155,7 @@ fn select_range(
     table: &str,
     value: Option<&(&'static str, String)>,
     rest: Option<(&'static str, Timestamp)>,
-    after: Option<Position>,
+    after: Option<Place>,
     count: usize,
 ) -> String {
     let mut conditions = Vec::new();
@@ -193,7 +200,7 @@ fn select_wrongly_marked(
     filter: &KeyFilter,
     now: Timestamp,
     marked: impl FnOnce(&str) -> Marked,
-    after: Option<Position>,
+    after: Option<Place>,
     count: usize,
 ) -> String {
     let Marked { range, nearest } = marked(&statement.bind(now));
@@ -324,7 +331,7 @@ fn sources(filter: &KeyFilter) -> Vec<Source> {
 fn merge(
     statement: &mut Statement,
     sources: &[Source],
-    after: Option<Position>,
+    after: Option<Place>,
     count: usize,
 ) -> String {
     let mut parts: Vec<String> = sources
@@ -349,8 +356,8 @@ fn merge(
 /// `filter` is given where each has to be looked at.
 fn keys(
     sources: &[Source],
-    after: Option<Position>,
-    until: Option<Position>,
+    after: Option<Place>,
+    until: Option<Place>,
     examined: usize,
     filter: Option<(&KeyFilter, &str)>,
     count: usize,
@@ -384,7 +391,7 @@ fn keys(
 }
 
 /// The last of the first [`EXAMINED_MAX`] entries, and how many there are.
-fn reach(sources: &[Source], after: Option<Position>) -> Statement {
+fn reach(sources: &[Source], after: Option<Place>) -> Statement {
     let mut statement = Statement::default();
     let found = merge(&mut statement, sources, after, EXAMINED_MAX);
     statement.sql = format!(
@@ -396,7 +403,7 @@ fn reach(sources: &[Source], after: Option<Position>) -> Statement {
 }
 
 /// The statement for a page of a list without a search, for who wants to see how an engine runs it.
-pub fn page_statement(filter: &KeyFilter, after: Option<Position>, limit: usize) -> Statement {
+pub fn page_statement(filter: &KeyFilter, after: Option<Place>, limit: usize) -> Statement {
     let count = limit.min(PAGE_LEN_MAX) + 1;
     keys(&sources(filter), after, None, count, None, count)
 }
@@ -404,8 +411,8 @@ pub fn page_statement(filter: &KeyFilter, after: Option<Position>, limit: usize)
 /// The statements of a page for which each key is looked at, in the order in which they may be run.
 pub fn search_statements(
     filter: &KeyFilter,
-    after: Option<Position>,
-    until: Option<Position>,
+    after: Option<Place>,
+    until: Option<Place>,
     limit: usize,
 ) -> Vec<Statement> {
     let folded = search::fold(filter.text.as_deref().unwrap_or_default());
@@ -462,9 +469,9 @@ fn candidates(filter: &KeyFilter, folded: &str, complete: Complete) -> Vec<Vec<S
     candidates
 }
 
-fn position(row: &sqlx::any::AnyRow) -> Result<Position, StoreError> {
+fn position(row: &sqlx::any::AnyRow) -> Result<Place, StoreError> {
     let id: String = row.try_get("found_id")?;
-    Ok(Position {
+    Ok(Place {
         created_at: Timestamp::from_millis(row.try_get("found_at")?),
         id: id.parse().map_err(|_| StoreError::Damaged {
             id: id.clone(),
@@ -473,26 +480,36 @@ fn position(row: &sqlx::any::AnyRow) -> Result<Position, StoreError> {
     })
 }
 
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub keys: Vec<KeyRecord>,
+    pub next: Option<Place>,
+}
+
 /// A page from rows of which there is one more than fits where another page follows.
-fn page(rows: &[sqlx::any::AnyRow], limit: usize) -> Result<Page, StoreError> {
+fn page(rows: &[sqlx::any::AnyRow], limit: usize) -> Result<Read, StoreError> {
     let mut keys = rows.iter().map(rows::read).collect::<Result<Vec<_>, _>>()?;
     let next = (keys.len() > limit).then(|| {
         keys.truncate(limit);
-        keys.last().map(Position::of)
+        keys.last().map(|key| Place {
+            created_at: key.created_at,
+            id: key.id,
+        })
     });
-    Ok(Page {
+    Ok(Read {
         keys,
         next: next.flatten(),
     })
 }
 
 impl SqlStore {
-    pub(super) async fn read_page(
+    pub(super) async fn read_newest(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        after: Option<Place>,
         limit: usize,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<Read, StoreError> {
         let limit = limit.clamp(1, PAGE_LEN_MAX);
         let mut connection = self.pool().acquire().await?;
         let folded = search::fold(filter.text.as_deref().unwrap_or_default());
@@ -502,7 +519,7 @@ impl SqlStore {
         }
         if folded.chars().any(char::is_control) {
             // No name has any, and PostgreSQL takes none.
-            return Ok(Page::default());
+            return Ok(Read::default());
         }
         let after = due::start(filter, after);
         search_page(&mut connection, filter, &folded, after, limit).await
@@ -532,9 +549,9 @@ async fn search_page(
     connection: &mut AnyConnection,
     filter: &KeyFilter,
     folded: &str,
-    after: Option<Position>,
+    after: Option<Place>,
     limit: usize,
-) -> Result<Page, StoreError> {
+) -> Result<Read, StoreError> {
     let complete = Complete {
         grams: !folded.is_empty() && has_all_grams(connection).await?,
         due: has_few_due(connection, filter).await?,
@@ -544,7 +561,7 @@ async fn search_page(
     for sources in &candidates {
         let rows = reach(sources, after).fetch_all(&mut *connection).await?;
         let Some(row) = rows.first() else {
-            return Ok(Page::default());
+            return Ok(Read::default());
         };
         let entries: i64 = row.try_get("entries")?;
         if entries < EXAMINED_MAX as i64 {
@@ -553,7 +570,7 @@ async fn search_page(
         }
         let end = position(row)?;
         // The oldest end is that of the source with the fewest entries in the same time.
-        let is_further = |best: &Option<Position>| {
+        let is_further = |best: &Option<Place>| {
             best.is_some_and(|best| (end.created_at, end.id) < (best.created_at, best.id))
         };
         if chosen.as_ref().is_none_or(|(_, best)| is_further(best)) {
@@ -561,7 +578,7 @@ async fn search_page(
         }
     }
     let Some((sources, end)) = chosen else {
-        return Ok(Page::default());
+        return Ok(Read::default());
     };
     let wanted = Some((filter, folded));
     let most = EXAMINED_MAX + ADDED_MAX;

@@ -13,10 +13,12 @@ pub mod guarded;
 pub mod imports;
 pub mod instances;
 pub mod list;
+pub mod order;
 mod rows;
 pub mod search;
 pub mod sessions;
 pub mod settle;
+mod sorted;
 pub mod sql;
 pub mod tenants;
 pub mod usage;
@@ -35,6 +37,7 @@ pub use guarded::{Guard, Guarded};
 pub use imports::{ImportPage, ImportStore, Imported};
 pub use instances::{Heard, Heartbeat};
 pub use sessions::{Session, SessionStore};
+pub use order::{KeyOrder, PageFrom, Position, SortBy, Value};
 pub use sql::SqlStore;
 pub use tenants::{TenantFilter, TenantPage, TenantStore};
 pub use usage::UsageStore;
@@ -79,31 +82,15 @@ pub enum StoreError {
     TooManyKeys { max: u64 },
 }
 
-/// Where a page of a list starts: after this key, in the order newest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub created_at: Timestamp,
-    pub id: KeyId,
-}
-
-impl Position {
-    /// Where `record` stands.
-    pub fn of(record: &KeyRecord) -> Self {
-        Position {
-            created_at: record.created_at,
-            id: record.id,
-        }
-    }
-}
-
 /// A page of a list.
 #[derive(Debug, Default)]
 pub struct Page {
     pub keys: Vec<KeyRecord>,
-    /// Where the next page starts; `None` after the last. A page of a search may be shorter than it
-    /// might be, or empty, and another may follow all the same. So it is with keys that expire before a
-    /// moment, and with unused ones.
+    /// Where the next page starts; `None` after the last. A page for which each key is looked at (of a
+    /// search, for example) may be shorter than it might be, or empty, and another may follow all the same.
     pub next: Option<Position>,
+    /// Where the page before this one ends; `None` where it is known that there is none.
+    pub previous: Option<Position>,
 }
 
 /// Which keys a list has. Everything that is given must hold.
@@ -140,12 +127,13 @@ pub trait KeyStore: Send + Sync + 'static {
     /// [`StoreError::Conflict`] where it has another by now.
     async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError>;
 
-    /// A page of at most `limit` keys (no more than [`PAGE_LEN_MAX`]) after `after`, newest first.
+    /// A page of at most `limit` keys (no more than [`PAGE_LEN_MAX`]) in this order, from that place.
     /// What it costs has a bound, whatever is in the store.
     async fn page(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        order: KeyOrder,
+        from: &PageFrom,
         limit: usize,
     ) -> Result<Page, StoreError>;
 

@@ -15,7 +15,7 @@ use sqlx::{AnyPool, AssertSqlSafe, Connection, Executor, Row, SqlSafeStr};
 use super::audit::Journal;
 use super::claims::{self, ClaimPage};
 use super::rows::{self, COLUMNS};
-use super::{CHANGES_MAX, Change, KeyFilter, KeyStore, Page, Position, StoreError};
+use super::{CHANGES_MAX, Change, KeyFilter, KeyOrder, KeyStore, Page, PageFrom, StoreError};
 use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
@@ -385,10 +385,11 @@ impl KeyStore for SqlStore {
     async fn page(
         &self,
         filter: &KeyFilter,
-        after: Option<Position>,
+        order: KeyOrder,
+        from: &PageFrom,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        within_limit(self.read_page(filter, after, limit)).await
+        within_limit(self.read_page(filter, order, from, limit)).await
     }
 
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {

@@ -21,8 +21,8 @@ use crate::key::record::PreviousSecret;
 use crate::key::{Catalogue, Denial, Environment, Generation, TenantId};
 use crate::secrets::{EmbeddedSecrets, SecretError, StoredHash};
 use crate::store::{
-    Change, ClaimPage, KeyFilter, Page, Position, SqlStore, StoreError, TenantFilter, TenantPage,
-    TenantStore,
+    Change, ClaimPage, KeyFilter, KeyOrder, Page, PageFrom, SqlStore, StoreError, TenantFilter,
+    TenantPage, TenantStore,
 };
 
 /// Counts reads, and can be told to fail: what no real store can be made to do at a moment's notice.
@@ -47,8 +47,14 @@ impl KeyStore for Watched {
     async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
         self.inner.update(record, note).await
     }
-    async fn page(&self, f: &KeyFilter, a: Option<Position>, n: usize) -> Result<Page, StoreError> {
-        self.inner.page(f, a, n).await
+    async fn page(
+        &self,
+        filter: &KeyFilter,
+        order: KeyOrder,
+        from: &PageFrom,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.page(filter, order, from, limit).await
     }
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
         self.inner.settle(now).await

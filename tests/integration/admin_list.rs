@@ -125,7 +125,8 @@ async fn a_page_is_never_longer_than_it_may_be() {
         ("?limit=100000", Some("limit")),
         ("?cursor=", Some("cursor")),
         ("?cursor=bm90aGluZw", Some("cursor")),
-        ("?sort=name", Some("sort")),
+        ("?sort=name", None),
+        ("?sort=hint", Some("sort")),
     ] {
         let reply = sidekey
             .ask(Method::GET, &format!("{KEYS}{query}"), None)

@@ -7,9 +7,10 @@ use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{Environment, KeyRecord, Status};
 use sidekey::store::due::DUE_MAX;
+use sidekey::store::list::Place as Position;
 use sidekey::store::list::{Bind, EXAMINED_MAX, Statement, page_statement, search_statements};
 use sidekey::store::sql::POSTGRES_SETTINGS;
-use sidekey::store::{KeyFilter, KeyStore, Position, SqlStore};
+use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PageFrom, SqlStore};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 
@@ -171,14 +172,15 @@ fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
 
 /// All pages of `limit` keys.
 async fn read_all(store: &SqlStore, filter: &KeyFilter, limit: usize) -> Vec<String> {
-    let (mut ids, mut after) = (Vec::new(), None);
+    let (mut ids, mut from) = (Vec::new(), PageFrom::Start);
     loop {
-        let page = store.page(filter, after, limit).await.unwrap();
+        let order = KeyOrder::NEWEST_FIRST;
+        let page = store.page(filter, order, &from, limit).await.unwrap();
         assert!(page.keys.len() <= limit);
         ids.extend(page.keys.iter().map(|key| key.id.to_string()));
-        after = page.next;
-        if after.is_none() {
-            return ids;
+        match page.next {
+            Some(next) => from = PageFrom::After(next),
+            None => return ids,
         }
     }
 }
@@ -293,7 +295,10 @@ async fn many_keys_that_expire_come_in_short_pages() {
         expiring_before: Some(now()),
         ..KeyFilter::default()
     };
-    let first = store.page(&all, None, 100).await.unwrap();
+    let first = store
+        .page(&all, KeyOrder::NEWEST_FIRST, &PageFrom::Start, 100)
+        .await
+        .unwrap();
     assert!(first.keys.is_empty() && first.next.is_some(), "{first:?}");
     assert_eq!(read_all(&store, &all, 100).await.len(), expired);
     // Few expire in the time in question: all at once, though they are old.
@@ -301,14 +306,20 @@ async fn many_keys_that_expire_come_in_short_pages() {
         expiring_before: Some(Timestamp::from_millis(500 * STEP_MS)),
         ..KeyFilter::default()
     };
-    let page = store.page(&few, None, 100).await.unwrap();
+    let page = store
+        .page(&few, KeyOrder::NEWEST_FIRST, &PageFrom::Start, 100)
+        .await
+        .unwrap();
     assert_eq!(page.keys.len(), 100);
     assert_eq!(read_all(&store, &few, 100).await.len(), 499);
     let unused = KeyFilter {
         unused_since: Some(Timestamp::from_millis(500 * STEP_MS)),
         ..KeyFilter::default()
     };
-    let page = store.page(&unused, None, 100).await.unwrap();
+    let page = store
+        .page(&unused, KeyOrder::NEWEST_FIRST, &PageFrom::Start, 100)
+        .await
+        .unwrap();
     assert_eq!(page.keys.len(), 100, "it begins where they are old enough");
     assert_eq!(read_all(&store, &unused, 100).await.len(), 499);
     store.close().await;

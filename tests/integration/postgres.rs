@@ -10,7 +10,8 @@ use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{CredentialKind, Environment, Generation, KeyId, KeyOrigin, KeyRecord};
 use sidekey::store::{
-    Heartbeat, InstanceStore, KeyFilter, KeyStore, Position, SqlStore, StoreError,
+    Heartbeat, InstanceStore, KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SqlStore,
+    StoreError,
 };
 use tokio::time::timeout;
 
@@ -97,18 +98,28 @@ async fn exercise(store: &SqlStore) {
         tenant_id: Some("odd".parse().unwrap()),
         ..KeyFilter::default()
     };
-    let page = store.page(&filter, None, 2).await.unwrap().keys;
+    let newest = KeyOrder::NEWEST_FIRST;
+    let page = store
+        .page(&filter, newest, &PageFrom::Start, 2)
+        .await
+        .unwrap()
+        .keys;
     let ids = |page: &[KeyRecord]| page.iter().map(|r| r.id).collect::<Vec<_>>();
     assert_eq!(ids(&page), [record(9).id, record(7).id]);
-    let after = Position {
-        created_at: page[1].created_at,
-        id: page[1].id,
-    };
-    let page = store.page(&filter, Some(after), 9).await.unwrap().keys;
+    let after = PageFrom::After(Position::behind(page[1].created_at, page[1].id));
+    let page = store.page(&filter, newest, &after, 9).await.unwrap().keys;
     assert_eq!(ids(&page), [record(5).id, record(3).id, record(1).id]);
     filter.tenant_id = None;
     filter.text = Some("SCHLÜSSEL 3".to_owned().to_lowercase());
-    assert_eq!(store.page(&filter, None, 9).await.unwrap().keys.len(), 1);
+    assert_eq!(
+        store
+            .page(&filter, newest, &PageFrom::Start, 9)
+            .await
+            .unwrap()
+            .keys
+            .len(),
+        1
+    );
     store.ping().await.unwrap();
 }
 

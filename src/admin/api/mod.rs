@@ -3,7 +3,7 @@
 mod audit;
 mod audit_schemas;
 mod audit_verification;
-mod cursor;
+pub(super) mod cursor;
 mod etag;
 mod extract;
 mod idempotency;
@@ -13,7 +13,7 @@ mod list;
 mod machines;
 mod openapi;
 mod problems;
-mod query;
+pub(super) mod query;
 pub mod schemas;
 mod tenants;
 mod usage;

@@ -164,6 +164,31 @@ pub enum StatusName {
     Revoked,
 }
 
+/// By what keys are ordered; see [`crate::store::KeyOrder`].
+#[derive(ToSchema)]
+pub enum SortName {
+    #[serde(rename = "created_at")]
+    Created,
+    #[serde(rename = "-created_at")]
+    CreatedDescending,
+    #[serde(rename = "name")]
+    Name,
+    #[serde(rename = "-name")]
+    NameDescending,
+    #[serde(rename = "last_used_at")]
+    LastUsed,
+    #[serde(rename = "-last_used_at")]
+    LastUsedDescending,
+    #[serde(rename = "expires_at")]
+    Expires,
+    #[serde(rename = "-expires_at")]
+    ExpiresDescending,
+    #[serde(rename = "rotation_due_at")]
+    RotationDue,
+    #[serde(rename = "-rotation_due_at")]
+    RotationDueDescending,
+}
+
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IntervalName {
@@ -205,7 +230,10 @@ pub struct ListParameters {
     /// Keys in a page, at most.
     #[param(required = false, minimum = 1, maximum = 1000, default = 50)]
     limit: u32,
-    /// The `next_cursor` of the page before. Keys that are made meanwhile don't move it.
+    /// The order; with `-` the greatest comes first. Keys that have no such time come last.
+    #[param(required = false, inline, default = "-created_at")]
+    sort: SortName,
+    /// The `next_cursor` of the page before, of the same `sort`. Keys that are made meanwhile don't move it.
     #[param(required = false)]
     cursor: String,
     /// Keys of that tenant.

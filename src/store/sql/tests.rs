@@ -1,5 +1,6 @@
 //! Tests of the SQL store, on SQLite.
 
+use super::super::Position;
 use super::*;
 use crate::audit::tests::noted;
 use crate::clock::Timestamp;
@@ -107,18 +108,15 @@ async fn pages_have_every_key_once_also_while_keys_are_added() {
     for n in 0..25 {
         store.insert(&numbered(n), &noted()).await.unwrap();
     }
-    let (mut seen, mut after) = (Vec::new(), None);
+    let (mut seen, mut from) = (Vec::new(), PageFrom::Start);
     loop {
         let page = store
-            .page(&KeyFilter::default(), after, 10)
+            .page(&KeyFilter::default(), KeyOrder::NEWEST_FIRST, &from, 10)
             .await
             .unwrap()
             .keys;
         let Some(last) = page.last() else { break };
-        after = Some(Position {
-            created_at: last.created_at,
-            id: last.id,
-        });
+        from = PageFrom::After(Position::behind(last.created_at, last.id));
         seen.extend(page.iter().map(|key| key.id));
         let newer = 1000 + i64::try_from(seen.len()).unwrap();
         store.insert(&numbered(newer), &noted()).await.unwrap();
@@ -151,7 +149,8 @@ async fn filters_select() {
         store.insert(&key, &noted()).await.unwrap();
     }
     let ids = async |filter: KeyFilter| -> Vec<i64> {
-        let page = store.page(&filter, None, 100).await.unwrap().keys;
+        let page = store.page(&filter, KeyOrder::NEWEST_FIRST, &PageFrom::Start, 100);
+        let page = page.await.unwrap().keys;
         page.iter()
             .map(|key| key.id.as_str()[3..].parse().unwrap())
             .collect()
