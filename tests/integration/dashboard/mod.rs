@@ -1,6 +1,13 @@
 //! The dashboard as people use it, in a real browser.
 
 mod browser;
+mod flows_audit;
+mod flows_changes;
+mod flows_create;
+mod flows_list;
 mod flows_sessions;
+mod flows_usage;
 mod harness_itself;
+mod injection;
+mod look;
 mod world;
