@@ -205,7 +205,7 @@ class Chart {
       if (hour % (few ? HOURS_STEP : 24) !== 0) return;
       const x = (100 * (place + 0.5)) / this.rows.length;
       const anchor = x < EDGE_PERCENT ? "start" : x > 100 - EDGE_PERCENT ? "end" : "middle";
-      const label = svg("text", { x: `${x}%`, y: "14", "text-anchor": anchor });
+      const label = svg("text", { x: `${x}%`, y: "16", "text-anchor": anchor });
       label.textContent = hour === 0 ? shortDay.format(start) : clock.format(start);
       const isMinor = few ? hour % (2 * HOURS_STEP) !== 0 : days % 2 !== 0;
       if (isMinor) label.classList.add("minor");

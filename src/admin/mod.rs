@@ -1,15 +1,20 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
 //! `api` speaks HTTP and `dashboard` shows pages; `operations` is what both do. `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `import_lines` lists of existing keys, `listing` what lists of keys are asked for; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! once, `import_lines` lists of existing keys, `listing` what lists of keys are asked for; `audit_log` and `audit_verification` have what both ways to the
+//! audit log share, `usage_report` what both tell of usage; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
 pub mod api;
+mod audit_log;
+pub mod audit_verification;
 pub mod dashboard;
+pub mod deployment;
 mod import_lines;
 pub mod input;
 pub mod listing;
+mod long_work;
 mod operations;
 mod request_id;
 pub mod serve;
@@ -21,6 +26,9 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
+
+use audit_verification::Verifications;
+use deployment::Deployment;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
@@ -46,8 +54,8 @@ pub struct AdminState {
     pub imports: Arc<Semaphore>,
     /// Exports of the audit log that may run at the same time.
     pub exports: Arc<Semaphore>,
-    /// Verifications of it.
-    pub verifications: Arc<Semaphore>,
+    /// Verifications of it, and what they have found.
+    pub verifications: Arc<Verifications>,
     pub tenants: TenantService,
     /// Who has confirmed what was changed.
     pub confirmations: Confirmations,
@@ -59,6 +67,7 @@ pub struct AdminState {
     pub failed_auth: AddressLimiter,
     pub dashboard: DashboardState,
     pub realm: String,
+    pub deployment: Deployment,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

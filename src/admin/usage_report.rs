@@ -37,11 +37,16 @@ impl Report {
 }
 
 /// Milliseconds with three decimals.
-pub fn millis(us: f64) -> f64 {
+fn millis(us: f64) -> f64 {
     us.round() / 1000.0
 }
 
 /// How long a request took on average; 0 where there was none.
 pub fn latency_ms_mean(counts: &Counts) -> f64 {
     millis(counts.latency_us_sum as f64 / counts.requests.max(1) as f64)
+}
+
+/// How long the slowest took.
+pub fn latency_ms_max(counts: &Counts) -> f64 {
+    millis(counts.latency_us_max as f64)
 }

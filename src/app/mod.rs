@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::dashboard::{self, state::DashboardState};
+use crate::admin::deployment::Deployment;
 use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
@@ -60,8 +61,6 @@ const UPSTREAM_POOL_SIZE: usize = 512;
 const IMPORTS_MAX: usize = 8;
 /// Exports of the audit log that run at the same time.
 const EXPORTS_MAX: usize = 4;
-/// Verifications of it that do: each takes much of a thread.
-const VERIFICATIONS_MAX: usize = 1;
 /// How often idle keys are forgotten and gauges brought up to date.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -384,7 +383,7 @@ impl App {
             recorder: notes,
             imports: Arc::new(tokio::sync::Semaphore::new(IMPORTS_MAX)),
             exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
-            verifications: Arc::new(tokio::sync::Semaphore::new(VERIFICATIONS_MAX)),
+            verifications: Arc::default(),
             tenants,
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
@@ -392,6 +391,7 @@ impl App {
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),
+            deployment: Deployment::new(&settings),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });

@@ -164,6 +164,13 @@ impl<'s> Chain<'s> {
         }
     }
 
+    /// The same, of which everything up to `known` was verified before.
+    #[must_use]
+    pub fn known_up_to(mut self, known: Anchor) -> Self {
+        self.last = known;
+        self
+    }
+
     /// The newest entry that holds.
     pub fn last(&self) -> &Anchor {
         &self.last

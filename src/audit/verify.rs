@@ -46,6 +46,26 @@ pub async fn verify(
     store: &dyn AuditStore,
     sealer: &Sealer,
     anchor: Option<Anchor>,
+    progress: impl FnMut(i64, i64),
+) -> Result<Verdict, StoreError> {
+    walk(store, sealer, None, anchor, progress).await
+}
+
+/// Verifies what has come after `known`, which was verified before. What is wrong before it by now is not
+/// found.
+pub async fn verify_after(
+    store: &dyn AuditStore,
+    sealer: &Sealer,
+    known: Anchor,
+) -> Result<Verdict, StoreError> {
+    walk(store, sealer, Some(known), None, |_, _| {}).await
+}
+
+async fn walk(
+    store: &dyn AuditStore,
+    sealer: &Sealer,
+    known: Option<Anchor>,
+    anchor: Option<Anchor>,
     mut progress: impl FnMut(i64, i64),
 ) -> Result<Verdict, StoreError> {
     // Before the head, which therefore comes after it.
@@ -63,6 +83,10 @@ pub async fn verify(
     let goal = head.seq;
     let mut chain = Chain::new(sealer, head, anchors);
     let mut after = i64::MIN;
+    if let Some(known) = known {
+        after = known.seq;
+        chain = chain.known_up_to(known);
+    }
     loop {
         let page = store.chain_page(after).await?;
         for found in &page {

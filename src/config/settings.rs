@@ -20,6 +20,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     pub routes: Vec<RouteSettings>,
     pub catalogue: Catalogue,
+    /// The catalogue's scopes, with what each is for.
+    pub described_scopes: Vec<DescribedScope>,
     pub limits: LimitSettings,
     pub verification: VerificationSettings,
     pub bcrypt: BcryptSettings,
@@ -30,6 +32,14 @@ pub struct Settings {
     pub dashboard: DashboardSettings,
     pub usage: UsageSettings,
     pub log: LogSettings,
+}
+
+/// A scope of the catalogue.
+#[derive(Debug, Clone)]
+pub struct DescribedScope {
+    pub scope: Scope,
+    /// For people; may be empty.
+    pub description: String,
 }
 
 /// Whether refusals are carried out.

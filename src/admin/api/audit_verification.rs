@@ -9,22 +9,22 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use tokio::task::JoinHandle;
 
-use super::audit::{begin_long_work, failed, json as json_answer};
+use super::audit::json as json_answer;
 use super::audit_schemas::{AnchorParameter, VerificationBody};
 use super::problems::ListProblems;
 use super::{Shared, query};
 use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::ApiError;
+use crate::admin::audit_log::failed;
+use crate::admin::audit_verification::begin;
 use crate::audit::chain::Anchor;
-use crate::audit::verify::{Verdict, verify};
+use crate::audit::verify::Verdict;
 use crate::store::StoreError;
 
 /// How long the whole answer may be waited for before it begins.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a sign of life is sent afterwards.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// How long a verification may take.
-const VERIFICATION_TIMEOUT: Duration = Duration::from_secs(1800);
 
 fn read_anchor(pairs: Vec<(String, String)>) -> Result<Option<Anchor>, ApiError> {
     let mut anchor = None;
@@ -73,14 +73,7 @@ pub async fn verification(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::Admin)?;
     let anchor = read_anchor(pairs)?;
-    let permit = begin_long_work(&state.verifications, &actor)?;
-    let mut work = Work(tokio::spawn(async move {
-        let _permit = permit;
-        let verified = verify(&*state.audit, &state.sealer, anchor, |_, _| {});
-        let late = |_| Err(StoreError::Unavailable("it takes too long".to_owned()));
-        let limited = tokio::time::timeout(VERIFICATION_TIMEOUT, verified).await;
-        limited.unwrap_or_else(late)
-    }));
+    let mut work = Work(begin(&state, &actor, anchor)?);
     if let Some(result) = work.wait(PATIENCE).await {
         let verdict = result.map_err(failed)?;
         return Ok(json_answer(verdict.json().to_string()));

@@ -16,7 +16,6 @@ use axum::routing::{MethodRouter, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audit::begin_long_work;
 use super::problems::ImportProblems;
 use super::schemas::{FieldProblem, ImportParameters, LineStatusName};
 use super::{Shared, confirmed, private, query};
@@ -25,6 +24,7 @@ use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
 use crate::admin::import_lines::{self, LINES_MAX, Line, ListError, Rules};
 use crate::admin::input::FieldError;
+use crate::admin::long_work;
 use crate::admin::operations::to_the_end;
 use crate::key::{KeyId, Lookup, ScopePattern};
 use crate::manage::{ImportOutcome, ImportedKey, KeyError};
@@ -361,7 +361,7 @@ pub async fn import(
 ) -> Result<Response, ApiError> {
     let actor = caller.authorize(&state, Permission::KeysWrite)?;
     let options = options(pairs).map_err(|errors| ApiError::fields(&errors))?;
-    let permit = begin_long_work(&state.imports, &actor)?;
+    let permit = long_work::begin(&state.imports, &actor)?;
     to_the_end(async move {
         let mut import = Import {
             state: state.clone(),

@@ -5,7 +5,7 @@ mod audit_schemas;
 mod audit_verification;
 pub(super) mod cursor;
 mod etag;
-mod extract;
+pub mod extract;
 mod idempotency;
 mod imports;
 mod keys;

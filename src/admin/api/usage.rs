@@ -15,7 +15,7 @@ use crate::admin::access::{Caller, Permission};
 use crate::admin::answer::ApiError;
 use crate::admin::input::FieldError;
 use crate::admin::operations::keys::find;
-use crate::admin::usage_report::{Report, latency_ms_mean, millis};
+use crate::admin::usage_report::{Report, latency_ms_max, latency_ms_mean};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, TenantId};
 use crate::manage::KeyError;
@@ -145,7 +145,7 @@ impl From<&Counts> for UsageTotals {
         UsageTotals {
             counts: counts.into(),
             latency_ms_mean: latency_ms_mean(counts),
-            latency_ms_max: millis(counts.latency_us_max as f64),
+            latency_ms_max: latency_ms_max(counts),
         }
     }
 }

@@ -47,8 +47,10 @@ macro_rules! file {
 const FILES: &[File] = &[
     file!("styles", "dashboard.css", STYLE),
     file!("styles", "charts.css", STYLE),
+    file!("styles", "details.css", STYLE),
     file!("styles", "events.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
+    file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),

@@ -4,15 +4,17 @@
 //! It knows no more than the API does and may do no more: what callers do is in [`super::operations`],
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
+mod actions;
 mod assets;
+mod audit;
 mod chart;
 mod cookie;
+mod details;
 mod events;
 mod form;
 mod next;
 mod origin;
 mod page;
-#[allow(dead_code)]
 mod range;
 mod session;
 mod sessions;
@@ -76,7 +78,11 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route("/dashboard/session", get(sign_in::is_signed_in))
+        .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
+        .route(&format!("{KEYS_PATH}/{{id}}"), get(details::show))
+        .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
+        .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
         .layer(middleware::from_fn(guard))
 }

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::cluster::Propagation;
 use crate::key::record::PreviousSecret;
 use crate::key::{KeyId, KeyRecord, ScopePattern};
-use crate::manage::{Expected, IssuedKey, Made, NewKey, Once};
+use crate::manage::{Expected, IssuedKey, KeyChange, Made, NewKey, Once};
 use crate::problem::Kind;
 
 /// The key of a path, if the actor may know of it.
@@ -156,20 +156,26 @@ impl Change {
         &self.actor
     }
 
+    /// Reads what is to be changed.
+    pub fn read(&self, body: Map<String, Value>) -> Result<KeyChange, Vec<FieldError>> {
+        input::key_change(body, &self.state.keys.catalogue)
+    }
+
     /// Changes what `body` says of what the caller means.
     pub async fn carry_out(
         self,
         body: Map<String, Value>,
         expected: Expected,
     ) -> Result<Changed, ApiError> {
+        check_expected(&expected, &self.record)?;
+        let change = self
+            .read(body)
+            .map_err(|errors| ApiError::fields(&errors))?;
         let Change {
             state,
             actor,
             record: found,
         } = self;
-        check_expected(&expected, &found)?;
-        let change = input::key_change(body, &state.keys.catalogue)
-            .map_err(|errors| ApiError::fields(&errors))?;
         let granted = change.scopes.as_deref().unwrap_or_default();
         actor.require_power_over(granted)?;
         check_strength(&found, granted, state.clock.now())?;

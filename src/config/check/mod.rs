@@ -38,6 +38,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let credentials = c.credentials(&raw.credentials);
     let upstreams = c.upstreams(&raw.upstreams);
     let catalogue = c.catalogue(&raw.scopes);
+    let described_scopes = routes::described(&raw.scopes, &catalogue);
     let limits = c.limits(&raw.limits, &raw.redis);
     let routes = c.routes(&raw, &catalogue, limits.as_ref());
     let verification = c.verification(&raw.verification);
@@ -56,6 +57,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         upstreams: upstreams?,
         routes: routes?,
         catalogue,
+        described_scopes,
         limits: limits?,
         verification,
         bcrypt: bcrypt?,

@@ -9,6 +9,19 @@ use crate::config::{parse, settings::*};
 use crate::key::scope::{CATALOGUE_LEN_MAX, OWN_NAMESPACE};
 use crate::key::{Catalogue, Scope};
 
+/// The scopes of the catalogue with their descriptions.
+pub(super) fn described(raw: &[raw::ScopeEntry], catalogue: &Catalogue) -> Vec<DescribedScope> {
+    let describe = |scope: &Scope| DescribedScope {
+        scope: scope.clone(),
+        description: raw
+            .iter()
+            .find(|entry| entry.name == scope.as_str())
+            .map(|entry| entry.description.clone())
+            .unwrap_or_default(),
+    };
+    catalogue.scopes().iter().map(describe).collect()
+}
+
 impl Checker<'_> {
     pub(super) fn catalogue(&mut self, raw: &[raw::ScopeEntry]) -> Catalogue {
         self.unique("scopes", raw.iter().map(|entry| entry.name.as_str()));

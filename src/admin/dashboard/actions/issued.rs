@@ -1,0 +1,123 @@
+//! A new secret, shown this once: to be copied, saved, and tried.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::details_path;
+use super::examples::{self, Example};
+use super::moment::Moment;
+use crate::admin::AdminState;
+use crate::admin::dashboard::KEYS_PATH;
+use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
+use crate::admin::dashboard::session::Visitor;
+use crate::key::{KeyRecord, ScopePattern};
+
+/// What is shown of a new secret. It has no `Debug`: the secret is in it.
+#[derive(Template)]
+#[template(path = "keys/issued.html")]
+pub struct Issued {
+    title: &'static str,
+    /// What is read out.
+    said: &'static str,
+    name: String,
+    id: String,
+    environment: String,
+    secret: String,
+    env_file: String,
+    file_name: String,
+    examples: Vec<Example>,
+    done_path: String,
+    /// Of a key that was there before.
+    replaced: Option<Replaced>,
+}
+
+/// What becomes of the secret before.
+struct Replaced {
+    works_until: Option<Moment>,
+    /// Whether its viewer has signed in with it.
+    is_own: bool,
+}
+
+/// Where examples reach the proxy.
+fn proxy_url(_state: &AdminState) -> String {
+    "http://127.0.0.1:8080".to_owned()
+}
+
+impl Issued {
+    /// A key that was made, as the API shows it.
+    pub fn of_created(
+        state: &Arc<AdminState>,
+        _visitor: &Visitor,
+        key: &Value,
+        secret: &SecretString,
+    ) -> Self {
+        let text = |field: &str| key[field].as_str().unwrap_or_default().to_owned();
+        let scopes = key["scopes"].as_array().into_iter().flatten();
+        let grants = scopes.filter_map(|scope| scope.as_str()?.parse().ok());
+        let grants: Vec<ScopePattern> = grants.collect();
+        let mut issued = Issued::new(state, &grants, text("name"), text("id"), secret);
+        issued.environment = text("environment");
+        issued
+    }
+
+    /// A key with a new secret.
+    pub fn of_regenerated(
+        state: &Arc<AdminState>,
+        visitor: &Visitor,
+        key: &KeyRecord,
+        secret: &SecretString,
+    ) -> Self {
+        let (name, id) = (key.name.clone(), key.id.to_string());
+        let mut issued = Issued::new(state, &key.scopes, name, id, secret);
+        issued.title = "The key has a new secret";
+        issued.said = "The key has a new secret. Save it now: it is shown this once.";
+        issued.environment = key.environment.as_str().to_owned();
+        issued.replaced = Some(Replaced {
+            works_until: key.previous.map(|old| old.valid_until.into()),
+            is_own: key.id == visitor.caller.key_id(),
+        });
+        issued
+    }
+
+    fn new(
+        state: &Arc<AdminState>,
+        grants: &[ScopePattern],
+        name: String,
+        id: String,
+        secret: &SecretString,
+    ) -> Self {
+        let (base, deployment) = (proxy_url(state), &state.deployment);
+        let (path, key) = (deployment.example_path(grants), secret.expose_secret());
+        let done_path = id
+            .parse()
+            .map_or_else(|_| KEYS_PATH.to_owned(), details_path);
+        Issued {
+            title: "The key is created",
+            said: "The key is created. Save it now: it is shown this once.",
+            env_file: examples::environment(&base, key),
+            file_name: examples::file_name(&name, &id),
+            examples: examples::examples(&base, path, &deployment.source, key),
+            name,
+            id,
+            environment: String::new(),
+            secret: key.to_owned(),
+            done_path,
+            replaced: None,
+        }
+    }
+}
+
+/// The one answer that has the secret. Nobody keeps it: all pages say `no-store`.
+pub fn answer(
+    visitor: &Visitor,
+    fragment: Fragment,
+    content: &Issued,
+) -> Result<Response, PageError> {
+    let page = Page::new(visitor, content.title, Section::Keys);
+    page::dialog(StatusCode::OK, fragment, page, content)
+}

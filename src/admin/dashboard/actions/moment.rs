@@ -1,0 +1,72 @@
+//! Moments as pages show them: UTC, which a script turns into the viewer's zone.
+
+use crate::clock::Timestamp;
+
+/// A moment, for machines and for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// RFC 3339.
+    pub exact: String,
+    /// `2026-12-24 18:30 UTC`
+    pub text: String,
+}
+
+impl From<Timestamp> for Moment {
+    fn from(at: Timestamp) -> Self {
+        let exact = at.to_string();
+        let (day, rest) = exact.split_once('T').unwrap_or((&exact, ""));
+        let text = format!("{day} {} UTC", rest.get(..5).unwrap_or_default());
+        Moment { exact, text }
+    }
+}
+
+/// What a `datetime-local` field shows of a moment: UTC, to the second at most.
+pub fn to_field(at: Timestamp) -> String {
+    let text = at.to_string();
+    let (minutes, seconds) = (text.get(..16), text.get(..19));
+    match seconds {
+        Some(seconds) if !seconds.ends_with(":00") => seconds.to_owned(),
+        _ => minutes.unwrap_or_default().to_owned(),
+    }
+}
+
+/// The moment that a `datetime-local` field means, in UTC.
+pub fn from_field(text: &str) -> Option<Timestamp> {
+    let colons = text.bytes().filter(|byte| *byte == b':').count();
+    let seconds = if colons == 1 { ":00" } else { "" };
+    Timestamp::parse(&format!("{text}{seconds}Z")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_field_shows_is_what_it_means() {
+        for (text, exact) in [
+            ("2027-01-31T12:00", "2027-01-31T12:00:00Z"),
+            ("2027-01-31T12:00:09", "2027-01-31T12:00:09Z"),
+        ] {
+            let at = from_field(text).unwrap();
+            assert_eq!(at.to_string(), exact);
+            assert_eq!(to_field(at), text);
+        }
+        let with_millis = Timestamp::parse("2027-01-31T12:00:00.789Z").unwrap();
+        assert_eq!(to_field(with_millis), "2027-01-31T12:00");
+        for text in [
+            "",
+            "2027-01-31",
+            "12:00",
+            "2027-02-30T12:00",
+            "2027-01-31T12:00+01",
+        ] {
+            assert_eq!(from_field(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_read_minutes() {
+        let at = Timestamp::parse("2026-12-24T18:30:59.5Z").unwrap();
+        assert_eq!(Moment::from(at).text, "2026-12-24 18:30 UTC");
+    }
+}
