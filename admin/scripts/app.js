@@ -6,6 +6,7 @@ import "./dialogs.js";
 import "./regions.js";
 import "./copying.js";
 import "./parts.js";
+import "./form.js";
 
 // What needs a script is shown where there is one.
 document.documentElement.dataset.script = "";

@@ -52,6 +52,21 @@ const GRAMS: &str = "INSERT INTO key_grams (gram, created_at, id) \
       AND substr(search, place, 3) NOT LIKE '%\n%' \
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
 
+/// Two thirds of the keys were used, the newest last, and each of these by two secrets.
+pub async fn fill_uses(pool: &AnyPool, count: u64) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "INSERT INTO key_uses (key_id, generation, last_used_at, last_used_ip) \
+         SELECT id, secret, {} + created_at / {STEP_MS} - secret, '192.0.2.1' \
+         FROM api_keys, (SELECT 1 AS secret UNION ALL SELECT 2) AS secrets \
+         WHERE created_at / {STEP_MS} % 3 > 0 AND created_at <= {count} * CAST({STEP_MS} AS BIGINT)",
+        now().as_millis()
+    );
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// Fills a store that was opened once, and is empty.
 pub async fn fill(url: &SecretString, count: u64) -> Result<AnyPool, sqlx::Error> {
     let is_sqlite = url.expose_secret().starts_with("sqlite:");

@@ -117,11 +117,7 @@ impl Caller {
         let actor = Actor {
             key_id: view.id,
             tenant_id: view.tenant.id.clone(),
-            origin: Origin {
-                actor: audit::Actor::Key(view.id),
-                address: Some(self.client),
-                request_id: Some(request_id::current()),
-            },
+            origin: self.origin(view.id),
             scopes: view.grants.patterns.clone(),
         };
         if actor.is_admin() || actor.holds(permission) {
@@ -159,6 +155,21 @@ impl Caller {
         }
         watch::allowed(self.holds(Permission::Admin));
         Ok(self.proof.generation)
+    }
+
+    /// Notes that whoever was signed in with the key is so no more.
+    pub fn note_sign_out(&self, state: &AdminState) {
+        let view = self.proof.key.view_full();
+        let tenant = view.tenant.id.clone();
+        state.recorder.signed_out(tenant, self.origin(view.id));
+    }
+
+    fn origin(&self, key: KeyId) -> Origin {
+        Origin {
+            actor: audit::Actor::Key(key),
+            address: Some(self.client),
+            request_id: Some(request_id::current()),
+        }
     }
 
     /// An admin key is in use as well, though nothing is counted here.

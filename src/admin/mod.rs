@@ -1,8 +1,9 @@
 //! The admin port: the key API, health, metrics, the dashboard.
 //!
-//! `api` speaks HTTP and `dashboard` shows pages; `operations` is what both do. `access` knows who may do what, `input` reads bodies and reports every bad field at
-//! once, `import_lines` lists of existing keys, `listing` what lists of keys are asked for; `audit_log` and `audit_verification` have what both ways to the
-//! audit log share, `usage_report` what both tell of usage; `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! `api` speaks HTTP and `dashboard` shows pages; `operations`, `listing`, `audit_log`,
+//! `audit_verification` and `usage_report` are what both do. `access` knows who may do what, `input` reads
+//! bodies and reports every bad field at once, `import_lines` lists of existing keys; `watch` notes
+//! sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
@@ -13,9 +14,9 @@ pub mod dashboard;
 pub mod deployment;
 mod import_lines;
 pub mod input;
+mod operations;
 pub mod listing;
 mod long_work;
-mod operations;
 mod request_id;
 pub mod serve;
 pub mod usage_report;
@@ -27,8 +28,8 @@ use std::time::Duration;
 use axum::Router;
 use tokio::sync::Semaphore;
 
-use audit_verification::Verifications;
 use deployment::Deployment;
+use audit_verification::Verifications;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;

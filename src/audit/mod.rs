@@ -35,11 +35,12 @@ pub enum Action {
     TenantSuspended,
     TenantResumed,
     AdminSignedIn,
+    AdminSignedOut,
     AdminCallRefused,
 }
 
 impl Action {
-    pub const ALL: [Action; 12] = [
+    pub const ALL: [Action; 13] = [
         Action::KeyCreated,
         Action::KeyChanged,
         Action::KeyRegenerated,
@@ -51,6 +52,7 @@ impl Action {
         Action::TenantSuspended,
         Action::TenantResumed,
         Action::AdminSignedIn,
+        Action::AdminSignedOut,
         Action::AdminCallRefused,
     ];
 
@@ -68,6 +70,7 @@ impl Action {
             Action::TenantSuspended => "tenant.suspended",
             Action::TenantResumed => "tenant.resumed",
             Action::AdminSignedIn => "admin.signed_in",
+            Action::AdminSignedOut => "admin.signed_out",
             Action::AdminCallRefused => "admin.call_refused",
         }
     }

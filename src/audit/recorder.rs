@@ -17,7 +17,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::{Action, Note, Origin};
+use super::{Action, Actor, Note, Origin};
 use crate::clock::SharedClock;
 use crate::key::{KeyId, TenantId};
 use crate::limit::address::AddressKey;
@@ -130,6 +130,26 @@ impl Recorder {
         }
     }
 
+    /// Notes that the holder of a key of `tenant` has signed out of the dashboard. The next time that the
+    /// key is used from there is a sign-in again.
+    pub fn signed_out(&self, tenant: TenantId, origin: Origin) {
+        let Actor::Key(key) = origin.actor else {
+            return;
+        };
+        if let Some(address) = origin.address {
+            self.signed_in.invalidate(&(key, address));
+        }
+        let note = Note {
+            at: self.clock.now(),
+            action: Action::AdminSignedOut,
+            origin,
+            key_id: Some(key),
+            tenant_id: Some(tenant),
+            details: serde_json::Map::new(),
+        };
+        self.push(&mut self.waiting.lock(), note);
+    }
+
     /// Notes that a call was refused.
     pub fn refused(&self, refusal: Refusal) {
         let now_us = self.clock.monotonic_us();
@@ -224,7 +244,7 @@ impl Recorder {
     fn note_of_minute(&self, minute: &Minute) -> Option<Note> {
         let (status, problem) = minute.last?;
         let mut note = Note::by_system(Action::AdminCallRefused, self.clock.now());
-        note.origin.actor = super::Actor::Unknown;
+        note.origin.actor = Actor::Unknown;
         note.origin.address = Some(minute.address);
         note.details.insert("status".to_owned(), status.into());
         note.details.insert("problem".to_owned(), problem.into());

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use prometheus::IntGauge;
 
 use super::audit::{AuditStore, EventFilter, EventPage, EventRange};
+use super::recent::RecentHour;
 use super::{
     Change, ClaimPage, KeyFilter, KeyOrder, KeyStore, Page, PageFrom, StoreError, TenantFilter,
     TenantPage, TenantStore, UsageStore,
@@ -292,6 +293,15 @@ impl<S: UsageStore> UsageStore for Guarded<S> {
 
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
         self.guard.run(self.inner.last_uses(keys)).await
+    }
+
+    async fn recent(
+        &self,
+        keys: &[KeyId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<RecentHour>, StoreError> {
+        self.guard.run(self.inner.recent(keys, from, to)).await
     }
 
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {

@@ -52,8 +52,8 @@ const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeo
 
 /// Where the engines' schemas differ: the words for `{generated}` (SQLite adds no other column to a
 /// table, PostgreSQL has no other), for `{clustered}` (a table that is its own index), for
-/// `{bytewise}` (an order that no locale changes) and for `{counting}` (triggers).
-const SQLITE_WORDS: [(&str, &str); 4] = [
+/// `{bytewise}` (an order that no locale changes), for `{counting}` and `{using}` (triggers).
+const SQLITE_WORDS: [(&str, &str); 5] = [
     ("{generated}", "VIRTUAL"),
     ("{clustered}", "WITHOUT ROWID"),
     ("{bytewise}", ""),
@@ -61,14 +61,19 @@ const SQLITE_WORDS: [(&str, &str); 4] = [
         "{counting}",
         include_str!("migrations/0007_counting_sqlite.sql"),
     ),
+    ("{using}", include_str!("migrations/0011_using_sqlite.sql")),
 ];
-const POSTGRES_WORDS: [(&str, &str); 4] = [
+const POSTGRES_WORDS: [(&str, &str); 5] = [
     ("{generated}", "STORED"),
     ("{clustered}", ""),
     ("{bytewise}", "COLLATE \"C\""),
     (
         "{counting}",
         include_str!("migrations/0007_counting_postgres.sql"),
+    ),
+    (
+        "{using}",
+        include_str!("migrations/0011_using_postgres.sql"),
     ),
 ];
 
@@ -95,6 +100,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "dashboard sessions",
         include_str!("migrations/0010_dashboard_sessions.sql"),
     ),
+    (11, "orders", include_str!("migrations/0011_orders.sql")),
 ];
 
 /// What each engine has its own words for.

@@ -13,6 +13,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use super::StoreError;
 use super::bulk::{Cell, Cells, Target, write};
 use super::change::placeholders;
+use super::recent::RecentHour;
 use super::sql::{SqlStore, within_limit};
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId};
@@ -57,6 +58,15 @@ pub trait UsageStore: Send + Sync + 'static {
 
     /// When the secrets of these keys were last used.
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError>;
+
+    /// The requests of these keys in each hour from `from` to before `to` that had any. Its cost goes by
+    /// how many hours there are after `from`: it is for those that end now.
+    async fn recent(
+        &self,
+        keys: &[KeyId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<RecentHour>, StoreError>;
 
     /// Forgets the uses of a key's secrets before `generation`, but for the last of all its uses.
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError>;
@@ -374,6 +384,15 @@ impl UsageStore for SqlStore {
 
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
         within_limit(self.read_uses(keys)).await
+    }
+
+    async fn recent(
+        &self,
+        keys: &[KeyId],
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<RecentHour>, StoreError> {
+        within_limit(self.read_recent(keys, from, to)).await
     }
 
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {

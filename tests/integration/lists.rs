@@ -6,29 +6,30 @@ use secrecy::{ExposeSecret, SecretString};
 use sidekey::clock::Timestamp;
 use sidekey::key::record::Standing;
 use sidekey::key::{Environment, KeyRecord, Status};
-use sidekey::store::due::DUE_MAX;
-use sidekey::store::list::Place as Position;
-use sidekey::store::list::{Bind, EXAMINED_MAX, Statement, page_statement, search_statements};
+use sidekey::store::few::FEW_MAX;
+use sidekey::store::list::{self, Bind, EXAMINED_MAX, Statement};
 use sidekey::store::sql::POSTGRES_SETTINGS;
-use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PageFrom, SqlStore};
+use sidekey::store::{
+    KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SortBy, SqlStore, Value,
+};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 
-use self::fill::{STEP_MS, fill, now};
+use self::fill::{STEP_MS, fill, fill_uses, now};
 use crate::harness::noted;
 use crate::harness::postgres::Postgres;
 use crate::postgres::record;
 
 #[path = "../../benches/store/fill.rs"]
-mod fill;
+pub mod fill;
 
-/// The parts of a list of all keys of an environment.
-const PARTS_MAX: u64 = 6;
+/// The parts of a list of all keys.
+const PARTS_MAX: u64 = 12;
 /// Enough for a wrong plan to show.
-const MANY: u64 = 20_000;
+pub const MANY: u64 = 20_000;
 
 /// A store of each engine, and what it lives in.
-async fn stores() -> (tempfile::TempDir, Postgres, [SecretString; 2]) {
+pub async fn stores() -> (tempfile::TempDir, Postgres, [SecretString; 2]) {
     let directory = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
     let postgres = Postgres::start().await;
@@ -36,7 +37,7 @@ async fn stores() -> (tempfile::TempDir, Postgres, [SecretString; 2]) {
     (directory, postgres, urls)
 }
 
-fn filters(now: Timestamp) -> Vec<KeyFilter> {
+pub fn filters(now: Timestamp) -> Vec<KeyFilter> {
     let mut filters = Vec::new();
     let tenants = [None, Some("big"), Some("old"), Some("t17"), Some("nobody")];
     for tenant in tenants {
@@ -55,7 +56,7 @@ fn filters(now: Timestamp) -> Vec<KeyFilter> {
 }
 
 /// The same for keys that expire before some moments, and for keys that were not used since.
-fn with_moments(filters: Vec<KeyFilter>, moments: [i64; 3]) -> Vec<KeyFilter> {
+pub fn with_moments(filters: Vec<KeyFilter>, moments: [i64; 3]) -> Vec<KeyFilter> {
     let [early, middle, late] = moments.map(Timestamp::from_millis);
     let pairs = [
         (Some(early), None),
@@ -74,7 +75,7 @@ fn with_moments(filters: Vec<KeyFilter>, moments: [i64; 3]) -> Vec<KeyFilter> {
         .collect()
 }
 
-fn with_texts(filters: Vec<KeyFilter>) -> Vec<KeyFilter> {
+pub fn with_texts(filters: Vec<KeyFilter>) -> Vec<KeyFilter> {
     let texts = ["service", "Partner", "needle", "9999", "3141592653", "9 "];
     let with = |filter: &KeyFilter, text: &str| KeyFilter {
         text: Some(text.to_owned()),
@@ -86,7 +87,7 @@ fn with_texts(filters: Vec<KeyFilter>) -> Vec<KeyFilter> {
 }
 
 /// A number that decides everything about a key, differently for each.
-fn mixed(number: i64) -> KeyRecord {
+pub fn mixed(number: i64) -> KeyRecord {
     let mut key = record(number);
     let pick = (number * 7_919) % 1_000;
     key.tenant_id = ["big", "big", "old", "t17"][(pick % 4) as usize]
@@ -102,6 +103,8 @@ fn mixed(number: i64) -> KeyRecord {
     // Several in a millisecond, and some whose time is over since they were written.
     key.created_at = Timestamp::from_millis(number / 3);
     key.updated_at = key.created_at;
+    key.secret_created_at = Timestamp::from_millis(pick % 50);
+    key.rotation_days = u32::try_from(1 + pick % 3).unwrap();
     key.expires_at =
         [None, Some(0), Some(500), Some(900)][(pick / 3 % 4) as usize].map(Timestamp::from_millis);
     key.name = [
@@ -109,13 +112,14 @@ fn mixed(number: i64) -> KeyRecord {
         "ÖRTLICHE needle",
         "100%_sure 9999!",
         "x",
-    ][(pick / 5 % 4) as usize]
+        "PARTNER service 9",
+    ][(pick / 5 % 5) as usize]
         .to_owned();
     key
 }
 
 /// When the secrets of the key with this number were last used, by generation.
-fn uses(number: i64) -> Vec<i64> {
+pub fn uses(number: i64) -> Vec<i64> {
     match number % 4 {
         0 => vec![],
         1 => vec![number / 3 + 10],
@@ -124,7 +128,7 @@ fn uses(number: i64) -> Vec<i64> {
     }
 }
 
-async fn use_keys(url: &SecretString, keys: &[KeyRecord]) {
+pub async fn use_keys(url: &SecretString, keys: &[KeyRecord]) {
     let pool = AnyPool::connect(url.expose_secret()).await.unwrap();
     for key in keys {
         let number: i64 = key.id.as_str()[3..].parse().unwrap();
@@ -153,7 +157,7 @@ fn is_due(key: &KeyRecord, filter: &KeyFilter) -> bool {
     filter.expiring_before.is_none_or(expires) && filter.unused_since.is_none_or(is_unused)
 }
 
-fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
+pub fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
     let text = filter.text.as_deref().unwrap_or_default().to_lowercase();
     let id = key.id.to_string().to_lowercase();
     filter
@@ -171,7 +175,7 @@ fn matches(key: &KeyRecord, filter: &KeyFilter) -> bool {
 }
 
 /// All pages of `limit` keys.
-async fn read_all(store: &SqlStore, filter: &KeyFilter, limit: usize) -> Vec<String> {
+pub async fn read_all(store: &SqlStore, filter: &KeyFilter, limit: usize) -> Vec<String> {
     let (mut ids, mut from) = (Vec::new(), PageFrom::Start);
     loop {
         let order = KeyOrder::NEWEST_FIRST;
@@ -336,30 +340,49 @@ async fn explain(pool: &AnyPool, how: &str, statement: Statement) -> Vec<AnyRow>
     query.fetch_all(pool).await.unwrap()
 }
 
-/// Every statement of a list, for pages at several depths, with its filter.
+/// A place in the list of `fill`ed keys, so many thousandths down from the greatest value.
+fn depth(by: SortBy, thousandth: u64) -> Position {
+    let greatest = i64::try_from(MANY - MANY * thousandth / 1000).unwrap();
+    let value = match by {
+        SortBy::Created => Value::Number(greatest * STEP_MS),
+        SortBy::Name => Value::Text(format!("partner service {greatest}")),
+        SortBy::LastUsed => Value::Number(now().as_millis() + greatest),
+        SortBy::Expires | SortBy::RotationDue if thousandth < 500 => Value::Nothing,
+        SortBy::Expires => Value::Number(greatest * STEP_MS),
+        SortBy::RotationDue => Value::Number(greatest * STEP_MS + 90 * 86_400_000),
+    };
+    Position::behind(value, "zzzzzzzzzzzz".parse().unwrap())
+}
+
+/// Every statement of a list, for pages at several depths, with its filter; of other orders than the
+/// usual one a part of the filters, differently for each.
 fn statements() -> Vec<(String, Statement)> {
+    let soon = now().as_millis() + 1_000;
+    let moments = [MANY as i64 / 5 * STEP_MS, soon, i64::MAX];
+    let mut filters = filters(now());
+    let with_moments = with_moments(filters.clone(), moments);
+    filters.extend(with_texts(filters.clone()));
+    filters.extend(with_moments);
     let mut all = Vec::new();
-    for thousandth in [0, 500, 999] {
-        let newest = i64::try_from(MANY - MANY * thousandth / 1000).unwrap();
-        let after = (thousandth > 0).then(|| Position {
-            created_at: Timestamp::from_millis(newest * STEP_MS),
-            id: "zzzzzzzzzzzz".parse().unwrap(),
-        });
-        for filter in filters(now()) {
-            let name = format!("{filter:?} after {after:?}");
-            all.push((name, page_statement(&filter, after, 50)));
+    for (number, order) in KeyOrder::ALL.into_iter().enumerate() {
+        let mut places = vec![PageFrom::Start];
+        for thousandth in [500, 999] {
+            places.push(PageFrom::After(depth(order.by, thousandth)));
+            if order != KeyOrder::NEWEST_FIRST {
+                places.push(PageFrom::Before(depth(order.by, thousandth)));
+            }
         }
-        let soon = now().as_millis() + 1_000;
-        let moments = [MANY as i64 / 5 * STEP_MS, soon, i64::MAX];
-        let with_moments = with_moments(filters(now()), moments);
-        for filter in with_texts(filters(now())).into_iter().chain(with_moments) {
-            let name = format!("{filter:?} after {after:?}");
-            let until = Some(Position {
-                created_at: Timestamp::from_millis((newest - 2) * STEP_MS),
-                id: "000000000000".parse().unwrap(),
-            });
-            let statements = search_statements(&filter, after, until, 50);
-            all.extend(statements.into_iter().map(|s| (name.clone(), s)));
+        let step = if order == KeyOrder::NEWEST_FIRST {
+            1
+        } else {
+            17
+        };
+        for filter in filters.iter().skip(number % step).step_by(step) {
+            for from in &places {
+                let name = format!("{filter:?} {order:?} {from:?}");
+                let statements = list::statements(filter, order, from, 50);
+                all.extend(statements.into_iter().map(|s| (name.clone(), s)));
+            }
         }
     }
     all
@@ -372,6 +395,7 @@ async fn sqlite_reads_pages_by_indexes() {
     let url = SecretString::from(format!("sqlite://{}/keys.db", directory.path().display()));
     SqlStore::open(&url).await.unwrap().close().await;
     let pool = fill(&url, 100).await.unwrap();
+    fill_uses(&pool, 100).await.unwrap();
     for (name, statement) in statements() {
         let sql = statement.sql.clone();
         let lines: Vec<String> = explain(&pool, "EXPLAIN QUERY PLAN", statement)
@@ -380,10 +404,16 @@ async fn sqlite_reads_pages_by_indexes() {
             .map(|row| row.get("detail"))
             .collect();
         for line in &lines {
-            let is_table = ["api_keys", "key_grams", "key_uses"].map(|table| line.contains(table));
-            let is_table = is_table.contains(&true);
-            let is_whole = line.starts_with("SCAN")
-                && !line.ends_with("USING COVERING INDEX api_keys_by_time");
+            let tables = ["api_keys", "key_grams", "key_uses", "key_unused"];
+            let is_table = tables.map(|table| line.contains(table)).contains(&true);
+            // From the end of an index, with a limit.
+            let whole = [
+                "api_keys_by_time",
+                "key_uses_by_time",
+                "sqlite_autoindex_key_unused_1",
+            ];
+            let is_whole =
+                line.starts_with("SCAN") && !whole.iter().any(|index| line.ends_with(index));
             assert!(!(is_table && is_whole), "{name}\n{sql}\n{lines:#?}");
         }
         if sql.contains("CROSS JOIN") {
@@ -400,6 +430,7 @@ async fn postgres_reads_few_rows_for_a_page() {
     let url = SecretString::from(postgres.url());
     SqlStore::open(&url).await.unwrap().close().await;
     let pool = fill(&url, MANY).await.unwrap();
+    fill_uses(&pool, MANY).await.unwrap();
     sqlx::raw_sql(POSTGRES_SETTINGS)
         .execute(&pool)
         .await
@@ -414,10 +445,9 @@ async fn postgres_reads_few_rows_for_a_page() {
         let read: u64 = lines.iter().map(|line| rows_read(line)).sum();
         // Of each part of the list at most what may be looked at, and each of these keys once.
         let mut most = (PARTS_MAX + 2) * EXAMINED_MAX as u64;
-        if sql.contains(" AS due") {
-            // Marked and unmarked, each read and passed over.
-            most += 4 * DUE_MAX as u64;
-        }
+        // Each key of what may be few, and what it was used for.
+        let few = sql.matches(" AS few").count() as u64;
+        most += 4 * few * FEW_MAX as u64;
         assert!(read <= most, "{read} rows\n{name}\n{sql}\n{plan}");
         let used = lines.iter().filter_map(|line| line.split(" using ").nth(1));
         indexes.extend(used.map(|rest| rest.split(' ').next().unwrap().to_owned()));
@@ -430,6 +460,16 @@ async fn postgres_reads_few_rows_for_a_page() {
         "api_keys_by_expiry",
         "key_grams_pkey",
         "key_uses_pkey",
+        "api_keys_by_part_name",
+        "api_keys_by_tenant_part_name",
+        "api_keys_by_part_expires",
+        "api_keys_by_tenant_part_expires",
+        "api_keys_by_part_rotation",
+        "api_keys_by_tenant_part_rotation",
+        "key_uses_by_time",
+        "key_uses_by_tenant",
+        "key_unused_pkey",
+        "key_unused_by_tenant",
     ] {
         assert!(indexes.contains(index), "{index} is of no use: {indexes:?}");
     }

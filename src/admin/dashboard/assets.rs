@@ -45,16 +45,19 @@ macro_rules! file {
 
 /// All of them.
 const FILES: &[File] = &[
-    file!("styles", "dashboard.css", STYLE),
     file!("styles", "charts.css", STYLE),
+    file!("styles", "dashboard.css", STYLE),
     file!("styles", "details.css", STYLE),
     file!("styles", "events.css", STYLE),
+    file!("styles", "form.css", STYLE),
+    file!("styles", "keys.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),
     file!("scripts", "content.js", SCRIPT),
     file!("scripts", "copying.js", SCRIPT),
     file!("scripts", "dialogs.js", SCRIPT),
+    file!("scripts", "form.js", SCRIPT),
     file!("scripts", "parts.js", SCRIPT),
     file!("scripts", "regions.js", SCRIPT),
     file!("scripts", "sign_in.js", SCRIPT),

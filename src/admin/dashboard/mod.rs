@@ -6,12 +6,13 @@
 
 mod actions;
 mod assets;
-mod audit;
 mod chart;
+mod audit;
 mod cookie;
 mod details;
 mod events;
 mod form;
+mod keys;
 mod next;
 mod origin;
 mod page;
@@ -19,6 +20,7 @@ mod range;
 mod session;
 mod sessions;
 mod sign_in;
+mod spark;
 pub mod state;
 mod token;
 
@@ -37,7 +39,8 @@ use axum::routing::{get, post};
 use super::AdminState;
 use super::answer::ApiError;
 use crate::problem::Kind;
-use page::{Fragment, PageError};
+use page::{Fragment, Frame, PageError};
+use session::Visitor;
 
 /// Where people start.
 pub const HOME_PATH: &str = "/dashboard";
@@ -77,6 +80,7 @@ pub fn router() -> Router<Arc<AdminState>> {
             get(sign_in::show).post(sign_in::sign_in),
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
+        .route(KEYS_PATH, get(keys::list::show))
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))
@@ -84,6 +88,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         .route(&format!("{KEYS_PATH}/{{id}}/usage.csv"), get(details::csv))
         .merge(actions::routes())
         .route("/dashboard/{*rest}", get(nothing).post(nothing))
+        .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn(guard))
 }
 
@@ -91,13 +96,20 @@ async fn home() -> Response {
     Redirect::to(KEYS_PATH).into_response()
 }
 
-async fn nothing() -> PageError {
+async fn nothing(_: Visitor) -> PageError {
     ApiError::new(Kind::NotFound, "There is nothing at this address.").into()
 }
 
+async fn other_method() -> PageError {
+    let detail = "This address is used in another way. Open the page again.";
+    ApiError::new(Kind::MethodNotAllowed, detail).into()
+}
+
 /// Adds what holds for all answers.
-async fn guard(fragment: Fragment, request: Request, next: Next) -> Response {
-    let mut response = page::dressed(next.run(request).await, fragment);
+async fn guard(fragment: Fragment, mut request: Request, next: Next) -> Response {
+    let frame = Frame::default();
+    request.extensions_mut().insert(frame.clone());
+    let mut response = page::dressed(next.run(request).await, fragment, &frame);
     let headers = response.headers_mut();
     for (name, value) in FIELDS {
         headers.insert(name, value);

@@ -1,6 +1,7 @@
 //! What all pages share: their frame, how they are answered, how a failure looks.
 
 use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 
 use askama::Template;
 use axum::extract::FromRequestParts;
@@ -117,6 +118,29 @@ impl Page {
     /// Whether the page belongs to the section of that name.
     pub fn is_in(&self, name: &str) -> bool {
         self.section.as_str() == name
+    }
+}
+
+/// Whoever is found to be signed in while a request is answered, for the page of a failure.
+#[derive(Debug, Clone, Default)]
+pub struct Frame(Arc<OnceLock<Page>>);
+
+impl Frame {
+    /// The frame is that of `visitor`.
+    pub fn seen_by(&self, visitor: &Visitor) {
+        // Whoever was first found is the same.
+        let _ = self.0.set(Page::new(visitor, "", Section::Other));
+    }
+
+    fn with_title(&self, title: &str) -> Page {
+        let title = title.to_owned();
+        match self.0.get() {
+            Some(page) => Page {
+                title,
+                ..page.clone()
+            },
+            None => Page::for_anybody(title),
+        }
     }
 }
 
@@ -244,7 +268,7 @@ struct ProblemContent<'a> {
 }
 
 /// `response` with its page, where it is a failure that has none yet.
-pub fn dressed(mut response: Response, fragment: Fragment) -> Response {
+pub fn dressed(mut response: Response, fragment: Fragment, frame: &Frame) -> Response {
     let Some(Failure(problem)) = response.extensions_mut().remove() else {
         return response;
     };
@@ -254,7 +278,7 @@ pub fn dressed(mut response: Response, fragment: Fragment) -> Response {
         detail: &problem.detail,
         request_id: &request_id,
     };
-    let page = Page::for_anybody(problem.kind.title());
+    let page = frame.with_title(problem.kind.title());
     if let Ok(made) = dialog(response.status(), fragment, page, &content) {
         *response.body_mut() = made.into_body();
         let html = HeaderValue::from_static("text/html; charset=utf-8");

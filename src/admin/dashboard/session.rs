@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::header::REFERER;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use url::Position;
 
 use super::cookie::SessionCookie;
 use super::next::sign_in_path;
-use super::page::{self, Fragment, PageError};
+use super::page::{self, Fragment, Frame, PageError};
 use super::token::Token;
 use crate::admin::AdminState;
 use crate::admin::access::{self, Caller};
@@ -110,6 +112,16 @@ async fn end(state: &AdminState, token: &Token, key: KeyId) -> Absence {
     Absence::Ended
 }
 
+/// The page where somebody is: for what is a part of it, or would be done there, the one that asked.
+fn page_of(parts: &Parts, fragment: Fragment) -> Option<String> {
+    if parts.method == Method::GET && !fragment.0 {
+        return parts.uri.path_and_query().map(ToString::to_string);
+    }
+    let referer = parts.headers.get(REFERER)?.to_str().ok()?;
+    let page = url::Url::parse(referer).ok()?;
+    Some(page[Position::BeforePath..Position::AfterQuery].to_owned())
+}
+
 impl FromRequestParts<Arc<AdminState>> for Visitor {
     type Rejection = Response;
 
@@ -118,7 +130,12 @@ impl FromRequestParts<Arc<AdminState>> for Visitor {
         state: &Arc<AdminState>,
     ) -> Result<Self, Response> {
         let absence = match visitor(state, &parts.headers, &parts.extensions).await {
-            Ok(visitor) => return Ok(visitor),
+            Ok(visitor) => {
+                if let Some(frame) = parts.extensions.get::<Frame>() {
+                    frame.seen_by(&visitor);
+                }
+                return Ok(visitor);
+            }
             Err(absence) => absence,
         };
         let Ok(fragment) = Fragment::from_request_parts(parts, state).await;
@@ -127,10 +144,7 @@ impl FromRequestParts<Arc<AdminState>> for Visitor {
             Absence::Ended => Some(ENDED),
             Absence::Unknown(error) => return Err(PageError::from(error).into_response()),
         };
-        let next = parts.uri.path_and_query().map(|path| path.as_str());
-        // What a form would do is not done after signing in.
-        let next = next.filter(|_| parts.method == Method::GET);
-        let path = sign_in_path(next, done);
+        let path = sign_in_path(page_of(parts, fragment).as_deref(), done);
         Err(if fragment.0 {
             page::lead(StatusCode::UNAUTHORIZED, fragment, &path)
         } else {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 use zeroize::Zeroizing;
 
 use super::cookie::SessionCookie;
@@ -161,6 +161,7 @@ pub async fn sign_out(State(state): Shared, form: Form) -> Result<Response, Page
     let dashboard = &state.dashboard;
     let ended = dashboard.sessions.end(&form.visitor.token).await;
     ended.map_err(|error| session::unavailable(&error))?;
+    form.visitor.caller.note_sign_out(&state);
     let mut response = go(Fragment(false), &sign_in_path(None, Some("signed-out")));
     let cleared = SessionCookie::of(&dashboard.settings).cleared();
     response.headers_mut().insert(SET_COOKIE, cleared);

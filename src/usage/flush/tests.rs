@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::key::{Generation, KeyId, TenantId};
+use crate::store::RecentHour;
 use crate::usage::counts::HOUR_MS;
 use crate::usage::span::Interval;
 use crate::usage::{Batch, Counts, KeyUse, Subject};
@@ -76,6 +77,15 @@ impl UsageStore for Store {
     }
 
     async fn last_uses(&self, _: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
+        Err(away())
+    }
+
+    async fn recent(
+        &self,
+        _: &[KeyId],
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Vec<RecentHour>, StoreError> {
         Err(away())
     }
 

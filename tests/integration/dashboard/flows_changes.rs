@@ -28,7 +28,7 @@ async fn the_life_of_a_key() {
     browser.is_accessible("a revoked key").await;
 
     // All of it is told on the key's page.
-    for words in ["Key revoked", "Key regenerated", "Key created"] {
+    for words in ["API key revoked", "Secret replaced", "API key created"] {
         browser.sees(words).await;
     }
     browser.close().await;
@@ -99,7 +99,9 @@ async fn regenerate(browser: &Browser, world: &World, key: &Key) -> Key {
 }
 
 async fn end_the_old(browser: &Browser, world: &World, old: &Key, newer: &Key) {
-    browser.press("End the old secret now").await;
+    browser.press("End now").await;
+    browser.sees("End the old secret?").await;
+    browser.press("End the old secret").await;
     browser.sees("The old secret is ended").await;
     browser.sees_no("Two secrets work").await;
     assert_eq!(world.sidekey.status("/orders", &old.text).await, 401);
@@ -119,6 +121,7 @@ async fn disable_and_enable(browser: &Browser, world: &World, key: &Key) {
     browser.hears("The key is disabled").await;
     assert_eq!(world.sidekey.status("/orders", &key.text).await, 401);
     browser.press("Enable").await;
+    browser.press("Enable the key").await;
     browser.sees("The key is enabled again.").await;
     assert_eq!(world.sidekey.status("/orders", &key.text).await, 200);
 }

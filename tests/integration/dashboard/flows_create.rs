@@ -84,6 +84,7 @@ async fn create(browser: &Browser) -> String {
     browser.tick("Test").await;
     browser.tick("orders:read").await;
     browser.tick("Limits of its own").await;
+    browser.type_into("#limit-name-0", "minutely").await;
     browser.type_into("Requests", "500").await;
     browser.type_into("In seconds", "60").await;
     browser.choose("Ends", "30").await;
@@ -268,6 +269,7 @@ async fn without_scripts_pages_and_forms_do_the_same() {
     browser.sees("The key is disabled").await;
     assert_eq!(sidekey.status("/orders", &secret).await, 401);
     browser.press("Enable").await;
+    browser.press("Enable the key").await;
     browser.sees("The key is enabled again.").await;
     assert_eq!(sidekey.status("/orders", &secret).await, 200);
     browser.press("Regenerate").await;

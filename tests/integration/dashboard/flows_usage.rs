@@ -42,16 +42,16 @@ async fn charts_tell_what_the_api_tells() {
     );
 
     // The table, whose last row is the hour that goes on.
-    let tables = browser.rows_of("figure[data-chart]:first-of-type").await;
+    let tables = browser.rows_of("#requests").await;
     let table = tables.last().expect("a row");
     let all = sum("requests").to_string();
     assert!(table.iter().any(|cell| *cell == all), "{table:?} of {row}");
     // By the pointer and by the keyboard.
     browser
-        .hover_at("figure[data-chart] .chart-area", 0.999)
+        .hover_at("#requests .chart-area", 0.999)
         .await;
     let tip = browser
-        .text_of("figure[data-chart] .chart-tip:not([hidden])")
+        .text_of("#requests .chart-tip:not([hidden])")
         .await;
     for cell in &table[1..] {
         assert!(tip.contains(cell.as_str()), "{cell} in {tip}");
@@ -59,7 +59,7 @@ async fn charts_tell_what_the_api_tells() {
     browser.hover("h1").await;
     browser
         .run(
-            "document.querySelector('figure[data-chart] input[type=range]').focus()",
+            "document.querySelector('#requests input[type=range]').focus()",
             &[],
         )
         .await;
@@ -87,7 +87,7 @@ async fn charts_tell_what_the_api_tells() {
         browser.hears(words).await;
         browser.is_at(&format!("range={range}")).await;
     }
-    let day = browser.rows_of("figure[data-chart]:first-of-type").await;
+    let day = browser.rows_of("#requests").await;
     assert!(
         day.last().expect("a day").iter().any(|cell| *cell == all),
         "{day:?}"
@@ -151,7 +151,7 @@ async fn overview(browser: &Browser, world: &World, id: &str) {
 impl Browser {
     /// What screen readers are told of the place in the first chart.
     async fn told_by_chart(&self) -> String {
-        let script = "return document.querySelector('figure[data-chart] input[type=range]')
+        let script = "return document.querySelector('#requests input[type=range]')
             .getAttribute('aria-valuetext')";
         let told = self.run(script, &[]).await;
         told.as_str().expect("a text").to_owned()

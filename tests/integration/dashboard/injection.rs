@@ -164,8 +164,8 @@ async fn in_forms(browser: &Browser) {
 /// Fails where a page has run something, or shows less than what was written.
 async fn harmless(browser: &Browser, what: &str, texts: &[&str]) {
     assert!(!browser.is_hacked().await, "a script ran in {what}");
-    let script = "return [...document.querySelectorAll('iframe, base, style, form[action*=elsewhere], [onerror],
-        [onload], [onfocus], [onmouseover], [href^=\"javascript:\" i], script:not([src])')]
+    let script = "return [...document.querySelectorAll(`iframe, base, style, form[action*=elsewhere], [onerror],
+        [onload], [onfocus], [onmouseover], [href^='javascript:' i], script:not([src])`)]
         .map((found) => found.outerHTML)";
     assert_eq!(browser.run(script, &[]).await, json!([]), "{what}");
     let text = browser.run("return document.body.textContent", &[]).await;

@@ -1,5 +1,6 @@
-//! The dashboard as people use it, in a real browser.
+//! The dashboard: its pages over plain HTTP, and as people use it, in a real browser.
 
+mod audit;
 mod browser;
 mod flows_audit;
 mod flows_changes;
@@ -10,4 +11,5 @@ mod flows_usage;
 mod harness_itself;
 mod injection;
 mod look;
+mod visit;
 mod world;

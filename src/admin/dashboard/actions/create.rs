@@ -6,14 +6,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use secrecy::SecretString;
 
+use super::Shared;
 use super::choices::Choices;
 use super::flaws::Flaws;
 use super::issued::{self, Issued};
 use super::key_form::KeyForm;
 use super::refusal::{marked, status_of};
-use super::{Shared, field};
 use crate::admin::answer::ApiError;
-use crate::admin::dashboard::form::Form;
+use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::operations::keys::{self, Created, Creation};
@@ -52,7 +52,7 @@ fn new_sending() -> Result<String, ApiError> {
 
 /// What the form calls this sending, if it is one of ours.
 fn sending(pairs: &[(String, String)]) -> Option<&str> {
-    let text = field(pairs, "idempotency_key");
+    let text = value(pairs, "idempotency_key");
     let is_sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (!text.is_empty() && text.len() <= SENDING_LEN_MAX && is_sound).then_some(text)
 }
@@ -90,7 +90,7 @@ pub async fn create(
     let sending = sending(&pairs);
     let error = match make(creation, &form, sending).await {
         Ok(Created { key, secret, .. }) => {
-            let content = Issued::of_created(&state, &visitor, &key, &secret);
+            let content = Issued::of_created(&state, &key, &secret);
             return issued::answer(&visitor, fragment, &content);
         }
         Err(error) => error,

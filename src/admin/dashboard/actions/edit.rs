@@ -12,11 +12,11 @@ use super::create::notices;
 use super::flaws::Flaws;
 use super::key_form::KeyForm;
 use super::refusal::{self, marked, status_of};
-use super::{KeyHead, Shared, done_path, expected, field};
+use super::{KeyHead, Shared, done_path, expected};
 use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
-use crate::admin::dashboard::form::Form;
+use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::operations::keys::{self, Change, Changed};
@@ -98,7 +98,7 @@ pub async fn edit(
     let content = EditForm {
         csrf: &visitor.csrf,
         key: KeyHead::new(&record, visitor.caller.key_id()),
-        revision: field(&pairs, "revision").to_owned(),
+        revision: value(&pairs, "revision").to_owned(),
         form: &form,
         flaws: &flaws,
         notices: notices(&error, &flaws, &order),

@@ -43,19 +43,9 @@ struct Replaced {
     is_own: bool,
 }
 
-/// Where examples reach the proxy.
-fn proxy_url(_state: &AdminState) -> String {
-    "http://127.0.0.1:8080".to_owned()
-}
-
 impl Issued {
     /// A key that was made, as the API shows it.
-    pub fn of_created(
-        state: &Arc<AdminState>,
-        _visitor: &Visitor,
-        key: &Value,
-        secret: &SecretString,
-    ) -> Self {
+    pub fn of_created(state: &Arc<AdminState>, key: &Value, secret: &SecretString) -> Self {
         let text = |field: &str| key[field].as_str().unwrap_or_default().to_owned();
         let scopes = key["scopes"].as_array().into_iter().flatten();
         let grants = scopes.filter_map(|scope| scope.as_str()?.parse().ok());
@@ -91,7 +81,7 @@ impl Issued {
         id: String,
         secret: &SecretString,
     ) -> Self {
-        let (base, deployment) = (proxy_url(state), &state.deployment);
+        let (base, deployment) = (&*state.dashboard.proxy_url, &state.deployment);
         let (path, key) = (deployment.example_path(grants), secret.expose_secret());
         let done_path = id
             .parse()
@@ -99,9 +89,9 @@ impl Issued {
         Issued {
             title: "The key is created",
             said: "The key is created. Save it now: it is shown this once.",
-            env_file: examples::environment(&base, key),
+            env_file: examples::environment(base, key),
             file_name: examples::file_name(&name, &id),
-            examples: examples::examples(&base, path, &deployment.source, key),
+            examples: examples::examples(base, path, &deployment.source, key),
             name,
             id,
             environment: String::new(),

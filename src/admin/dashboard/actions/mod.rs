@@ -24,6 +24,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 
 use super::KEYS_PATH;
+use super::form::value;
 use crate::admin::AdminState;
 use crate::key::{KeyId, KeyRecord};
 use crate::manage::Expected;
@@ -31,7 +32,7 @@ use crate::manage::Expected;
 type Shared = State<Arc<AdminState>>;
 
 pub fn routes() -> Router<Arc<AdminState>> {
-    let one = format!("{KEYS_PATH}/{{key_id}}");
+    let one = format!("{KEYS_PATH}/{{id}}");
     Router::new()
         .route(KEYS_PATH, post(create::create))
         .route(&format!("{KEYS_PATH}/new"), get(create::show))
@@ -68,20 +69,14 @@ fn done_path(id: KeyId, done: &str) -> String {
     format!("{KEYS_PATH}/{id}?done={done}")
 }
 
-/// The value of a form's field; empty where it is absent.
-fn field<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
-    let found = pairs.iter().find(|(field, _)| field == name);
-    found.map_or("", |(_, value)| value)
-}
-
 /// The version that a form was made for. A form that says none may change nothing.
 fn expected(pairs: &[(String, String)]) -> Expected {
-    Expected::OneOf(field(pairs, "revision").parse().into_iter().collect())
+    Expected::OneOf(value(pairs, "revision").parse().into_iter().collect())
 }
 
 /// The version that a form was made for, where it makes a difference only if it says one.
 fn expected_if_said(pairs: &[(String, String)]) -> Expected {
-    match field(pairs, "revision") {
+    match value(pairs, "revision") {
         "" => Expected::Any,
         _ => expected(pairs),
     }

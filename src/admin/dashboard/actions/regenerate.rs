@@ -10,11 +10,11 @@ use super::flaws::Flaws;
 use super::issued::{self, Issued};
 use super::moment::Moment;
 use super::refusal::{self, marked, status_of};
-use super::{KeyHead, Shared, expected, field};
+use super::{KeyHead, Shared, expected};
 use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
-use crate::admin::dashboard::form::Form;
+use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::input::GRACE_SECONDS_MAX;
@@ -141,9 +141,9 @@ pub async fn regenerate(
         Err(error) => return refusal::of_error(&visitor, fragment, &record, "regenerate", error),
     };
     let mut content = RegenerateForm::new(&state, &visitor, &record);
-    content.revision = field(&pairs, "revision").to_owned();
-    content.grace = field(&pairs, "grace");
-    content.grace_own = field(&pairs, "grace_own");
+    content.revision = value(&pairs, "revision").to_owned();
+    content.grace = value(&pairs, "grace");
+    content.grace_own = value(&pairs, "grace_own");
     content.flaws = Flaws::of_error(&error, &[GRACE.to_owned()]);
     let response = content.answer(status_of(&error), &visitor, fragment)?;
     Ok(marked(response, &error))
@@ -159,8 +159,8 @@ async fn carry_out(
 /// The body that the API would get. A choice that is missing is none: nobody means to end a secret by
 /// leaving something out.
 fn body(pairs: &[(String, String)]) -> Map<String, Value> {
-    let chosen = match field(pairs, "grace") {
-        OWN => field(pairs, "grace_own"),
+    let chosen = match value(pairs, "grace") {
+        OWN => value(pairs, "grace_own"),
         chosen => chosen,
     };
     let chosen = chosen.trim();

@@ -8,12 +8,12 @@ use axum::response::Response;
 use super::flaws::Flaws;
 use super::moment::Moment;
 use super::refusal::{self, marked, status_of};
-use super::{KeyHead, Shared, done_path, expected, field};
+use super::{KeyHead, Shared, done_path, expected};
 use crate::admin::AdminState;
 use crate::admin::access::Permission;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
-use crate::admin::dashboard::form::Form;
+use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::input::FieldError;
@@ -119,7 +119,7 @@ pub async fn revoke(
         // By this very form, sent twice, or by somebody who wanted the same.
         return Ok(revoked);
     }
-    let written = field(&pairs, NAME);
+    let written = value(&pairs, NAME);
     if is_name(written, &record.name) {
         return match ending.revoke(expected(&pairs)).await {
             Ok(_) => Ok(revoked),
@@ -131,7 +131,7 @@ pub async fn revoke(
         detail: "must be the name of the key, as it stands above".to_owned(),
     }]);
     let mut content = RevokeForm::new(&state, &visitor, &record).await?;
-    content.revision = field(&pairs, "revision").to_owned();
+    content.revision = value(&pairs, "revision").to_owned();
     content.written = written;
     content.flaws = Flaws::of_error(&error, &[NAME.to_owned()]);
     let response = content.answer(status_of(&error), &visitor, fragment)?;

@@ -30,7 +30,7 @@ impl Browser {
             .await;
     }
 
-    /// The field whose label begins with `label`.
+    /// The field whose label begins with `label`; or whose id it is, such as `#key`.
     pub async fn field(&self, label: &str) -> WebElement {
         let what = format!("there is a field “{label}”");
         self.wait(&what, async || self.find("field", label).await)

@@ -1,0 +1,3 @@
+//! Pages about all keys.
+
+pub mod list;
