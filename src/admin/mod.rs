@@ -14,9 +14,9 @@ pub mod dashboard;
 pub mod deployment;
 mod import_lines;
 pub mod input;
-mod operations;
 pub mod listing;
 mod long_work;
+mod operations;
 mod request_id;
 pub mod serve;
 pub mod usage_report;
@@ -28,8 +28,8 @@ use std::time::Duration;
 use axum::Router;
 use tokio::sync::Semaphore;
 
-use deployment::Deployment;
 use audit_verification::Verifications;
+use deployment::Deployment;
 
 use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;

@@ -9,9 +9,7 @@ use sidekey::key::{Environment, KeyRecord, Status};
 use sidekey::store::few::FEW_MAX;
 use sidekey::store::list::{self, Bind, EXAMINED_MAX, Statement};
 use sidekey::store::sql::POSTGRES_SETTINGS;
-use sidekey::store::{
-    KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SortBy, SqlStore, Value,
-};
+use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PageFrom, Position, SortBy, SqlStore, Value};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 

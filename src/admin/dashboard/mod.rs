@@ -6,8 +6,8 @@
 
 mod actions;
 mod assets;
-mod chart;
 mod audit;
+mod chart;
 mod cookie;
 mod details;
 mod events;

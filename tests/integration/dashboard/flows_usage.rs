@@ -47,12 +47,8 @@ async fn charts_tell_what_the_api_tells() {
     let all = sum("requests").to_string();
     assert!(table.iter().any(|cell| *cell == all), "{table:?} of {row}");
     // By the pointer and by the keyboard.
-    browser
-        .hover_at("#requests .chart-area", 0.999)
-        .await;
-    let tip = browser
-        .text_of("#requests .chart-tip:not([hidden])")
-        .await;
+    browser.hover_at("#requests .chart-area", 0.999).await;
+    let tip = browser.text_of("#requests .chart-tip:not([hidden])").await;
     for cell in &table[1..] {
         assert!(tip.contains(cell.as_str()), "{cell} in {tip}");
     }
