@@ -39,6 +39,7 @@ pub fn words(action: Action) -> &'static str {
         Action::TenantSuspended => "Tenant suspended",
         Action::TenantResumed => "Tenant resumed",
         Action::AdminSignedIn => "Signed in from a new address",
+        Action::AdminSignedOut => "Signed out",
         Action::AdminCallRefused => "Call refused",
     }
 }
@@ -50,7 +51,10 @@ fn tone(action: Action) -> &'static str {
         | Action::KeyImported
         | Action::TenantCreated
         | Action::TenantResumed => "ok",
-        Action::KeyChanged | Action::TenantChanged | Action::AdminSignedIn => "info",
+        Action::KeyChanged
+        | Action::TenantChanged
+        | Action::AdminSignedIn
+        | Action::AdminSignedOut => "info",
         Action::KeyRegenerated | Action::KeyOverlapEnded => "warn",
         Action::KeyRevoked | Action::TenantSuspended | Action::AdminCallRefused => "bad",
     }

@@ -37,18 +37,7 @@ impl Uses {
 
     /// `record` as the contract shows it, with its last uses.
     pub fn key_json(&self, record: &KeyRecord, now: Timestamp) -> ApiKey {
-        let previous = record.previous.and_then(|previous| {
-            let mut uses = self.of_key(record.id).iter();
-            let of_previous = uses.find(|(of, _)| *of == previous.generation);
-            of_previous.map(|(_, last)| *last)
-        });
-        key_json(record, now).with_uses(self.latest(record.id), previous)
-    }
-
-    /// The last use of any secret of `key`.
-    pub fn latest(&self, key: KeyId) -> Option<LastUse> {
-        let uses = self.of_key(key).iter().map(|(_, last)| *last);
-        uses.reduce(LastUse::later)
+        key_json(record, now).with_uses(self.latest(record.id), self.of_previous(record))
     }
 
     fn of_key(&self, key: KeyId) -> &[(Generation, LastUse)] {
