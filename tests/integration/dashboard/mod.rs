@@ -1,4 +1,4 @@
-//! The dashboard: its pages over plain HTTP, who gets in, and what forms are believed; and as people use
+//! The dashboard: who gets in and what forms are believed, its pages over plain HTTP, and as people use
 //! it, in a real browser.
 
 mod audit;
