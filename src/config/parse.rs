@@ -160,3 +160,56 @@ fn web_url(text: &str) -> Option<url::Url> {
         && url.fragment().is_none();
     (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain).then_some(url)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_written_as_browsers_write_it() {
+        for (text, written) in [
+            ("https://keys.example.com", "https://keys.example.com"),
+            ("https://keys.example.com/", "https://keys.example.com"),
+            ("HTTPS://Keys.Example.COM:443", "https://keys.example.com"),
+            ("http://localhost:8081", "http://localhost:8081"),
+            ("http://[::1]:80/", "http://[::1]"),
+        ] {
+            assert_eq!(origin(text).as_deref(), Ok(written), "{text}");
+        }
+        for text in [
+            "keys.example.com",
+            "//keys.example.com",
+            "https://",
+            "https://keys.example.com/admin",
+            "https://keys.example.com/?a",
+            "https://keys.example.com/#a",
+            "https://user@keys.example.com",
+            "ftp://keys.example.com",
+            "localhost:8081",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_can_be_added_to_a_base() {
+        for (text, base) in [
+            ("https://api.example.com/", "https://api.example.com"),
+            (
+                "https://api.example.com:8443/v1/",
+                "https://api.example.com:8443/v1",
+            ),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(base_url(text).as_deref(), Ok(base), "{text}");
+        }
+        for text in [
+            "api.example.com",
+            "https://api.example.com/?v=1",
+            "https://a:b@c",
+            "",
+        ] {
+            assert!(base_url(text).is_err(), "{text}");
+        }
+    }
+}

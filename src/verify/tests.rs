@@ -2,6 +2,7 @@
 
 mod follow;
 mod imports;
+mod revive;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -406,6 +406,7 @@ async fn sqlite_reads_pages_by_indexes() {
             let is_table = tables.map(|table| line.contains(table)).contains(&true);
             // From the end of an index, with a limit.
             let whole = [
+                "SCAN key_unused",
                 "api_keys_by_time",
                 "key_uses_by_time",
                 "sqlite_autoindex_key_unused_1",

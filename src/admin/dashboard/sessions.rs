@@ -104,3 +104,6 @@ pub async fn keep_forgetting(sessions: Arc<Sessions>) {
         tokio::time::sleep(FORGET_INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::details_path;
 use super::examples::{self, Example};
-use super::moment::Moment;
 use crate::admin::AdminState;
 use crate::admin::dashboard::KEYS_PATH;
+use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::key::{KeyRecord, ScopePattern};
