@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::change::placeholders;
 use super::sql::{SqlStore, within_limit};
 use super::usage::{COUNTS, counts, summed};
 use super::{Guarded, StoreError};
@@ -60,17 +59,36 @@ fn place_of(subjects: &[String], row: &AnyRow) -> Result<Option<usize>, StoreErr
     Ok(subjects.iter().position(|known| *known == subject))
 }
 
-/// The names of `subjects`. The last is named again and again, so that there are few different statements.
+/// No subject is called so: its rows are those of nobody.
+const NOBODY: &str = "";
+
+/// The names of `subjects`, and of nobody, so that there are few different statements.
 fn names(subjects: &[Subject]) -> Vec<String> {
     let mut names: Vec<String> = subjects
         .iter()
         .take(SUBJECTS_MAX)
         .map(Subject::to_string)
         .collect();
-    if let Some(last) = names.last().cloned() {
-        names.resize(names.len().next_power_of_two(), last);
+    if !names.is_empty() {
+        names.resize(names.len().next_power_of_two(), NOBODY.to_owned());
     }
     names
+}
+
+/// The subjects that are asked for, as a table `wanted`: their places come after those of the two moments.
+fn wanted(names: usize) -> String {
+    let places: Vec<String> = (3..3 + names).map(|place| format!("(${place})")).collect();
+    format!("WITH wanted (subject) AS (VALUES {})", places.join(", "))
+}
+
+/// The rows of the subjects that are wanted, from the first moment to before the second. Each subject's are
+/// one range of the primary key, and no planner can take them for anything else: the index by time has the
+/// rows of all subjects, and the beginning of this range is none of its.
+fn range_of(table: &str) -> String {
+    format!(
+        "FROM wanted CROSS JOIN {table} AS rows WHERE (rows.subject, rows.start) >= (wanted.subject, $1) \
+         AND rows.subject <= wanted.subject AND rows.start < $2"
+    )
 }
 
 impl SqlStore {
@@ -85,20 +103,18 @@ impl SqlStore {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let range = format!(
-            "WHERE subject IN ({}) AND start >= $1 AND start < $2",
-            placeholders(3, names.len())
-        );
+        let (wanted, hours) = (wanted(names.len()), range_of("usage_hours"));
         let sql = match interval {
-            Interval::Hour => format!("SELECT subject, start, requests FROM usage_hours {range}"),
+            Interval::Hour => format!("{wanted} SELECT rows.subject, start, requests {hours}"),
             // One statement: hours may become days meanwhile.
             Interval::Day => {
                 let day = format!("start / {DAY_MS}");
+                let days = range_of("usage_days");
                 format!(
-                    "SELECT subject, start, requests FROM usage_days {range} UNION ALL \
-                     SELECT subject, ({day}) * {DAY_MS} AS start, \
-                     CAST(SUM(requests) AS BIGINT) AS requests \
-                     FROM usage_hours {range} GROUP BY subject, {day}"
+                    "{wanted} SELECT rows.subject, start, requests {days} UNION ALL \
+                     SELECT rows.subject, ({day}) * {DAY_MS} AS start, \
+                     CAST(SUM(requests) AS BIGINT) AS requests {hours} \
+                     GROUP BY rows.subject, {day}"
                 )
             }
         };
@@ -124,13 +140,11 @@ impl SqlStore {
             return Ok(Vec::new());
         }
         let columns = COUNTS.join(", ");
-        let range = format!(
-            "WHERE subject IN ({}) AND start >= $1 AND start < $2",
-            placeholders(3, names.len())
-        );
+        let (days, hours) = (range_of("usage_days"), range_of("usage_hours"));
         let sql = format!(
-            "SELECT subject, {} FROM (SELECT subject, {columns} FROM usage_days {range} UNION ALL \
-             SELECT subject, {columns} FROM usage_hours {range}) AS parts GROUP BY subject",
+            "{} SELECT subject, {} FROM (SELECT rows.subject, {columns} {days} UNION ALL \
+             SELECT rows.subject, {columns} {hours}) AS parts GROUP BY subject",
+            wanted(names.len()),
             summed()
         );
         let rows = self.fetch_named(sql, from, to, &names).await?;
@@ -165,7 +179,8 @@ impl SqlStore {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Listed, StoreError> {
-        let range = "FROM usage_rankings WHERE subject = $1 AND start >= $2 AND start < $3";
+        let range = "FROM usage_rankings WHERE (subject, start) >= ($1, $2) AND subject <= $1 \
+                     AND start < $3";
         let fetch = async |sql: String| {
             let query = sqlx::query(AssertSqlSafe(sql))
                 .bind(subject.to_string())

@@ -98,11 +98,12 @@ impl SqlStore {
         hour: Hour,
         after: Option<String>,
     ) -> Result<KeyHourPage, StoreError> {
-        // Not the range of keys' names: in the order of some locales it is none.
+        // Bounds and order name both columns of one index, and no other has this order. Keys' names are
+        // looked at: in the order of some locales they are no range.
         let sql = format!(
             "SELECT subject, requests, api_keys.id AS key_id, api_keys.tenant_id AS tenant_id FROM \
              (SELECT subject, requests, SUBSTR(subject, 5) AS used_id FROM usage_hours \
-              WHERE start = $1 AND subject > $2 AND SUBSTR(subject, 1, 4) = 'key/' \
+              WHERE (start, subject) > ($1, $2) AND start <= $1 AND SUBSTR(subject, 1, 4) = 'key/' \
               ORDER BY start, subject LIMIT {HOUR_PAGE}) AS used \
              CROSS JOIN api_keys WHERE api_keys.id = used_id ORDER BY subject"
         );
@@ -198,8 +199,8 @@ impl RankingStore for SqlStore {
         to: Timestamp,
     ) -> Result<Option<Hour>, StoreError> {
         let query = sqlx::query(
-            "SELECT start FROM usage_hours WHERE subject = $1 AND start >= $2 AND start < $3 \
-             AND NOT EXISTS (SELECT 1 FROM usage_ranked_hours \
+            "SELECT start FROM usage_hours WHERE subject >= $1 AND subject <= $1 \
+             AND start >= $2 AND start < $3 AND NOT EXISTS (SELECT 1 FROM usage_ranked_hours \
                WHERE usage_ranked_hours.start = usage_hours.start) \
              ORDER BY subject DESC, start DESC LIMIT 1",
         );

@@ -11,8 +11,6 @@ mod chart;
 mod cookie;
 mod details;
 mod events;
-mod chart;
-mod cookie;
 mod form;
 mod keys;
 mod next;
