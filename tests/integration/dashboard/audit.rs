@@ -30,6 +30,7 @@ const WORDS: [(Action, &str); Action::ALL.len()] = [
     (Action::TenantSuspended, "Tenant suspended"),
     (Action::TenantResumed, "Tenant resumed"),
     (Action::AdminSignedIn, "Signed in from a new address"),
+    (Action::AdminSignedOut, "Signed out"),
     (Action::AdminCallRefused, "Call refused"),
 ];
 
