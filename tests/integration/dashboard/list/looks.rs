@@ -159,7 +159,9 @@ async fn texts_from_outside_are_texts() {
             .map(|rest| rest.split('>').next().unwrap())
         {
             let is_script = tag.starts_with("script") && !tag.contains("src=\"/dashboard/assets/");
-            let attributes = tag.split(' ').skip(1);
+            // Without what stands between quotation marks.
+            let bare: String = tag.split('"').step_by(2).collect();
+            let attributes = bare.split(' ').skip(1);
             let mut names = attributes.map(|one| one.split('=').next().unwrap());
             let is_inline = names.any(|name| name.starts_with("on") || name == "style");
             let is_style = tag.starts_with("style");
