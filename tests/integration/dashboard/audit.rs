@@ -7,6 +7,7 @@ use sidekey::audit::Action;
 use sidekey::store::SqlStore;
 use sqlx::{AssertSqlSafe, Executor};
 
+use super::person::{Person, SIGN_OUT};
 use super::visit::{Visit, between, csrf, unescaped};
 use crate::audit::{EVENTS, events, events_as, lines};
 use crate::harness::eventually;
@@ -99,7 +100,11 @@ async fn every_action_has_its_words() {
     let sidekey = start().await;
     everything(&sidekey).await;
     let visit = Visit::of(&sidekey, &sidekey.admin_key()).await;
+    let leaving = Person::signed_in(&sidekey, &sidekey.admin_key()).await;
+    let csrf = leaving.csrf().await;
+    assert_eq!(leaving.post(SIGN_OUT, &[("csrf", &csrf)]).await.status, 303);
     written(&sidekey, "admin.signed_in", 1).await;
+    written(&sidekey, "admin.signed_out", 1).await;
     written(&sidekey, "admin.call_refused", 1).await;
     for (action, words) in WORDS {
         let page = visit
