@@ -35,6 +35,7 @@ bench: ## Run the benchmarks and print their ratios
 	cargo bench --locked --bench gateway
 	cargo bench --locked --bench store
 	cargo bench --locked --bench cluster
+	cargo bench --locked --bench dashboard
 
 lint: ## Check formatting, and lints as errors
 	@tools/setup lint

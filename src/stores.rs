@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, SessionStore,
-    SqlStore, StoreError, TenantStore, UsageStore,
+    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, OverviewStore,
+    RankingStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -35,6 +35,8 @@ pub struct Stores {
     pub answers: Arc<dyn AnswerStore>,
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
+    pub overview: Arc<dyn OverviewStore>,
+    pub rankings: Arc<dyn RankingStore>,
     /// Who is signed in to the dashboard, in the same place.
     pub sessions: Arc<dyn SessionStore>,
 }
@@ -74,6 +76,8 @@ impl Stores {
             audit: guarded.clone(),
             tenants: guarded.clone(),
             usage: guarded.clone(),
+            overview: guarded.clone(),
+            rankings: guarded.clone(),
             imports: guarded.clone(),
             sessions: guarded.clone(),
             answers: guarded,

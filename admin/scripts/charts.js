@@ -17,10 +17,11 @@ const DISTANCE = 12;
 
 const isUtc = Intl.DateTimeFormat().resolvedOptions().timeZone === "UTC";
 const format = (options) => new Intl.DateTimeFormat(undefined, options);
-const clock = format({ hour: "2-digit", minute: "2-digit" });
-const clockUtc = format({ hour: "2-digit", minute: "2-digit", day: "numeric", month: "short", timeZone: "UTC" });
+const clock = format({ hour: "numeric", minute: "2-digit" });
+const hours = { weekday: "short", day: "numeric", month: "short", hour: "numeric", minute: "2-digit" };
+const span = format(hours);
+const clockUtc = format({ ...hours, timeZone: "UTC" });
 const shortDay = format({ day: "numeric", month: "short" });
-const longDay = format({ weekday: "short", day: "numeric", month: "short", year: "numeric" });
 const longDayUtc = format({ weekday: "short", day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
 
 const all = new Set();
@@ -125,8 +126,9 @@ class Chart {
     const more = this.isOpen(row) ? ", so far" : "";
     if (this.interval === "day") return { here: `${longDayUtc.format(row.start)} (UTC)${more}` };
     const end = new Date(row.start.getTime() + LENGTHS_MS[this.interval]);
-    const here = `${longDay.format(row.start)}, ${clock.format(row.start)}–${clock.format(end)}${more}`;
-    return isUtc ? { here: `${here} UTC` } : { here, there: `${clockUtc.format(row.start)} UTC` };
+    const here = span.formatRange(row.start, end);
+    if (isUtc) return { here: `${here} UTC${more}` };
+    return { here: `${here}${more}`, there: `from ${clockUtc.format(row.start)} UTC` };
   }
 
   told(place) {
@@ -181,11 +183,20 @@ class Chart {
     const head = element("p", "", here);
     this.tip.replaceChildren(head, list);
     if (there) head.after(element("div", "muted", there));
+    this.placeTip(middle / 100);
+  }
+
+  // Beside the place, or above the plot where there is no room beside.
+  placeTip(part) {
     const room = this.area.clientWidth;
-    const width = this.tip.offsetWidth;
-    const at = (room * middle) / 100;
-    const wanted = middle > 50 ? at - DISTANCE - width : at + DISTANCE;
-    this.tip.style.left = `${Math.max(Math.min(wanted, room - width), 0)}px`;
+    const { offsetWidth: width, offsetHeight: height } = this.tip;
+    const at = room * part;
+    const side = Math.max(at, room - at) - DISTANCE;
+    const wanted = part > 0.5 ? at - DISTANCE - width : at + DISTANCE;
+    const fits = width <= side;
+    const left = fits ? wanted : at - width / 2;
+    this.tip.style.left = `${Math.max(Math.min(left, room - width), 0)}px`;
+    this.tip.style.top = fits ? "0" : `${-height - DISTANCE}px`;
   }
 
   hide() {

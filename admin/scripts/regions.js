@@ -4,6 +4,8 @@
 import { announce, ask, onContent, parse, show } from "./content.js";
 
 const TYPING_PAUSE_MS = 250;
+// What can't be meant yet, half an id say, is asked for when somebody really stops.
+const UNFINISHED_PAUSE_MS = 1200;
 let asked = null;
 
 /** Shows the part `selector` as it is at `address`. */
@@ -36,7 +38,8 @@ async function swap(address, selector) {
 function address(form) {
   const fields = [...new FormData(form)].filter(([, value]) => value !== "");
   const query = new URLSearchParams(fields).toString();
-  return form.action.split("?")[0] + (query && `?${query}`);
+  // Not its property, which a field of that name hides.
+  return form.getAttribute("action").split("?")[0] + (query && `?${query}`);
 }
 
 onContent((root) => {
@@ -54,7 +57,7 @@ onContent((root) => {
     form.addEventListener("input", (event) => {
       if (!event.target.matches("input[type=search], input[type=text]")) return;
       clearTimeout(pause);
-      pause = setTimeout(apply, TYPING_PAUSE_MS);
+      pause = setTimeout(apply, event.target.validity.valid ? TYPING_PAUSE_MS : UNFINISHED_PAUSE_MS);
     });
   }
 });

@@ -50,7 +50,7 @@ const GRAMS: &str = "INSERT INTO key_grams (gram, created_at, id) \
     SELECT substr(search, place, 3) AS gram, created_at, id \
     FROM api_keys, places WHERE place <= length(search) - 2 \
       AND substr(search, place, 3) NOT LIKE '%\n%' \
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3";
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING";
 
 /// Two thirds of the keys were used, the newest last, and each of these by two secrets.
 pub async fn fill_uses(pool: &AnyPool, count: u64) -> Result<(), sqlx::Error> {
@@ -67,7 +67,7 @@ pub async fn fill_uses(pool: &AnyPool, count: u64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Fills a store that was opened once, and is empty.
+/// Fills a store that was opened once. Keys that are there already stay.
 pub async fn fill(url: &SecretString, count: u64) -> Result<AnyPool, sqlx::Error> {
     let is_sqlite = url.expose_secret().starts_with("sqlite:");
     let options = AnyPoolOptions::new().max_connections(1);

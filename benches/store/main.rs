@@ -29,7 +29,7 @@ use sidekey::clock::Timestamp;
 use sidekey::key::{Environment, Status};
 use sidekey::store::{KeyFilter, KeyOrder, KeyStore, PAGE_LEN_MAX, PageFrom, Position, SqlStore};
 
-use fill::{STEP_MS, fill, now};
+use fill::{STEP_MS, fill, fill_uses, now};
 use harness::postgres::Postgres;
 
 const KEYS: u64 = 1_000_000;
@@ -41,6 +41,15 @@ const FLUSHES: usize = 7;
 const FLUSH_MS_MAX: f64 = 500.0;
 /// Where reading starts: at the newest key, and behind so many thousandths of all.
 const DEPTHS: [u64; 6] = [0, 1, 100, 500, 900, 999];
+/// The cases that are read in every order.
+const SORTED_CASES: [&str; 6] = [
+    "none",
+    "tenant big",
+    "tenant old",
+    "tenant big, active",
+    "\"service\" (all have it)",
+    "\"99999\" (few)",
+];
 /// Pages that are read from each depth on.
 const PAGES: usize = 50;
 
@@ -102,6 +111,7 @@ async fn measure(engine: &str, url: String, keys: u64) {
     let store = SqlStore::open(&url).await.expect("a store");
     let start = Instant::now();
     let pool = fill(&url, keys).await.expect("keys");
+    fill_uses(&pool, keys).await.expect("uses");
     pool.close().await;
     println!(
         "\n== {engine}: {keys} keys ({} s to fill) ==",
@@ -116,6 +126,17 @@ async fn measure(engine: &str, url: String, keys: u64) {
         let figures = read(&store, &filter, limit, keys).await;
         println!("{name:<44} {figures}");
         if limit == PAGE_LEN {
+            worst = worst.max(figures.p99());
+        }
+    }
+    for (name, filter, _) in cases() {
+        if !SORTED_CASES.contains(&name.as_str()) {
+            continue;
+        }
+        for order in KeyOrder::ALL {
+            let figures = read_sorted(&store, &filter, order).await;
+            let name = format!("{name}, {}", order.as_str());
+            println!("{name:<44} {figures}");
             worst = worst.max(figures.p99());
         }
     }
@@ -225,6 +246,26 @@ impl std::fmt::Display for Figures {
             "{pages:>6} {keys:>7} {median:>8.2} {p99:>8.2} {max:>8.2}"
         )
     }
+}
+
+/// Reads from the beginning on, and as many pages back.
+async fn read_sorted(store: &SqlStore, filter: &KeyFilter, order: KeyOrder) -> Figures {
+    let (mut times, mut keys) = (Vec::new(), 0);
+    let mut from = PageFrom::Start;
+    for page in 0..2 * PAGES {
+        let start = Instant::now();
+        let found = store.page(filter, order, &from, PAGE_LEN);
+        let found = found.await.expect("a page");
+        times.push(start.elapsed());
+        keys += found.keys.len();
+        let next = found.next.filter(|_| page < PAGES).map(PageFrom::After);
+        match next.or(found.previous.map(PageFrom::Before)) {
+            Some(place) => from = place,
+            None => break,
+        }
+    }
+    times.sort_unstable();
+    Figures { times, keys }
 }
 
 /// Reads on from every depth, until there are no more pages or enough were read.

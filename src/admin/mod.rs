@@ -19,6 +19,7 @@ mod long_work;
 mod operations;
 mod request_id;
 pub mod serve;
+pub mod topology;
 pub mod usage_report;
 mod watch;
 
@@ -38,10 +39,11 @@ use crate::cluster::Confirmations;
 use crate::limit::AddressLimiter;
 use crate::manage::{KeyService, TenantService};
 use crate::store::AuditStore;
-use crate::store::UsageStore;
+use crate::store::{OverviewStore, UsageStore};
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 use dashboard::state::DashboardState;
+use topology::Topology;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -62,6 +64,8 @@ pub struct AdminState {
     pub confirmations: Confirmations,
     pub verifier: Arc<Verifier>,
     pub usage: Arc<dyn UsageStore>,
+    pub overview: Arc<dyn OverviewStore>,
+    pub topology: Topology,
     /// How long hours of usage are kept.
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.

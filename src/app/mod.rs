@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::dashboard::{self, state::DashboardState};
 use crate::admin::deployment::Deployment;
+use crate::admin::topology::Topology;
 use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
@@ -254,6 +255,8 @@ impl App {
             answers,
             secrets,
             usage: usage_store,
+            overview,
+            rankings,
             sessions,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
@@ -322,6 +325,7 @@ impl App {
             &settings.usage,
             &live,
             &usage_store,
+            &rankings,
             &cluster.instance,
             &clock,
             &metrics,
@@ -388,6 +392,8 @@ impl App {
             confirmations: cluster.confirmations,
             verifier: verifier.clone(),
             usage: usage_store,
+            overview,
+            topology: Topology::of(&settings),
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),

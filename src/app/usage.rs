@@ -6,10 +6,10 @@ use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
 use crate::config::settings::UsageSettings;
-use crate::store::UsageStore;
+use crate::store::{RankingStore, UsageStore};
 use crate::telemetry::Metrics;
 use crate::usage::flush::Parts;
-use crate::usage::{Flusher, RollUp};
+use crate::usage::{Flusher, Ranker, RollUp};
 use crate::verify::LiveKeys;
 
 /// The tasks that store usage.
@@ -23,6 +23,7 @@ impl Usage {
         settings: &UsageSettings,
         live: &Arc<LiveKeys>,
         store: &Arc<dyn UsageStore>,
+        rankings: &Arc<dyn RankingStore>,
         instance: &Arc<str>,
         clock: &SharedClock,
         metrics: &Arc<Metrics>,
@@ -42,6 +43,8 @@ impl Usage {
             clock: clock.clone(),
         };
         tokio::spawn(roll_up.run());
+        let ranker = Ranker::new(rankings.clone(), settings.flush_interval, clock.clone());
+        tokio::spawn(ranker.run());
         Usage {
             flushing: tokio::spawn(flusher.clone().run()),
             flusher,

@@ -23,6 +23,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("rate_limits", "--rate-limit"),
     ("rotation_days", "--rotation-days"),
     ("scopes", "--scope"),
+    ("sort", "--sort"),
     ("status", "--status"),
     ("tenant_id", "--tenant"),
     ("to", "--to"),

@@ -117,6 +117,17 @@ impl Confirmations {
         }
     }
 
+    /// The instances that were heard of when somebody looked last: their names, and whether each counts as
+    /// live.
+    pub fn known(&self) -> Vec<(String, bool)> {
+        let all = self.roster.get();
+        let named = all.iter();
+        // Another version may have written it.
+        named
+            .map(|one| (super::plain(&one.name), one.is_live))
+            .collect()
+    }
+
     fn waited(&self, begun_us: u64) -> Duration {
         Duration::from_micros(self.clock.monotonic_us().saturating_sub(begun_us))
     }

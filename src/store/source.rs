@@ -315,7 +315,7 @@ pub fn sources(filter: &KeyFilter, course: &Course) -> Vec<Source> {
     };
     let mut sources: Vec<Source> = parts(filter, lapsed)
         .into_iter()
-        .map(|first| range(Some(first), rest))
+        .map(|first| range(Some(part_of(by, first)), rest))
         .collect();
     match (filter.status, filter.clone()) {
         (Some((Status::Expired, now)), filter) => sources.push(Source::Late { filter, now }),
@@ -323,6 +323,27 @@ pub fn sources(filter: &KeyFilter, course: &Course) -> Vec<Source> {
         _ => {}
     }
     sources
+}
+
+/// A part in an order: each order's index has another first column, so that no other one can be read in
+/// its place.
+fn part_of(by: SortBy, (column, part): (&'static str, String)) -> (&'static str, String) {
+    let (suffix, of_all, of_tenant) = match by {
+        SortBy::Created | SortBy::LastUsed => return (column, part),
+        SortBy::Name => ("name", "(part || '/name')", "(tenant_part || '/name')"),
+        SortBy::Expires => (
+            "expires",
+            "(part || '/expires')",
+            "(tenant_part || '/expires')",
+        ),
+        SortBy::RotationDue => (
+            "rotation",
+            "(part || '/rotation')",
+            "(tenant_part || '/rotation')",
+        ),
+    };
+    let column = if column == "part" { of_all } else { of_tenant };
+    (column, format!("{part}/{suffix}"))
 }
 
 /// The parts of all lists, or of its tenant's lists, in which keys of a filter are that have one of these

@@ -101,6 +101,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("migrations/0010_dashboard_sessions.sql"),
     ),
     (11, "orders", include_str!("migrations/0011_orders.sql")),
+    (12, "rankings", include_str!("migrations/0012_rankings.sql")),
 ];
 
 /// What each engine has its own words for.

@@ -25,7 +25,7 @@ use crate::usage::{Batch, Counts, KeyUse, LastUse, Subject};
 const ROLL_UP_MAX: usize = 1000;
 
 /// The columns of [`Counts`]. All of them are sums but the last.
-const COUNTS: [&str; 9] = [
+pub(super) const COUNTS: [&str; 9] = [
     "requests",
     "errors_4xx",
     "errors_5xx",
@@ -79,7 +79,7 @@ pub trait UsageStore: Send + Sync + 'static {
     async fn forget_flushes(&self, before: Timestamp) -> Result<(), StoreError>;
 }
 
-fn number(count: u64) -> i64 {
+pub(super) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -98,7 +98,7 @@ fn numbers(counts: &Counts) -> [i64; COUNTS.len()] {
     .map(number)
 }
 
-fn counts(row: &AnyRow) -> Result<Counts, StoreError> {
+pub(super) fn counts(row: &AnyRow) -> Result<Counts, StoreError> {
     let column = |name| -> Result<u64, StoreError> {
         Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or_default())
     };
@@ -113,6 +113,18 @@ fn counts(row: &AnyRow) -> Result<Counts, StoreError> {
         latency_us_sum: column("latency_us_sum")?,
         latency_us_max: column("latency_us_max")?,
     })
+}
+
+/// The columns of several rows as those of one.
+pub(super) fn summed() -> String {
+    let sums: Vec<String> = COUNTS
+        .iter()
+        .map(|column| {
+            let sum = if *column == GREATEST { "MAX" } else { "SUM" };
+            format!("CAST({sum}({column}) AS BIGINT) AS {column}")
+        })
+        .collect();
+    sums.join(", ")
 }
 
 fn start(row: &AnyRow) -> Result<Timestamp, StoreError> {
@@ -265,19 +277,12 @@ impl SqlStore {
                 self.read_rows(sql, subject, from, to).await
             }
             Interval::Day => {
-                let sums: Vec<String> = COUNTS
-                    .iter()
-                    .map(|column| {
-                        let sum = if *column == GREATEST { "MAX" } else { "SUM" };
-                        format!("CAST({sum}({column}) AS BIGINT) AS {column}")
-                    })
-                    .collect();
                 let day = format!("start / {DAY_MS}");
                 // One statement: hours may become days meanwhile.
                 let sql = format!(
                     "SELECT start, {columns} FROM usage_days {range} UNION ALL \
                      SELECT ({day}) * {DAY_MS} AS start, {} FROM usage_hours {range} GROUP BY {day}",
-                    sums.join(", ")
+                    summed()
                 );
                 self.read_rows(sql, subject, from, to).await
             }

@@ -1,6 +1,9 @@
 //! Every metric, declared once. Names follow the Prometheus conventions; labels come from closed
 //! enums and from the configuration, never from a request.
 
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -8,7 +11,7 @@ use prometheus::{
 };
 
 /// How one request through the proxy ended. The label `outcome`, and the word in the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Passed to the upstream, which answered.
     Forwarded,
@@ -39,8 +42,11 @@ pub enum Outcome {
     Internal,
 }
 
+/// How many outcomes there are.
+pub const OUTCOMES: usize = 21;
+
 impl Outcome {
-    pub const ALL: [Outcome; 21] = [
+    pub const ALL: [Outcome; OUTCOMES] = [
         Outcome::Forwarded,
         Outcome::SelfService,
         Outcome::NoRoute,
@@ -90,6 +96,19 @@ impl Outcome {
             Outcome::Internal => "internal",
         }
     }
+
+    /// Whether Sidekey has refused the request.
+    pub fn is_refusal(self) -> bool {
+        !matches!(
+            self,
+            Outcome::Forwarded
+                | Outcome::SelfService
+                | Outcome::UpstreamFailed
+                | Outcome::UpstreamTimedOut
+                | Outcome::ClientFailed
+                | Outcome::Internal
+        )
+    }
 }
 
 /// What a circuit breaker stands in front of. The label `dependency`.
@@ -112,7 +131,7 @@ impl Dependency {
 }
 
 /// The counters of one route, found once when the configuration is loaded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RouteMetrics {
     requests: Vec<IntCounter>,
     shadow_refusals: Vec<IntCounter>,
@@ -131,9 +150,19 @@ impl RouteMetrics {
     }
 }
 
+/// Requests of all routes by their outcome, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutcomeTotals {
+    /// In the order of [`Outcome::ALL`], as the others.
+    pub requests: [u64; OUTCOMES],
+    /// Those that would have been refused, were the mode not `shadow`.
+    pub shadow: [u64; OUTCOMES],
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    routes: Mutex<BTreeMap<String, RouteMetrics>>,
     requests: IntCounterVec,
     shadow_refusals: IntCounterVec,
     duration: HistogramVec,
@@ -506,6 +535,7 @@ impl Metrics {
                 "sidekey_log_lines_dropped",
                 "Log lines dropped because their reader was too slow.",
             )?,
+            routes: Mutex::default(),
             registry: registry.clone(),
         };
         let build = register(
@@ -527,6 +557,12 @@ impl Metrics {
 
     /// The counters of the route `name`.
     pub fn route(&self, name: &str) -> RouteMetrics {
+        let mut routes = self.routes.lock();
+        let known = routes.entry(name.to_owned());
+        known.or_insert_with(|| self.new_route(name)).clone()
+    }
+
+    fn new_route(&self, name: &str) -> RouteMetrics {
         let each = |counters: &IntCounterVec| {
             Outcome::ALL
                 .iter()
@@ -538,6 +574,20 @@ impl Metrics {
             shadow_refusals: each(&self.shadow_refusals),
             duration: self.duration.with_label_values(&[name]),
         }
+    }
+
+    /// What the counters of all routes say, read while they count.
+    pub fn outcomes(&self) -> OutcomeTotals {
+        let mut totals = OutcomeTotals::default();
+        for route in self.routes.lock().values() {
+            for (sum, counter) in totals.requests.iter_mut().zip(&route.requests) {
+                *sum += counter.get();
+            }
+            for (sum, counter) in totals.shadow.iter_mut().zip(&route.shadow_refusals) {
+                *sum += counter.get();
+            }
+        }
+        totals
     }
 
     /// The gauge of the circuit breaker in front of `dependency`.
@@ -578,6 +628,22 @@ mod tests {
         for (index, outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(*outcome as usize, index);
         }
+    }
+
+    #[test]
+    fn outcomes_are_those_of_all_routes() {
+        let metrics = Metrics::new().unwrap();
+        let (a, b) = (metrics.route("a"), metrics.route("b"));
+        // The same route twice is one.
+        for route in [&a, &b, &metrics.route("b")] {
+            route.count(Outcome::NoRoute);
+        }
+        a.count_shadow(Outcome::InvalidKey);
+        let totals = metrics.outcomes();
+        assert_eq!(totals.requests[Outcome::NoRoute as usize], 3);
+        assert_eq!(totals.requests.iter().sum::<u64>(), 3);
+        assert_eq!(totals.shadow[Outcome::InvalidKey as usize], 1);
+        assert_eq!(totals.shadow.iter().sum::<u64>(), 1);
     }
 
     #[test]

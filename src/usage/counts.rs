@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId, TenantId};
+use crate::telemetry::metrics::Outcome;
 
 pub const HOUR_MS: i64 = 3_600_000;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
@@ -65,12 +66,16 @@ impl Hour {
     }
 }
 
-/// Whose usage it is. Rows are written in this order, so that nobody who writes some waits for somebody
-/// who waits for him; the row that all writers share comes last.
+/// Whose usage it is, or which. Rows are written in this order, so that nobody who writes some waits for
+/// somebody who waits for him; the rows that all writers share come last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     Key(KeyId),
     Tenant(TenantId),
+    /// Requests through the proxy that ended so, with a key or without one. Only requests are counted.
+    Outcome(Outcome),
+    /// Requests that would have been refused so, were the mode not `shadow`.
+    Shadow(Outcome),
     /// All keys.
     Platform,
 }
@@ -80,6 +85,8 @@ impl fmt::Display for Subject {
         match self {
             Subject::Key(id) => write!(f, "key/{id}"),
             Subject::Tenant(id) => write!(f, "tenant/{id}"),
+            Subject::Outcome(outcome) => write!(f, "outcome/{}", outcome.as_str()),
+            Subject::Shadow(outcome) => write!(f, "shadow/{}", outcome.as_str()),
             Subject::Platform => f.write_str("platform"),
         }
     }
@@ -141,11 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn the_row_that_all_share_comes_last() {
+    fn the_rows_that_all_share_come_last() {
         let tenant = |name: &str| Subject::Tenant(name.parse().unwrap());
         let key = |id: &str| Subject::Key(id.parse().unwrap());
         let mut all = [
             Subject::Platform,
+            Subject::Shadow(Outcome::NoRoute),
+            Subject::Outcome(Outcome::InvalidKey),
             tenant("b"),
             key("zzzzzzzzzzzz"),
             tenant("a"),
@@ -160,6 +169,8 @@ mod tests {
                 "key/zzzzzzzzzzzz",
                 "tenant/a",
                 "tenant/b",
+                "outcome/invalid_key",
+                "shadow/no_route",
                 "platform"
             ]
         );

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::counts::Hour;
+use super::outcomes::Outcomes;
 use super::pending::Pending;
 use crate::clock::{SharedClock, Timestamp};
 use crate::store::{StoreError, UsageStore};
@@ -47,6 +48,7 @@ pub struct Flusher {
     /// Since when the counters have counted.
     begun: Mutex<Timestamp>,
     pending: Mutex<Pending>,
+    outcomes: Mutex<Outcomes>,
     /// Whether it has been told that rows are dropped, or that the store fails.
     is_dropping: Mutex<bool>,
     is_failing: Mutex<bool>,
@@ -58,6 +60,7 @@ impl Flusher {
         Arc::new(Flusher {
             begun: Mutex::new(parts.clock.now()),
             pending: Mutex::new(Pending::new(parts.instance, parts.rows_max)),
+            outcomes: Mutex::default(),
             is_dropping: Mutex::new(false),
             is_failing: Mutex::new(false),
             has_rows: Notify::new(),
@@ -97,6 +100,8 @@ impl Flusher {
         let hour = Hour::of(std::mem::replace(&mut *self.begun.lock(), now));
         let mut pending = self.pending.lock();
         self.source.drain(hour, &mut pending);
+        let outcomes = self.metrics.outcomes();
+        self.outcomes.lock().take(outcomes, hour, &mut pending);
         let dropped = pending.take_dropped();
         self.show(&pending);
         drop(pending);

@@ -5,6 +5,8 @@
 //! every interval, and at the top of each hour -> pending (in memory, with a limit)
 //! batches of it, each exactly once -> hours of keys, tenants and the platform; totals; last uses
 //! hours that are older than they are kept -> days    (roll_up)
+//! the differences of the routes' counters -> hours of outcomes, in the same batches    (outcomes)
+//! the busiest keys of each hour -> lists of them    (ranking)
 //! ```
 //!
 //! Thread safety: counting takes nothing from anybody; what is taken out of a counter is in the pending
@@ -17,7 +19,9 @@ pub mod counters;
 pub mod counts;
 pub mod flush;
 pub mod last_use;
+pub mod outcomes;
 pub mod pending;
+pub mod ranking;
 pub mod roll_up;
 pub mod span;
 
@@ -25,5 +29,6 @@ pub use counters::{Counters, Ending, Request};
 pub use counts::{Counts, Hour, KeyUse, LastUse, Subject};
 pub use flush::{Flusher, Source};
 pub use last_use::LastUseSlot;
-pub use pending::{Batch, HourRow, Pending};
+pub use pending::{Batch, HourRow, OutcomeRow, Pending};
+pub use ranking::Ranker;
 pub use roll_up::RollUp;

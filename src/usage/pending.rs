@@ -2,6 +2,7 @@
 //! stored.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -11,6 +12,8 @@ use crate::key::{Generation, KeyId, TenantId};
 
 /// Keys in one batch, which is one transaction: nobody waits long for the rows that it holds.
 pub const BATCH_KEYS_MAX: usize = 1000;
+/// Rows of outcomes that wait, at most: a few for each hour of an outage.
+const OUTCOME_ROWS_MAX: usize = 10_000;
 
 /// What waits of one key.
 #[derive(Debug, Default)]
@@ -37,6 +40,15 @@ pub struct HourRow {
     pub counts: Counts,
 }
 
+/// Requests of an hour that ended in one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeRow {
+    /// [`Subject::Outcome`] or [`Subject::Shadow`].
+    pub subject: Subject,
+    pub hour: Hour,
+    pub requests: u64,
+}
+
 /// Rows that are stored together, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -48,10 +60,12 @@ pub struct Batch {
     pub hours: Vec<HourRow>,
     /// In the order of keys and generations.
     pub uses: Vec<KeyUse>,
+    /// In the order of subjects and hours.
+    pub outcomes: Vec<OutcomeRow>,
 }
 
 impl Batch {
-    /// The hours of tenants and of the platform that these rows add to, in order.
+    /// The hours of tenants, of outcomes and of the platform that these rows add to, in order.
     pub fn sums(&self) -> BTreeMap<(Subject, Hour), Counts> {
         let mut sums: BTreeMap<(Subject, Hour), Counts> = BTreeMap::new();
         for row in &self.hours {
@@ -60,6 +74,15 @@ impl Batch {
                     .or_default()
                     .add(&row.counts);
             }
+        }
+        for row in &self.outcomes {
+            let counts = Counts {
+                requests: row.requests,
+                ..Counts::default()
+            };
+            sums.entry((row.subject.clone(), row.hour))
+                .or_default()
+                .add(&counts);
         }
         sums
     }
@@ -83,6 +106,7 @@ impl Batch {
 pub struct Pending {
     instance: Arc<str>,
     keys: BTreeMap<KeyId, Waiting>,
+    outcomes: BTreeMap<(Subject, Hour), u64>,
     rows: usize,
     rows_max: usize,
     dropped: u64,
@@ -97,6 +121,7 @@ impl Pending {
         Pending {
             instance,
             keys: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             rows: 0,
             rows_max,
             dropped: 0,
@@ -105,7 +130,7 @@ impl Pending {
         }
     }
 
-    /// Rows that wait, those of the current batch among them.
+    /// Rows of keys that wait, those of the current batch among them.
     pub fn rows(&self) -> usize {
         self.rows + self.current.as_ref().map_or(0, |batch| batch.rows())
     }
@@ -150,6 +175,21 @@ impl Pending {
         self.rows += 1;
     }
 
+    /// Adds requests of an hour that ended in one way.
+    pub fn add_outcome(&mut self, subject: Subject, hour: Hour, requests: u64) {
+        let is_full = self.outcomes.len() >= OUTCOME_ROWS_MAX;
+        match self.outcomes.entry((subject, hour)) {
+            Entry::Occupied(mut known) => {
+                let sum = known.get().saturating_add(requests);
+                known.insert(sum);
+            }
+            Entry::Vacant(_) if is_full => self.dropped += 1,
+            Entry::Vacant(free) => {
+                free.insert(requests);
+            }
+        }
+    }
+
     /// Notes when a secret of a key was last used.
     pub fn note_use(&mut self, key: KeyId, generation: Generation, last: LastUse) {
         if !self.keys.contains_key(&key) {
@@ -181,9 +221,15 @@ impl Pending {
     }
 
     fn cut(&mut self) -> Option<Arc<Batch>> {
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.outcomes.is_empty() {
             return None;
         }
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        let outcomes = outcomes.map(|((subject, hour), requests)| OutcomeRow {
+            subject,
+            hour,
+            requests,
+        });
         let (mut hours, mut uses) = (Vec::new(), Vec::new());
         for _ in 0..BATCH_KEYS_MAX {
             let Some((key_id, mut waiting)) = self.keys.pop_first() else {
@@ -214,6 +260,7 @@ impl Pending {
             number: self.numbered,
             hours,
             uses,
+            outcomes: outcomes.collect(),
         }))
     }
 }
@@ -222,6 +269,7 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::telemetry::metrics::Outcome;
     use crate::usage::counts::HOUR_MS;
 
     fn key(n: usize) -> KeyId {
@@ -323,6 +371,26 @@ mod tests {
         assert_eq!(all.current().unwrap().hours.len(), BATCH_KEYS_MAX);
         all.stored();
         assert_eq!(all.current().unwrap().hours.len(), 1);
+    }
+
+    #[test]
+    fn outcomes_wait_beside_keys_and_have_a_limit_of_their_own() {
+        let mut all = pending(0);
+        let outcome = || Subject::Outcome(Outcome::NoRoute);
+        for n in 0..=OUTCOME_ROWS_MAX as i64 {
+            all.add_outcome(outcome(), hour(n), 1);
+        }
+        all.add_outcome(outcome(), hour(0), 2);
+        assert_eq!((all.take_dropped(), all.rows()), (1, 0));
+        let batch = all.current().unwrap();
+        assert_eq!(batch.outcomes.len(), OUTCOME_ROWS_MAX);
+        assert_eq!(batch.outcomes[0].requests, 3);
+        all.add_outcome(outcome(), hour(0), 4);
+        assert_eq!(all.current().unwrap(), batch);
+        all.stored();
+        assert_eq!(all.current().unwrap().outcomes[0].requests, 4);
+        all.stored();
+        assert_eq!(all.current(), None);
     }
 
     #[test]

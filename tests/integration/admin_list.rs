@@ -139,6 +139,46 @@ async fn a_page_is_never_longer_than_it_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_in_the_order_that_was_asked_for() {
+    let sidekey = start().await;
+    let b = create(&sidekey, json!({"name": "b", "rotation_days": 3})).await;
+    let a = create(&sidekey, json!({"name": "A", "rotation_days": 2})).await;
+    let c = create(&sidekey, json!({"name": "c", "rotation_days": 1})).await;
+    for (id, day) in [(&c, 1), (&a, 2)] {
+        let expires = format!("2199-01-0{day}T00:00:00Z");
+        sidekey
+            .change_key(id, json!({ "expires_at": expires }))
+            .await;
+    }
+    for (sort, expected) in [
+        ("name", [&a, &b, &c]),
+        ("-name", [&c, &b, &a]),
+        ("expires_at", [&c, &a, &b]),
+        ("-expires_at", [&a, &c, &b]),
+        ("rotation_due_at", [&c, &a, &b]),
+        ("-rotation_due_at", [&b, &a, &c]),
+    ] {
+        let mut seen = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let query = format!("?tenant_id=acme&limit=2&sort={sort}{cursor}");
+            let (keys, next) = page(&sidekey, &query).await;
+            seen.extend(ids(&keys));
+            let Some(next) = next else { break };
+            cursor = format!("&cursor={next}");
+            let other = format!("{KEYS}?tenant_id=acme&sort=created_at{cursor}");
+            let reply = sidekey.ask(Method::GET, &other, None).await;
+            assert_eq!(reply.bad_fields(), ["cursor"]);
+        }
+        assert_eq!(seen, expected.map(String::clone), "{sort}");
+    }
+    for sort in ["created_at", "last_used_at", "-last_used_at"] {
+        let query = format!("?tenant_id=acme&sort={sort}");
+        assert_eq!(ids_of(&sidekey, &query).await.len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn filters_choose_by_tenant_status_and_text() {
     let sidekey = start().await;
     let active = create(&sidekey, json!({"name": "Billing Robot"})).await;

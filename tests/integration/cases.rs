@@ -104,6 +104,8 @@ impl World {
             max_header_bytes = 4096
             [log]
             access = "all"
+            [usage]
+            flush_interval_seconds = 1
             [[upstreams]]
             name = "service"
             servers = ["{}"]

@@ -39,6 +39,7 @@ mod lists;
 mod openapi;
 mod outages;
 mod overlap;
+mod overview_store;
 mod own_answers;
 mod paths;
 mod postgres;

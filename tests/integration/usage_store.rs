@@ -67,6 +67,7 @@ fn batch(instance: &str, number: i64, hours: Vec<HourRow>, uses: Vec<KeyUse>) ->
         number,
         hours,
         uses,
+        outcomes: vec![],
     }
 }
 

@@ -19,7 +19,7 @@ pub struct KeyPage {
     /// In the order that was asked for.
     data: Vec<ApiKey>,
     /// What to send as `cursor` for the next page, with the same `sort`; null after the last. With `q`,
-    /// `expiring_before`, `unused_since` or `sort` a page may be short, or empty, and another may follow
+    /// `expiring_before`, `unused_since` or the order of last use a page may be short, or empty, and another may follow
     /// all the same.
     #[schema(required = true)]
     next_cursor: Option<String>,

@@ -51,6 +51,7 @@ const FILES: &[File] = &[
     file!("styles", "events.css", STYLE),
     file!("styles", "form.css", STYLE),
     file!("styles", "keys.css", STYLE),
+    file!("styles", "overview.css", STYLE),
     file!("scripts", "app.js", SCRIPT),
     file!("scripts", "audit.js", SCRIPT),
     file!("scripts", "charts.js", SCRIPT),

@@ -32,7 +32,7 @@ pub const AUDIT_PATH: &str = "/dashboard/audit";
 const EXPORT_NAME: HeaderValue =
     HeaderValue::from_static("attachment; filename=\"sidekey-audit-events.jsonl\"");
 /// Events in a page.
-const PAGE_LEN: usize = 30;
+const PAGE_LEN: usize = 25;
 
 /// Its pages.
 pub fn routes() -> Router<Arc<AdminState>> {
@@ -112,8 +112,10 @@ async fn find(state: &AdminState, filters: &mut Filters, actor: &Actor) -> Resul
     let range = state.audit.event_range(&filters.filter).await;
     let range = range.map_err(failed)?;
     let read = async |range: EventRange| -> Result<EventPage, ApiError> {
-        let page = state.audit.events(&filters.filter, range, PAGE_LEN).await;
-        page.map_err(failed)
+        let filter = &filters.filter;
+        // One more than is shown, so that no link leads to a page without any.
+        let page = state.audit.events(filter, range, PAGE_LEN + 1).await;
+        Ok(shortened(page.map_err(failed)?))
     };
     match filters.place {
         Place::Newest => Ok(newest(read(range).await?)),
@@ -143,6 +145,14 @@ async fn find(state: &AdminState, filters: &mut Filters, actor: &Actor) -> Resul
             })
         }
     }
+}
+
+fn shortened(mut page: EventPage) -> EventPage {
+    if page.entries.len() > PAGE_LEN {
+        page.entries.truncate(PAGE_LEN);
+        page.next = page.entries.last().map(|entry| entry.seq);
+    }
+    page
 }
 
 fn newest(page: EventPage) -> Found {

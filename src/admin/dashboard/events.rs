@@ -205,12 +205,18 @@ fn row(entry: &Entry, reader: Reader) -> EventRow {
     let details = serde_json::from_str(&entry.details);
     let mut details: Map<String, Value> = details.unwrap_or_default();
     let refused = take_refused(&mut details);
-    let (changes, facts) = split(details);
+    let (mut changes, facts) = split(details);
+    let has_before = changes.iter().any(|change| change.from.is_some());
+    // Of something new it is enough to say what it has.
+    let has_something = |change: &Change| change.to.as_ref().is_some_and(|to| !to.is_nothing);
+    changes.retain(|change| has_before || has_something(change));
     let (line, is_cut) = shorten(entry.line(), LINE_LEN_MAX);
     let is_of_call = |refused: &Refused| refused.call.clone();
     let summary = match action {
         Some(Action::AdminCallRefused) => refused.as_ref().and_then(is_of_call),
-        Some(Action::KeyCreated | Action::KeyImported | Action::TenantCreated) => None,
+        Some(Action::KeyCreated | Action::KeyImported | Action::TenantCreated) => {
+            name_of_new(&changes)
+        }
         _ => fields_named(&changes),
     };
     EventRow {
@@ -226,7 +232,7 @@ fn row(entry: &Entry, reader: Reader) -> EventRow {
         address: entry.address.clone(),
         request_id: entry.request_id.clone(),
         refused,
-        has_before: changes.iter().any(|change| change.from.is_some()),
+        has_before,
         changes,
         facts,
         line,
@@ -276,6 +282,13 @@ fn split(details: Map<String, Value>) -> (Vec<Change>, Vec<Fact>) {
         }
     }
     (changes, facts)
+}
+
+/// What something new is called.
+fn name_of_new(changes: &[Change]) -> Option<String> {
+    let is_name = |change: &&Change| matches!(&*change.field, "name" | "display name");
+    let name = changes.iter().find(is_name)?.to.as_ref()?;
+    Some(name.text.clone())
 }
 
 /// `name, scopes and 3 more`

@@ -15,6 +15,7 @@ mod form;
 mod keys;
 mod next;
 mod origin;
+mod overview;
 mod page;
 mod range;
 mod session;
@@ -46,6 +47,9 @@ use session::Visitor;
 pub const HOME_PATH: &str = "/dashboard";
 /// Where keys are.
 pub const KEYS_PATH: &str = "/dashboard/settings/developers/api-keys";
+
+/// Where it is told what happens.
+pub const OVERVIEW_PATH: &str = "/dashboard/overview";
 
 /// Nothing comes from another host, nothing runs or styles from within a page, nobody frames it.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -81,6 +85,7 @@ pub fn router() -> Router<Arc<AdminState>> {
         )
         .route("/dashboard/sign-out", post(sign_in::sign_out))
         .route(KEYS_PATH, get(keys::list::show))
+        .route(OVERVIEW_PATH, get(overview::show))
         .route("/dashboard/session", get(sign_in::is_signed_in))
         .merge(audit::routes())
         .route("/dashboard/assets/{version}/{name}", get(assets::serve))

@@ -8,6 +8,7 @@ use crate::cli::failure::Failure;
 use crate::cli::pages::{self, Paging};
 use crate::cli::parse::{self, Moment};
 use crate::cli::render::{Column, cell};
+use crate::store::KeyOrder;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +18,7 @@ Examples:
   # What nobody has used for 90 days, one id a line
   sidekey keys list --unused-since 90d --all --json | jq -r '.[].id'";
 
-/// List keys, newest first
+/// List keys, newest first where nothing else is asked for
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct List {
@@ -39,6 +40,9 @@ pub struct List {
     /// Only those not used since this time, or for this span
     #[arg(long, value_name = "TIME|SPAN", value_parser = parse::moment)]
     unused_since: Option<Moment>,
+    /// In the order of one of these, upwards; with - before it downwards
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true, value_parser = KeyOrder::ALL.map(KeyOrder::as_str))]
+    sort: Option<String>,
     #[command(flatten)]
     paging: Paging,
 }
@@ -78,6 +82,7 @@ pub async fn run(api: &Api, list: &List) -> Result<(), Failure> {
         .query("status", list.status.as_ref())
         .query("environment", list.environment.as_ref())
         .query("q", list.search.as_ref())
+        .query("sort", list.sort.as_ref())
         .query(
             "expiring_before",
             list.expiring_before.map(|moment| moment.after(now)),

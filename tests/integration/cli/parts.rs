@@ -79,6 +79,11 @@ async fn lists_are_narrowed() {
         ids(&["--unused-since", "1d"]).is_empty(),
         "none is that old"
     );
+    assert_eq!(
+        ids(&["--sort", "-expires_at"]),
+        [later.as_str(), &soon, &never]
+    );
+    assert_eq!(ids(&["--sort=expires_at"]), [soon.as_str(), &later, &never]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

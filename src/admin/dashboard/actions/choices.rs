@@ -53,7 +53,7 @@ impl Choices {
             },
             scopes: scopes.collect(),
             own_scopes: own.collect(),
-            default_limits: limits.map(|policy| in_words(policy)).collect(),
+            default_limits: limits.map(in_words).collect(),
         })
     }
 }

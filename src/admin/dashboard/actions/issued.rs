@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::details_path;
 use super::examples::{self, Example};
-use super::moment::Moment;
 use crate::admin::AdminState;
 use crate::admin::dashboard::KEYS_PATH;
+use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::key::{KeyRecord, ScopePattern};
@@ -87,8 +87,8 @@ impl Issued {
             .parse()
             .map_or_else(|_| KEYS_PATH.to_owned(), details_path);
         Issued {
-            title: "The key is created",
-            said: "The key is created. Save it now: it is shown this once.",
+            title: "API key created",
+            said: "API key created. Save it now: it is shown this once.",
             env_file: examples::environment(base, key),
             file_name: examples::file_name(&name, &id),
             examples: examples::examples(base, path, &deployment.source, key),

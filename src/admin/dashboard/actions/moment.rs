@@ -1,24 +1,6 @@
-//! Moments as pages show them: UTC, which a script turns into the viewer's zone.
+//! Moments as fields of forms have them: UTC, which a script turns into the viewer's zone.
 
 use crate::clock::Timestamp;
-
-/// A moment, for machines and for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moment {
-    /// RFC 3339.
-    pub exact: String,
-    /// `2026-12-24 18:30 UTC`
-    pub text: String,
-}
-
-impl From<Timestamp> for Moment {
-    fn from(at: Timestamp) -> Self {
-        let exact = at.to_string();
-        let (day, rest) = exact.split_once('T').unwrap_or((&exact, ""));
-        let text = format!("{day} {} UTC", rest.get(..5).unwrap_or_default());
-        Moment { exact, text }
-    }
-}
 
 /// What a `datetime-local` field shows of a moment: UTC, to the second at most.
 pub fn to_field(at: Timestamp) -> String {
@@ -62,11 +44,5 @@ mod tests {
         ] {
             assert_eq!(from_field(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn people_read_minutes() {
-        let at = Timestamp::parse("2026-12-24T18:30:59.5Z").unwrap();
-        assert_eq!(Moment::from(at).text, "2026-12-24 18:30 UTC");
     }
 }

@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::flaws::Flaws;
 use super::issued::{self, Issued};
-use super::moment::Moment;
 use super::refusal::{self, marked, status_of};
 use super::{KeyHead, Shared, expected};
 use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
+use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;

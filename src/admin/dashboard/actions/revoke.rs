@@ -6,13 +6,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::flaws::Flaws;
-use super::moment::Moment;
 use super::refusal::{self, marked, status_of};
 use super::{KeyHead, Shared, done_path, expected};
 use crate::admin::AdminState;
 use crate::admin::access::Permission;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
+use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;

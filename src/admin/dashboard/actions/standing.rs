@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, json};
 
-use super::moment::Moment;
 use super::refusal;
 use super::{KeyHead, Shared, done_path, expected_if_said};
 use crate::admin::api::extract::IdText;
+use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;

@@ -107,9 +107,13 @@ fn fine(counts: &Counts) -> u64 {
 
 fn stats(totals: &Counts) -> Vec<Stat> {
     let told = |part| share(part, totals.requests).map_or_else(nothing, percent);
-    let latency = match totals.requests {
-        0 => nothing(),
-        _ => milliseconds(latency_ms_mean(totals)),
+    let (latency, slowest) = match totals.requests {
+        0 => (nothing(), String::new()),
+        _ => {
+            let slowest = milliseconds(latency_ms_max(totals));
+            let mean = milliseconds(latency_ms_mean(totals));
+            (mean, format!("slowest {slowest}"))
+        }
     };
     vec![
         Stat {
@@ -138,7 +142,7 @@ fn stats(totals: &Counts) -> Vec<Stat> {
         Stat {
             label: "Mean latency",
             value: latency,
-            note: format!("slowest {}", milliseconds(latency_ms_max(totals))),
+            note: slowest,
         },
     ]
 }

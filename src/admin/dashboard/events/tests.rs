@@ -75,6 +75,15 @@ fn a_change_shows_each_field_before_and_after() {
 }
 
 #[test]
+fn of_something_new_its_name_and_what_it_has_are_told() {
+    let details =
+        json!({"name": {"to": "Export"}, "metadata": {"to": {}}, "expires_at": {"to": null}});
+    let row = row(&entry(Action::KeyCreated, details), ADMIN);
+    assert_eq!(row.summary.as_deref(), Some("Export"));
+    assert!(!row.has_before && row.changes.len() == 1);
+}
+
+#[test]
 fn a_refused_call_says_what_it_was_refused_with() {
     let details = json!({"method": "GET", "path": "/x", "status": 403,
         "problem": Kind::InsufficientScope.uri(), "presented_key_id": "000000000002"});

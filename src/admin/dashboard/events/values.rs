@@ -44,7 +44,8 @@ impl Shown {
 pub fn shorten(mut text: String, len_max: usize) -> (String, bool) {
     let is_cut = text.len() > len_max;
     if is_cut {
-        text.truncate(text.floor_char_boundary(len_max));
+        let end = (0..=len_max).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
     }
     (text, is_cut)
 }

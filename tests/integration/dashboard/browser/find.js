@@ -22,7 +22,7 @@ function nameOf(element) {
 if (kind === "focused") return nameOf(document.activeElement);
 const open = [...document.querySelectorAll("dialog[open]")].at(-1);
 const scope = open ?? document;
-if (kind === "css") return scope.querySelector(name);
+if (kind === "css" || name.startsWith("#")) return scope.querySelector(name);
 const shown = [...scope.querySelectorAll(KINDS[kind])].filter((element) => element.checkVisibility());
 const named = shown.map((element) => [nameOf(element), element]);
 const found =

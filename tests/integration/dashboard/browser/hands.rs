@@ -30,7 +30,7 @@ impl Browser {
             .await;
     }
 
-    /// The field whose label begins with `label`.
+    /// The field whose label begins with `label`; or whose id it is, such as `#key`.
     pub async fn field(&self, label: &str) -> WebElement {
         let what = format!("there is a field “{label}”");
         self.wait(&what, async || self.find("field", label).await)
@@ -94,6 +94,26 @@ impl Browser {
             .unwrap_or_default()
     }
 
+    /// What is told to be wrong with a field: the texts that describe it and are errors.
+    pub async fn error_of(&self, label: &str) -> String {
+        let script = "
+            const [field] = arguments;
+            if (field.getAttribute('aria-invalid') !== 'true') return '';
+            const ids = (field.getAttribute('aria-describedby') ?? '').split(' ');
+            const errors = ids.map((id) => document.getElementById(id)).filter((one) => one?.matches('.error'));
+            return errors.filter((one) => one.checkVisibility()).map((one) => one.innerText).join(' ');";
+        let attempt = async || {
+            let Some(field) = self.find("field", label).await? else {
+                return Ok(None);
+            };
+            let told = self.try_run(script, &[field.to_json()?]).await?;
+            let told = told.as_str().unwrap_or_default().to_owned();
+            Ok((!told.is_empty()).then_some(told))
+        };
+        self.wait(&format!("“{label}” is told to be wrong"), attempt)
+            .await
+    }
+
     /// Presses keys where the focus is.
     pub async fn keys(&self, keys: &str) {
         let chain = self.chromium.driver.action_chain().send_keys(keys);
@@ -134,6 +154,29 @@ impl Browser {
         let chain = self.chromium.driver.action_chain();
         let moved = chain.move_to_element_center(&found).perform().await;
         moved.expect("the pointer moves");
+    }
+
+    /// Moves the pointer over the middle of what a selector finds, so far from its left as `part` says.
+    pub async fn hover_at(&self, selector: &str, part: f64) {
+        let found = self.wait_for(selector).await;
+        found.scroll_into_view().await.expect("it can be seen");
+        let width = found.rect().await.expect("a place").width;
+        let from_the_middle = ((part - 0.5) * width) as i64;
+        let chain = self.chromium.driver.action_chain();
+        let chain = chain.move_to_element_with_offset(&found, from_the_middle, 0);
+        chain.perform().await.expect("the pointer moves");
+    }
+
+    pub async fn refresh(&self) {
+        self.chromium.driver.refresh().await.expect("a page");
+    }
+
+    pub async fn back(&self) {
+        self.chromium.driver.back().await.expect("a page");
+    }
+
+    pub async fn forward(&self) {
+        self.chromium.driver.forward().await.expect("a page");
     }
 
     /// Waits for what a selector finds first.
