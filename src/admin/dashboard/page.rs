@@ -49,7 +49,6 @@ pub struct Who {
     pub key_id: String,
     /// Empty where it can't be said now.
     pub key_name: String,
-    pub key_hint: String,
     pub tenant_id: String,
     pub is_admin: bool,
     pub may_see_usage: bool,
@@ -77,7 +76,6 @@ impl Page {
         let who = Who {
             key_id: visitor.caller.key_id().to_string(),
             key_name: visitor.key_name.clone(),
-            key_hint: visitor.key_hint.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
             may_see_usage: may(Permission::UsageRead),

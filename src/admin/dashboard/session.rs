@@ -30,9 +30,8 @@ pub struct Visitor {
     pub caller: Caller,
     /// What every form has to bring back.
     pub csrf: String,
-    /// The name of the key that signed in, and how it begins and ends.
+    /// The name of the key that signed in; empty where it can't be said now.
     pub key_name: String,
-    pub key_hint: String,
     pub(super) token: Token,
 }
 
@@ -93,13 +92,11 @@ pub async fn visitor(
     }
     // A page does without it.
     let record = dashboard.records.of(&view).await.ok();
-    let shown = record.map(|record| (record.name.clone(), record.hint.clone()));
-    let (key_name, key_hint) = shown.unwrap_or_default();
+    let key_name = record.map(|record| record.name.clone());
     Ok(Visitor {
         caller: Caller::proven(Proof { key, generation }, client),
         csrf: token.csrf(),
-        key_name,
-        key_hint,
+        key_name: key_name.unwrap_or_default(),
         token,
     })
 }
