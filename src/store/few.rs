@@ -223,7 +223,7 @@ fn value(by: SortBy, nothing: i64) -> String {
         SortBy::Expires => format!("COALESCE(expires_at, {nothing})"),
         SortBy::RotationDue => format!("COALESCE(rotation_due_at, {nothing})"),
         SortBy::LastUsed => format!(
-            "COALESCE((SELECT MAX(last_used_at) FROM key_uses WHERE key_uses.key_id = api_keys.id), {nothing})"
+            "COALESCE((SELECT MAX(last_used_at + 0) FROM key_uses WHERE key_uses.key_id = api_keys.id), {nothing})"
         ),
     }
 }

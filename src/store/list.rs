@@ -178,9 +178,9 @@ fn look(
     let mut conditions = conditions::all(&mut statement, wanted.filter, wanted.folded);
     let is_by_use = wanted.order.by == SortBy::LastUsed && course.stretch == Stretch::Valued;
     if is_by_use {
-        // Each secret has its own entry: the latest counts.
+        // Each secret has its own entry: the latest counts. (As for the sum, see `conditions`.)
         conditions.push(
-            "found_at = (SELECT MAX(last_used_at) FROM key_uses WHERE key_uses.key_id = seen.id)"
+            "found_at = (SELECT MAX(last_used_at + 0) FROM key_uses WHERE key_uses.key_id = seen.id)"
                 .to_owned(),
         );
     }

@@ -403,7 +403,7 @@ impl UsageStore for SqlStore {
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {
         let query = sqlx::query(
             "DELETE FROM key_uses WHERE key_id = $1 AND generation < $2 AND last_used_at < \
-             (SELECT MAX(last_used_at) FROM key_uses WHERE key_id = $1)",
+             (SELECT MAX(last_used_at + 0) FROM key_uses WHERE key_id = $1)",
         );
         let query = query.bind(key.to_string()).bind(generation.0);
         within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;

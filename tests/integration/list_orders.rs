@@ -218,6 +218,9 @@ async fn what_older_versions_write_is_in_its_place() {
     }
 }
 
+/// Uses (key, generation and time), and in which order all keys are then, and the odd ones.
+type Step = (&'static [(i64, i64, i64)], [i64; 5], [i64; 3]);
+
 /// The tenant's lists by last use follow what is stored of uses, also of a secret that came later.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_of_last_use_follows_what_is_stored() {
@@ -238,7 +241,7 @@ async fn the_order_of_last_use_follows_what_is_stored() {
             page.unwrap().keys.iter().map(number).collect()
         };
         assert_eq!(list(&odd).await, [5, 3, 1]);
-        let steps: [(&[(i64, i64, i64)], [i64; 5], [i64; 3]); 4] = [
+        let steps: [Step; 4] = [
             (&[(1, 1, 10), (2, 1, 20)], [2, 1, 5, 4, 3], [1, 5, 3]),
             (&[(3, 1, 15), (1, 1, 12)], [2, 3, 1, 5, 4], [3, 1, 5]),
             (&[(1, 2, 30), (5, 1, 1)], [1, 2, 3, 5, 4], [1, 3, 5]),

@@ -164,7 +164,6 @@ pub enum StatusName {
     Revoked,
 }
 
-/// By what keys are ordered; see [`crate::store::KeyOrder`].
 #[derive(ToSchema)]
 pub enum SortName {
     #[serde(rename = "created_at")]
@@ -230,8 +229,9 @@ pub struct ListParameters {
     /// Keys in a page, at most.
     #[param(required = false, minimum = 1, maximum = 1000, default = 50)]
     limit: u32,
-    /// The order; with `-` the greatest comes first. Keys that have no such time come last.
-    #[param(required = false, inline, default = "-created_at")]
+    /// The order, absent: `-created_at`. With `-` the greatest comes first. Keys that have no such time come
+    /// last.
+    #[param(required = false, inline)]
     sort: SortName,
     /// The `next_cursor` of the page before, of the same `sort`. Keys that are made meanwhile don't move it.
     #[param(required = false)]
