@@ -203,7 +203,7 @@ async fn the_busiest_keys_are_listed_by_the_hour() {
         for n in 0..KEYS {
             insert(store, n, if n % 2 == 0 { "a" } else { "b" }).await;
         }
-        let of = |n: usize| if n % 2 == 0 { "a" } else { "b" };
+        let of = |n: usize| if n.is_multiple_of(2) { "a" } else { "b" };
         let mut instance = Instance { store, number: 0 };
         // Some keys are busy all the time, one in a past hour, one in the running one; all others a little.
         for hour in 0..3 {

@@ -166,7 +166,7 @@ pub async fn show(
         due,
         health: health.as_ref(),
     };
-    Ok(render(StatusCode::OK, &page)?)
+    render(StatusCode::OK, &page)
 }
 
 /// `text` beside a number that is not one.
