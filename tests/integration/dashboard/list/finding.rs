@@ -8,10 +8,7 @@ use serde_json::json;
 use super::super::person::{KEYS_PAGE, Person};
 use super::{ids, key, link, page, rows, start};
 use crate::harness::sidekey::Sidekey;
-
-#[allow(dead_code)]
-#[path = "../../../../benches/store/fill.rs"]
-mod fill;
+use crate::lists::fill;
 
 /// More than what one page looks at, and more keys with an end than are read by it.
 const MANY: u64 = 4_000;
