@@ -53,6 +53,17 @@ impl Permission {
         }
     }
 
+    /// What it lets its holder do, for people.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Permission::Admin => "Everything, in all tenants",
+            Permission::KeysRead => "See the keys of its tenant",
+            Permission::KeysWrite => "Create, change and revoke keys of its tenant",
+            Permission::UsageRead => "See what keys of its tenant are used for",
+            Permission::AuditRead => "Read the audit log of its tenant",
+        }
+    }
+
     /// Whether `grant` covers any of Sidekey's own scopes.
     pub fn can_grant(grant: &ScopePattern) -> bool {
         Self::ALL

@@ -5,7 +5,6 @@
 mod facts;
 mod scopes;
 mod usage;
-mod words;
 
 use std::sync::Arc;
 

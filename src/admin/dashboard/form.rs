@@ -30,19 +30,6 @@ pub struct Form {
     pub pairs: Vec<(String, String)>,
 }
 
-impl Form {
-    /// The first value of a field; empty where there is none.
-    pub fn value(&self, name: &str) -> &str {
-        value(&self.pairs, name)
-    }
-
-    /// All values of a field.
-    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let named = self.pairs.iter().filter(move |(field, _)| field == name);
-        named.map(|(_, value)| &**value)
-    }
-}
-
 /// The first value of a field; empty where there is none.
 pub fn value<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
     let found = pairs.iter().find(|(field, _)| field == name);

@@ -52,7 +52,6 @@ pub struct Who {
     pub key_hint: String,
     pub tenant_id: String,
     pub is_admin: bool,
-    pub may_write: bool,
     pub may_see_usage: bool,
     pub may_see_audit: bool,
 }
@@ -81,7 +80,6 @@ impl Page {
             key_hint: visitor.key_hint.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
-            may_write: may(Permission::KeysWrite),
             may_see_usage: may(Permission::UsageRead),
             may_see_audit: may(Permission::AuditRead),
         };

@@ -1,11 +1,9 @@
 //! What the form of a key offers: scopes, tenants, what limits there are already.
 
-use std::sync::Arc;
-
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Permission};
 use crate::admin::answer::ApiError;
-use crate::key::Policy;
+use crate::admin::dashboard::words;
 use crate::store::TenantFilter;
 
 /// Tenants that are offered; more can be written.
@@ -41,7 +39,7 @@ impl Choices {
         let own = Permission::ALL.iter().filter(|_| is_admin);
         let own = own.map(|permission| ScopeChoice {
             name: permission.as_str().to_owned(),
-            description: purpose(*permission).to_owned(),
+            description: permission.purpose().to_owned(),
         });
         let limits = deployment.default_limits.iter();
         Ok(Choices {
@@ -53,7 +51,7 @@ impl Choices {
             },
             scopes: scopes.collect(),
             own_scopes: own.collect(),
-            default_limits: limits.map(in_words).collect(),
+            default_limits: limits.map(|policy| words::limit(policy)).collect(),
         })
     }
 }
@@ -63,20 +61,4 @@ async fn tenants(state: &AdminState) -> Result<Vec<String>, ApiError> {
     let page = state.tenants.page(&all, None, TENANTS_MAX).await?;
     let tenants = page.tenants.iter();
     Ok(tenants.map(|tenant| tenant.id.to_string()).collect())
-}
-
-fn in_words(policy: &Arc<Policy>) -> String {
-    let (name, quota, window) = (&policy.name, policy.quota, policy.window_seconds);
-    let burst = policy.burst();
-    format!("{name}: {quota} requests in {window} s, {burst} of them at once")
-}
-
-fn purpose(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Admin => "Everything, in all tenants",
-        Permission::KeysRead => "See the keys of its tenant",
-        Permission::KeysWrite => "Create, change and revoke keys of its tenant",
-        Permission::UsageRead => "See what keys of its tenant are used for",
-        Permission::AuditRead => "Read the audit log of its tenant",
-    }
 }

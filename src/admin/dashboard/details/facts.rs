@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::scopes::{Grant, grants};
-use super::words;
 use crate::admin::dashboard::chart::text::count;
 use crate::admin::dashboard::events::Moment;
+use crate::admin::dashboard::words;
 use crate::admin::deployment::Deployment;
 use crate::admin::operations::Uses;
 use crate::clock::Timestamp;

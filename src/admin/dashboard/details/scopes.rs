@@ -35,7 +35,7 @@ fn described(grant: &ScopePattern, catalogue: &[DescribedScope]) -> Grant {
     let known = catalogue
         .iter()
         .map(|entry| (entry.scope.as_str(), &*entry.description));
-    let own = Permission::ALL.map(|permission| (permission.as_str(), purpose(permission)));
+    let own = Permission::ALL.map(|permission| (permission.as_str(), permission.purpose()));
     let covered = known.chain(own).filter(|(name, _)| grant.covers(name));
     let fact = |(name, description): (&str, &str)| ScopeFact {
         name: name.to_owned(),
@@ -53,16 +53,6 @@ fn described(grant: &ScopePattern, catalogue: &[DescribedScope]) -> Grant {
         description,
         covered,
         is_idle,
-    }
-}
-
-fn purpose(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Admin => "Everything, in all tenants",
-        Permission::KeysRead => "See the keys of its tenant",
-        Permission::KeysWrite => "Create, change and revoke keys of its tenant",
-        Permission::UsageRead => "See what keys of its tenant are used for",
-        Permission::AuditRead => "Read the audit log of its tenant",
     }
 }
 
