@@ -45,15 +45,20 @@ function address(form) {
 onContent((root) => {
   for (const form of root.querySelectorAll("form[data-live]")) {
     let pause = null;
+    let applied = address(form);
     const apply = () => {
       clearTimeout(pause);
-      swap(address(form), form.dataset.live);
+      applied = address(form);
+      swap(applied, form.dataset.live);
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       apply();
     });
-    form.addEventListener("change", apply);
+    // Whoever leaves a field whose text was applied as it was typed has changed nothing more.
+    form.addEventListener("change", () => {
+      if (address(form) !== applied) apply();
+    });
     form.addEventListener("input", (event) => {
       if (!event.target.matches("input[type=search], input[type=text]")) return;
       clearTimeout(pause);
