@@ -1,9 +1,12 @@
-//! What pages tell of the deployment: what keys can be granted and are held to, and how one is sent.
+//! What pages tell of the deployment: what keys can be granted and are held to, how one is sent, and which
+//! parts Sidekey runs with.
 
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::config::settings::{Auth, CredentialSettings, DescribedScope, RouteSettings, Source};
+use crate::config::settings::{
+    Auth, CredentialSettings, DescribedScope, Mode, RouteSettings, SecretsSettings, Source,
+};
 use crate::key::{Policy, Scope, ScopePattern};
 
 /// A path that needs a key.
@@ -22,6 +25,10 @@ pub struct Deployment {
     /// Where examples carry their key.
     pub source: Source,
     paths: Vec<GuardedPath>,
+    /// Nobody is refused.
+    pub is_shadow: bool,
+    pub uses_redis: bool,
+    pub uses_vault: bool,
 }
 
 impl Deployment {
@@ -31,6 +38,9 @@ impl Deployment {
             default_limits: settings.limits.default.clone(),
             source: preferred(&settings.credentials),
             paths: settings.routes.iter().filter_map(guarded).collect(),
+            is_shadow: settings.proxy.mode == Mode::Shadow,
+            uses_redis: settings.limits.redis.is_some(),
+            uses_vault: matches!(settings.secrets, SecretsSettings::Vault(_)),
         }
     }
 

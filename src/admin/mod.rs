@@ -19,7 +19,6 @@ mod long_work;
 mod operations;
 mod request_id;
 pub mod serve;
-pub mod topology;
 pub mod usage_report;
 mod watch;
 
@@ -43,7 +42,6 @@ use crate::store::{OverviewStore, UsageStore};
 use crate::telemetry::Metrics;
 use crate::verify::Verifier;
 use dashboard::state::DashboardState;
-use topology::Topology;
 
 /// What every handler can reach.
 pub struct AdminState {
@@ -65,7 +63,6 @@ pub struct AdminState {
     pub verifier: Arc<Verifier>,
     pub usage: Arc<dyn UsageStore>,
     pub overview: Arc<dyn OverviewStore>,
-    pub topology: Topology,
     /// How long hours of usage are kept.
     pub usage_retention: Duration,
     /// The admin port's own: what fails on the proxy locks nobody out here.

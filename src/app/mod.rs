@@ -27,7 +27,6 @@ use tokio::task::JoinHandle;
 
 use crate::admin::dashboard::{self, state::DashboardState};
 use crate::admin::deployment::Deployment;
-use crate::admin::topology::Topology;
 use crate::admin::{self, AdminState};
 use crate::audit::recorder::{self, Recorder};
 use crate::audit::seal::Sealer;
@@ -393,7 +392,6 @@ impl App {
             verifier: verifier.clone(),
             usage: usage_store,
             overview,
-            topology: Topology::of(&settings),
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
             realm: settings.credentials.realm.clone(),

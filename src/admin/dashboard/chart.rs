@@ -104,6 +104,8 @@ pub struct Mark {
     pub class: &'static str,
     /// The path of its bars, or of its line.
     pub path: String,
+    /// Single values of a line.
+    pub dots: String,
     /// What is under a line.
     pub area: Option<String>,
 }
@@ -201,17 +203,21 @@ impl Chart {
         let places = self.starts.len();
         let mut below = vec![0; places];
         let mark = |series: &Series| {
-            let (path, area) = match self.kind {
-                Kind::Bars => (marks::bars(&series.values, &mut below, top), None),
+            let (path, dots, area) = match self.kind {
+                Kind::Bars => {
+                    let bars = marks::bars(&series.values, &mut below, top);
+                    (bars, String::new(), None)
+                }
                 Kind::Line => {
                     let line = marks::line(&series.values, top);
-                    (line.path, Some(line.area))
+                    (line.path, line.dots, Some(line.area))
                 }
             };
             Mark {
                 name: series.name,
                 class: series.tone.class(),
                 path,
+                dots,
                 area,
             }
         };

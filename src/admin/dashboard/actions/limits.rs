@@ -38,8 +38,8 @@ impl LimitRow {
         fields.iter().all(|field| field.trim().is_empty())
     }
 
-    /// The policy, or which fields are wrong.
-    fn read(&self) -> Result<Policy, Vec<(&'static str, String)>> {
+    /// The policy of the row of that number, or which fields are wrong. It needs no name of its own.
+    fn read(&self, number: usize) -> Result<Policy, Vec<(&'static str, String)>> {
         let mut errors = Vec::new();
         let mut number = |field, text: &str| {
             let read = text.trim().parse::<u64>();
@@ -51,7 +51,10 @@ impl LimitRow {
         let has_burst = !self.burst.trim().is_empty();
         let burst = has_burst.then(|| number("burst", &self.burst));
         let policy = Policy {
-            name: self.name.trim().to_owned(),
+            name: match self.name.trim() {
+                "" => format!("limit-{}", number + 1),
+                name => name.to_owned(),
+            },
             quota,
             window_seconds,
             burst,
@@ -99,7 +102,7 @@ pub fn rows_of(pairs: &[(String, String)]) -> Vec<LimitRow> {
 pub fn value_of(rows: &[LimitRow]) -> Result<Value, Vec<FieldError>> {
     let (mut policies, mut errors) = (Vec::new(), Vec::new());
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_blank()) {
-        match row.read() {
+        match row.read(number) {
             Ok(policy) => policies.push(json!(policy)),
             Err(bad) => errors.extend(bad.into_iter().map(|(field, detail)| FieldError {
                 field: field_name(number, field),
@@ -109,7 +112,7 @@ pub fn value_of(rows: &[LimitRow]) -> Result<Value, Vec<FieldError>> {
     }
     if policies.is_empty() && errors.is_empty() {
         errors.push(FieldError {
-            field: field_name(0, "name"),
+            field: field_name(0, "quota"),
             detail: "is missing: write a limit, or choose that there is none".to_owned(),
         });
     }

@@ -90,9 +90,9 @@ impl Filters {
             (&mut filters.from, filter.from),
             (&mut filters.to, filter.to),
         ] {
-            if let Some(moment) = moment.filter(|_| field.error.is_none()) {
-                field.value = local(moment);
-            }
+            // The field of a moment holds nothing else.
+            let moment = moment.filter(|_| field.error.is_none());
+            field.value = moment.map(local).unwrap_or_default();
         }
         filters.filter = filter;
         filters.place = place;

@@ -50,10 +50,12 @@ pub fn bars(values: &[Option<u64>], below: &mut [u64], top: u64) -> String {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Line {
     pub path: String,
+    /// Values with none beside them, as dots.
+    pub dots: String,
     pub area: String,
 }
 
-/// A line through `values`. It is interrupted where there is none; one alone is a dot.
+/// A line through `values`. It is interrupted where there is none.
 pub fn line(values: &[Option<u64>], top: u64) -> Line {
     let mut line = Line::default();
     let places: Vec<usize> = (0..values.len()).collect();
@@ -68,8 +70,10 @@ pub fn line(values: &[Option<u64>], top: u64) -> Line {
         };
         let drawn: Vec<String> = points.iter().map(|(x, y)| format!("{x} {y}")).collect();
         let drawn = drawn.join("L");
-        let dot = if points.len() == 1 { "h0" } else { "" };
-        let _ = write!(line.path, "M{drawn}{dot}");
+        let _ = match points.len() {
+            1 => write!(line.dots, "M{drawn}h0"),
+            _ => write!(line.path, "M{drawn}"),
+        };
         let _ = write!(line.area, "M{first} {HEIGHT}L{drawn}L{last} {HEIGHT}z");
     }
     line
@@ -96,7 +100,8 @@ mod tests {
     #[test]
     fn lines_have_gaps() {
         let drawn = line(&[Some(0), Some(10), None, Some(5), None], 10);
-        assert_eq!(drawn.path, "M10 10000L30 0M70 5000h0");
+        assert_eq!(drawn.path, "M10 10000L30 0");
+        assert_eq!(drawn.dots, "M70 5000h0");
         assert_eq!(
             drawn.area,
             "M10 10000L10 10000L30 0L30 10000zM70 10000L70 5000L70 10000z"

@@ -69,14 +69,14 @@ fn unused(name: &'static str, note: &str) -> Part {
 
 impl Health {
     pub fn of(state: &AdminState) -> Self {
-        let (metrics, topology) = (&state.metrics, &state.topology);
+        let (metrics, deployment) = (&state.metrics, &state.deployment);
         let is_open = |dependency| metrics.breaker_open(dependency).get() != 0;
         let database = dependency(
             "Database",
             metrics.store_up.get() != 0,
             is_open(Dependency::Database),
         );
-        let vault = if topology.uses_vault {
+        let vault = if deployment.uses_vault {
             dependency(
                 "Vault",
                 metrics.vault_up.get() != 0,
@@ -85,7 +85,7 @@ impl Health {
         } else {
             unused("Vault", "Hashes are in the database.")
         };
-        let redis = if topology.uses_redis {
+        let redis = if deployment.uses_redis {
             dependency(
                 "Redis",
                 metrics.redis_up.get() != 0,

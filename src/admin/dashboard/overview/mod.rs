@@ -154,7 +154,7 @@ pub async fn show(
             None => String::new(),
         },
         all_tenants: is_filtered.then(|| view.address(None)),
-        is_shadow: state.topology.is_shadow,
+        is_shadow: state.deployment.is_shadow,
         has_traffic: report.totals.requests > 0 || reasons.has_any(),
         stats: traffic::stats(&report, &reasons),
         traffic: traffic::chart(&report),
