@@ -39,7 +39,7 @@ impl LimitRow {
     }
 
     /// The policy of the row of that number, or which fields are wrong. It needs no name of its own.
-    fn read(&self, number: usize) -> Result<Policy, Vec<(&'static str, String)>> {
+    fn read(&self, row: usize) -> Result<Policy, Vec<(&'static str, String)>> {
         let mut errors = Vec::new();
         let mut number = |field, text: &str| {
             let read = text.trim().parse::<u64>();
@@ -52,7 +52,7 @@ impl LimitRow {
         let burst = has_burst.then(|| number("burst", &self.burst));
         let policy = Policy {
             name: match self.name.trim() {
-                "" => format!("limit-{}", number + 1),
+                "" => format!("limit-{}", row + 1),
                 name => name.to_owned(),
             },
             quota,
