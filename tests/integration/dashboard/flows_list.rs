@@ -108,7 +108,7 @@ async fn people_find_their_key() {
         .await;
     browser.type_into("Search", &keys[1].id).await;
     browser.sees("No key matches").await;
-    browser.hears("No").await;
+    browser.hears("0 keys").await;
     browser.is_accessible("a list without a match").await;
     browser.type_into("Tenant", "").await;
     browser.visit(&format!("{KEYS_PAGE}?q={}", newest.id)).await;
