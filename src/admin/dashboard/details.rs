@@ -16,7 +16,8 @@ use axum::response::Response;
 
 use super::KEYS_PATH;
 use super::audit::AUDIT_PATH;
-use super::events::{self, EventRow, Moment};
+use super::events::{self, EventRow};
+use super::moment::Moment;
 use super::page::{Page, PageError, Section, render};
 use super::session::Visitor;
 use crate::admin::AdminState;

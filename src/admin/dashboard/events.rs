@@ -9,6 +9,7 @@ mod values;
 use serde_json::{Map, Value};
 
 use super::KEYS_PATH;
+use super::moment::Moment;
 use crate::admin::access::{Caller, Permission};
 use crate::audit::Action;
 use crate::audit::entry::Entry;
@@ -57,26 +58,6 @@ fn tone(action: Action) -> &'static str {
         | Action::AdminSignedOut => "info",
         Action::KeyRegenerated | Action::KeyOverlapEnded => "warn",
         Action::KeyRevoked | Action::TenantSuspended | Action::AdminCallRefused => "bad",
-    }
-}
-
-/// A moment, for programs and for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moment {
-    /// RFC 3339.
-    pub exact: String,
-    /// To the second, in UTC.
-    pub text: String,
-}
-
-impl From<Timestamp> for Moment {
-    fn from(at: Timestamp) -> Self {
-        let exact = at.to_string();
-        let to_second = exact.get(..19).unwrap_or(&exact).replace('T', " ");
-        Moment {
-            exact,
-            text: format!("{to_second} UTC"),
-        }
     }
 }
 

@@ -13,6 +13,7 @@ mod details;
 mod events;
 mod form;
 mod keys;
+mod moment;
 mod next;
 mod origin;
 mod overview;

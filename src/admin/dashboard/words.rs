@@ -41,6 +41,17 @@ pub fn days(days: u32) -> String {
     }
 }
 
+/// `detail` as a sentence of its own.
+pub fn sentence(detail: &str) -> String {
+    let mut characters = detail.chars();
+    let first = characters.next().map(char::to_uppercase);
+    let mut text: String = first.into_iter().flatten().chain(characters).collect();
+    if !text.ends_with(['.', '!', '?']) {
+        text.push('.');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

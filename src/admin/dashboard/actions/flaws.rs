@@ -1,6 +1,7 @@
 //! What is wrong with a form, to be told beside its fields.
 
 use crate::admin::answer::ApiError;
+use crate::admin::dashboard::words::sentence;
 use crate::admin::input::FieldError;
 
 /// The bad fields of a form, by the names that the API has for them.
@@ -53,17 +54,6 @@ impl Flaws {
             .map(|error| format!("{}: {}", error.field, error.detail))
             .collect()
     }
-}
-
-/// `detail` as a sentence of its own.
-fn sentence(detail: &str) -> String {
-    let mut characters = detail.chars();
-    let first = characters.next().map(char::to_uppercase);
-    let mut text: String = first.into_iter().flatten().chain(characters).collect();
-    if !text.ends_with(['.', '!', '?']) {
-        text.push('.');
-    }
-    text
 }
 
 #[cfg(test)]

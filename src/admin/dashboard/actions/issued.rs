@@ -12,7 +12,7 @@ use super::details_path;
 use super::examples::{self, Example};
 use crate::admin::AdminState;
 use crate::admin::dashboard::KEYS_PATH;
-use crate::admin::dashboard::events::Moment;
+use crate::admin::dashboard::moment::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
 use crate::key::{KeyRecord, ScopePattern};

@@ -7,9 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::limits::{self, LimitRow, field_name};
 use super::metadata;
-use super::moment::{from_field, to_field};
 use crate::admin::access::Permission;
-use crate::admin::dashboard::events::Moment;
+use crate::admin::dashboard::moment::{Moment, from_field, to_field};
 use crate::admin::input::FieldError;
 use crate::clock::Timestamp;
 use crate::key::record::ROTATION_DAYS_DEFAULT;

@@ -11,7 +11,6 @@ mod issued;
 mod key_form;
 mod limits;
 mod metadata;
-mod moment;
 mod refusal;
 mod regenerate;
 mod revoke;

@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::super::events::Moment;
 use super::super::form::Form;
+use super::super::moment::Moment;
 use super::super::page::{Page, PageError, Section, render};
 use super::super::session::Visitor;
 use super::AUDIT_PATH;

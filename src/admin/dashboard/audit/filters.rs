@@ -1,22 +1,15 @@
 //! The filters of the audit page, as they were filled in and as the log is asked.
 
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
-
 use crate::admin::api::query;
 use crate::admin::audit_log::{self, read_cursor};
 use crate::admin::input::FieldError;
 use crate::audit::Action;
-use crate::clock::Timestamp;
 use crate::key::format::redact;
 use crate::store::EventFilter;
 
 use super::super::events::words;
-
-/// How a browser writes a moment that was filled in, without a zone.
-const LOCAL: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute][optional [:[second]]]");
+use super::super::moment::{from_field, to_field};
+use super::super::words::sentence;
 
 /// Where a page of the log starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,7 +75,7 @@ impl Filters {
         });
         for FieldError { field, detail } in read.err().unwrap_or_default() {
             match filters.field(&field) {
-                Some(field) => field.error = Some(sentence(redact(&detail).into_owned())),
+                Some(field) => field.error = Some(sentence(&redact(&detail))),
                 None => filters.is_misplaced = true,
             }
         }
@@ -92,7 +85,7 @@ impl Filters {
         ] {
             // The field of a moment holds nothing else.
             let moment = moment.filter(|_| field.error.is_none());
-            field.value = moment.map(local).unwrap_or_default();
+            field.value = moment.map(to_field).unwrap_or_default();
         }
         filters.filter = filter;
         filters.place = place;
@@ -177,29 +170,7 @@ fn set(
 
 /// A moment with its zone: what a browser sends has none, and says UTC therefore.
 fn exact(value: &str) -> String {
-    match PrimitiveDateTime::parse(value, LOCAL) {
-        Ok(_) if value.matches(':').count() < 2 => format!("{value}:00Z"),
-        Ok(_) => format!("{value}Z"),
-        Err(_) => value.to_owned(),
-    }
-}
-
-/// A moment as a browser shows it in a field: in UTC, with seconds where there are any.
-fn local(moment: Timestamp) -> String {
-    let seconds = moment.as_millis().div_euclid(1000);
-    let utc = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let text = utc.format(LOCAL).unwrap_or_default();
-    text.strip_suffix(":00")
-        .filter(|_| text.matches(':').count() == 2)
-        .unwrap_or(&text)
-        .to_owned()
-}
-
-/// `detail` as a sentence of its own.
-fn sentence(detail: String) -> String {
-    let mut letters = detail.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-    first.into_iter().chain(letters).chain(['.']).collect()
+    from_field(value).map_or_else(|| value.to_owned(), |at| at.to_string())
 }
 
 #[cfg(test)]

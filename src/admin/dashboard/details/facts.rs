@@ -1,12 +1,10 @@
 //! A key in words.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::scopes::{Grant, grants};
 use crate::admin::dashboard::chart::text::count;
-use crate::admin::dashboard::events::Moment;
+use crate::admin::dashboard::moment::{Moment, SOON};
 use crate::admin::dashboard::words;
 use crate::admin::deployment::Deployment;
 use crate::admin::operations::Uses;
@@ -15,9 +13,6 @@ use crate::key::record::{CredentialKind, KeyOrigin, Status};
 use crate::key::tenant::TenantStanding;
 use crate::key::{Environment, KeyRecord, Policy, TenantRecord};
 use crate::usage::{Counts, LastUse};
-
-/// What comes within this time is said with a warning.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// When something was used, and from where.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Moment;
+use crate::admin::dashboard::moment::Moment;
 use crate::clock::Timestamp;
 
 /// Of one value a page shows this many bytes. What is longer is whole in an export.

@@ -1,8 +1,8 @@
 //! One key in the list.
 
-use std::time::Duration;
-
 use crate::admin::access::Actor;
+use crate::admin::dashboard::chart::text::count;
+use crate::admin::dashboard::moment::{Moment, SOON};
 use crate::admin::dashboard::spark;
 use crate::clock::Timestamp;
 use crate::key::record::Standing;
@@ -13,8 +13,6 @@ use crate::usage::counts::HOUR_MS;
 const SCOPES_FIRST: usize = 2;
 /// Scopes that are told when somebody asks for more; all of them stand with the key's details.
 const SCOPES_MAX: usize = 12;
-/// What happens within this time happens soon.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
 /// Hours of a sparkline.
 pub const HOURS: usize = 24;
 
@@ -31,23 +29,6 @@ pub struct Known {
 pub struct Badge {
     pub class: &'static str,
     pub text: &'static str,
-}
-
-/// A moment: for scripts, and for people who have none.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Moment {
-    pub rfc3339: String,
-    pub text: String,
-}
-
-impl From<Timestamp> for Moment {
-    fn from(moment: Timestamp) -> Self {
-        // Nobody reads milliseconds.
-        let millis = moment.as_millis();
-        let rfc3339 = Timestamp::from_millis(millis - millis.rem_euclid(1000)).to_string();
-        let text = rfc3339.replace('T', " ").replace('Z', " UTC");
-        Moment { rfc3339, text }
-    }
 }
 
 /// The first scopes, some more, and how many are not told at all.
@@ -219,19 +200,6 @@ fn actions(key: &KeyRecord, writer: &Actor) -> Vec<Action> {
     actions
 }
 
-/// A number in groups of three digits.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.char_indices() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// The hours that end with the current one.
 pub fn first_hour(now: Timestamp) -> Timestamp {
     let current = now.as_millis() - now.as_millis().rem_euclid(HOUR_MS);
@@ -266,13 +234,6 @@ mod tests {
         ] {
             assert_eq!(count(number), text);
         }
-    }
-
-    #[test]
-    fn moments_have_no_milliseconds() {
-        let moment = Moment::from(Timestamp::from_millis(1_999));
-        assert_eq!(moment.rfc3339, "1970-01-01T00:00:01Z");
-        assert_eq!(moment.text, "1970-01-01 00:00:01 UTC");
     }
 
     #[test]

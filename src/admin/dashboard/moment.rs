@@ -1,6 +1,32 @@
-//! Moments as fields of forms have them: UTC, which a script turns into the viewer's zone.
+//! Moments as pages show them and as fields of forms have them: UTC, which a script turns into the viewer's
+//! zone.
+
+use std::time::Duration;
 
 use crate::clock::Timestamp;
+
+/// What happens within this time happens soon.
+pub const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// A moment, for programs and for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// RFC 3339.
+    pub exact: String,
+    /// To the second, in UTC.
+    pub text: String,
+}
+
+impl From<Timestamp> for Moment {
+    fn from(at: Timestamp) -> Self {
+        let exact = at.to_string();
+        let to_second = exact.get(..19).unwrap_or(&exact).replace('T', " ");
+        Moment {
+            exact,
+            text: format!("{to_second} UTC"),
+        }
+    }
+}
 
 /// What a `datetime-local` field shows of a moment: UTC, to the second at most.
 pub fn to_field(at: Timestamp) -> String {
