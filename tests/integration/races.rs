@@ -12,10 +12,14 @@ use crate::harness::upstream::Upstream;
 const CALLERS: usize = 8;
 const ROUNDS: usize = 12;
 
+/// Refused keys are part of the plan here.
+const MANY_FAILURES: &str =
+    "[limits]\nfailed_auth = { name = \"f\", quota = 1000000, window_seconds = 1 }";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_first_uses_of_a_key_share_one_check() {
     let upstream = Upstream::start().await;
-    let sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let sidekey = Sidekey::start(&config(upstream.address, MANY_FAILURES)).await;
     for round in 0..5 {
         let key = sidekey.create_key(json!({"rate_limits": []})).await;
         let before = sidekey.metric("sidekey_bcrypt_runs_total").await;
@@ -31,7 +35,7 @@ async fn many_first_uses_of_a_key_share_one_check() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_works_right_after_its_creation_under_load() {
     let upstream = Upstream::start().await;
-    let sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let sidekey = Sidekey::start(&config(upstream.address, MANY_FAILURES)).await;
     let tasks = (0..CALLERS).map(|_| async {
         for _ in 0..5 {
             let key = sidekey.create_key(json!({})).await;
@@ -122,7 +126,7 @@ async fn race(sidekey: &Sidekey, ending: Ending, is_warm: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_that_starts_after_the_end_of_a_key_passes() {
     let upstream = Upstream::start().await;
-    let sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let sidekey = Sidekey::start(&config(upstream.address, MANY_FAILURES)).await;
     for ending in [
         Ending::Revoked,
         Ending::Disabled,
@@ -140,7 +144,7 @@ async fn no_call_that_starts_after_the_end_of_a_key_passes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_wins_over_edits_at_the_same_time() {
     let upstream = Upstream::start().await;
-    let sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let sidekey = Sidekey::start(&config(upstream.address, MANY_FAILURES)).await;
     for _ in 0..ROUNDS {
         let key = sidekey.create_key(json!({})).await;
         assert_eq!(sidekey.status("/", &key.text).await, 200);

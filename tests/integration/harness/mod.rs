@@ -18,6 +18,12 @@ use std::time::{Duration, Instant};
 
 use ::sidekey::audit::{Action, Note};
 use ::sidekey::clock::Timestamp;
+use tokio::sync::Semaphore;
+
+/// Browsers that run at the same time: each takes some 400 MB and all of a CPU.
+pub const BROWSERS_MAX: u32 = 2;
+/// Their turns. Who counts how much gets through takes all of them.
+pub static BROWSERS: Semaphore = Semaphore::const_new(BROWSERS_MAX as usize);
 
 /// How long a test waits for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);

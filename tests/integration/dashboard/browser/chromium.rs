@@ -8,14 +8,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use crate::harness::service::Service;
-use crate::harness::{DEADLINE, client_builder};
-
-/// Browsers that run at the same time: each takes some 400 MB and all of a CPU.
-const BROWSERS_MAX: usize = 2;
-static TURNS: Semaphore = Semaphore::const_new(BROWSERS_MAX);
+use crate::harness::{BROWSERS, DEADLINE, client_builder};
 
 /// How large the window is, in CSS pixels.
 const WINDOW: &str = "--window-size=1280,900";
@@ -47,7 +43,7 @@ pub struct Chromium {
 
 impl Chromium {
     pub async fn start() -> Self {
-        let turn = TURNS.acquire().await.expect("a turn");
+        let turn = BROWSERS.acquire().await.expect("a turn");
         let directory = tempfile::tempdir().expect("a directory");
         let server = chromedriver(directory.path());
         // The driver's client is made like ours.
