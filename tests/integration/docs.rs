@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::run::path_with_program;
-use crate::harness::sidekey::Sidekey;
+use crate::harness::run::{path_with_program, run};
+use crate::harness::sidekey::{Sidekey, config};
 
 /// Printed between the outputs of two commands.
 const MARK: &str = "=== next ===";
@@ -124,6 +124,26 @@ async fn the_command_line() {
         ("SIDEKEY__USAGE__FLUSH_INTERVAL_SECONDS", "1"),
     ];
     run_document("docs/cli.md", &environment).await;
+}
+
+/// What the guides say to write into the file is taken.
+#[test]
+fn the_configuration_of_the_dashboard() {
+    let guide = std::fs::read_to_string(repository().join("docs/dashboard.md")).expect("the guide");
+    let blocks: Vec<&str> = guide.split("```toml\n").skip(1).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let block = block.split("```").next().unwrap_or_default();
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = config("127.0.0.1:9000".parse().expect("an address"), block);
+        std::fs::write(directory.path().join("sidekey.toml"), file).expect("a file");
+        let checked = run(
+            directory.path(),
+            &["check", "--config", "sidekey.toml"],
+            &[],
+        );
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+    }
 }
 
 #[test]
