@@ -19,6 +19,7 @@ use super::audit::AUDIT_PATH;
 use super::events::{self, EventRow, Moment};
 use super::page::{Page, PageError, Section, render};
 use super::session::Visitor;
+use super::unconfirmed::Unconfirmed;
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
@@ -95,6 +96,8 @@ struct DetailsPage {
     audit_path: String,
     key: Facts,
     actions: Actions,
+    /// Who has not confirmed what has just been done.
+    unconfirmed: Option<Unconfirmed>,
     overlap: Option<Overlap>,
     /// None for whom usage is not shown.
     usage: Option<UsageSection>,
@@ -134,6 +137,7 @@ pub async fn show(
         path: format!("{KEYS_PATH}/{}", key.id),
         audit_path: format!("{AUDIT_PATH}?key_id={}", key.id),
         actions: Actions::of(caller, &actor, &key, now),
+        unconfirmed: Unconfirmed::after(&state, &query).await,
         overlap: Overlap::of(&key, &uses, now),
         key: Facts::of(&state.deployment, &key, tenant.as_ref(), &uses, &total, now),
         usage,
