@@ -2,6 +2,7 @@
 //! parts Sidekey runs with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Settings;
 use crate::config::settings::{
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub is_shadow: bool,
     pub uses_redis: bool,
     pub uses_vault: bool,
+    /// How long an instance serves what the database does not confirm.
+    pub max_stale: Duration,
 }
 
 impl Deployment {
@@ -41,6 +44,7 @@ impl Deployment {
             is_shadow: settings.proxy.mode == Mode::Shadow,
             uses_redis: settings.limits.redis.is_some(),
             uses_vault: matches!(settings.secrets, SecretsSettings::Vault(_)),
+            max_stale: settings.store.max_stale,
         }
     }
 

@@ -96,7 +96,7 @@ impl Confirmations {
     pub async fn wait(&self) -> Propagation {
         let begun_us = self.clock.monotonic_us();
         let mut missing = None;
-        let look = self.look_until(begun_us, &mut missing);
+        let look = self.look_until(begun_us, self.wait, &mut missing);
         let look = tokio::time::timeout(self.wait.max(FIRST_LOOK_MAX), look);
         if let Ok(Err(error)) = look.await {
             tracing::warn!(%error, "it can't be read who has confirmed a change");
@@ -117,6 +117,17 @@ impl Confirmations {
         }
     }
 
+    /// The names of those that have not confirmed what was changed before this call. Waits for none of them.
+    pub async fn unconfirmed_now(&self) -> Vec<String> {
+        let mut missing = None;
+        let look = self.look_until(self.clock.monotonic_us(), Duration::ZERO, &mut missing);
+        if let Ok(Err(error)) = tokio::time::timeout(FIRST_LOOK_MAX, look).await {
+            tracing::warn!(%error, "it can't be read who has confirmed a change");
+        }
+        let missing = missing.unwrap_or_else(|| self.missing(&self.roster.get(), i64::MAX));
+        missing.names
+    }
+
     /// The instances that were heard of when somebody looked last: their names, and whether each counts as
     /// live.
     pub fn known(&self) -> Vec<(String, bool)> {
@@ -135,6 +146,7 @@ impl Confirmations {
     async fn look_until(
         &self,
         begun_us: u64,
+        wait: Duration,
         missing: &mut Option<Missing>,
     ) -> Result<(), StoreError> {
         // That of the change, or a later one.
@@ -143,7 +155,7 @@ impl Confirmations {
         loop {
             let all = self.read(self.clock.monotonic_us()).await?;
             let found = missing.insert(self.missing(&all, newest));
-            if !found.has_live || self.waited(begun_us) >= self.wait {
+            if !found.has_live || self.waited(begun_us) >= wait {
                 return Ok(());
             }
             tokio::time::sleep(pause).await;
@@ -258,6 +270,9 @@ mod tests {
             let found = bench.confirmations.wait().await;
             assert_eq!((found.instances, found.confirmed()), (2, 1));
             assert_eq!(found.unconfirmed, ["late"]);
+            assert_eq!(bench.confirmations.unconfirmed_now().await, ["late"]);
+            note(&bench.store, "late", 7, HOUR).await;
+            assert!(bench.confirmations.unconfirmed_now().await.is_empty());
             assert!(found.waited >= wait && found.waited < HOUR);
         }
     }

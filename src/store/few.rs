@@ -221,7 +221,7 @@ fn value(by: SortBy, nothing: i64) -> String {
         SortBy::Created => "created_at".to_owned(),
         SortBy::Name => "sort_name".to_owned(),
         SortBy::Expires => format!("COALESCE(expires_at, {nothing})"),
-        SortBy::RotationDue => format!("COALESCE(rotation_due_at, {nothing})"),
+        SortBy::RotationDue => format!("COALESCE(NULLIF(sort_rotation, {NEVER}), {nothing})"),
         SortBy::LastUsed => format!(
             "COALESCE((SELECT MAX(last_used_at + 0) FROM key_uses WHERE key_uses.key_id = api_keys.id), {nothing})"
         ),

@@ -27,6 +27,7 @@ pub mod sql;
 mod statement;
 pub mod tenants;
 pub mod usage;
+mod wanted;
 
 use async_trait::async_trait;
 

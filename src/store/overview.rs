@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::sql::{SqlStore, within_limit};
 use super::usage::{COUNTS, counts, summed};
-use super::{Guarded, StoreError};
+use super::{Guarded, StoreError, wanted};
 use crate::clock::Timestamp;
 use crate::usage::counts::DAY_MS;
 use crate::usage::ranking::Listed;
@@ -59,26 +59,10 @@ fn place_of(subjects: &[String], row: &AnyRow) -> Result<Option<usize>, StoreErr
     Ok(subjects.iter().position(|known| *known == subject))
 }
 
-/// No subject is called so: its rows are those of nobody.
-const NOBODY: &str = "";
-
 /// The names of `subjects`, and of nobody, so that there are few different statements.
 fn names(subjects: &[Subject]) -> Vec<String> {
-    let mut names: Vec<String> = subjects
-        .iter()
-        .take(SUBJECTS_MAX)
-        .map(Subject::to_string)
-        .collect();
-    if !names.is_empty() {
-        names.resize(names.len().next_power_of_two(), NOBODY.to_owned());
-    }
-    names
-}
-
-/// The subjects that are asked for, as a table `wanted`: their places come after those of the two moments.
-fn wanted(names: usize) -> String {
-    let places: Vec<String> = (3..3 + names).map(|place| format!("(${place})")).collect();
-    format!("WITH wanted (subject) AS (VALUES {})", places.join(", "))
+    let names = subjects.iter().take(SUBJECTS_MAX);
+    wanted::padded(names.map(Subject::to_string).collect())
 }
 
 /// The rows of the subjects that are wanted, from the first moment to before the second. Each subject's are
@@ -103,7 +87,7 @@ impl SqlStore {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let (wanted, hours) = (wanted(names.len()), range_of("usage_hours"));
+        let (wanted, hours) = (wanted::table(names.len()), range_of("usage_hours"));
         let sql = match interval {
             Interval::Hour => format!("{wanted} SELECT rows.subject, start, requests {hours}"),
             // One statement: hours may become days meanwhile.
@@ -144,7 +128,7 @@ impl SqlStore {
         let sql = format!(
             "{} SELECT subject, {} FROM (SELECT rows.subject, {columns} {days} UNION ALL \
              SELECT rows.subject, {columns} {hours}) AS parts GROUP BY subject",
-            wanted(names.len()),
+            wanted::table(names.len()),
             summed()
         );
         let rows = self.fetch_named(sql, from, to, &names).await?;

@@ -3,8 +3,8 @@
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::StoreError;
 use super::sql::SqlStore;
+use super::{StoreError, wanted};
 use crate::clock::Timestamp;
 use crate::key::KeyId;
 use crate::usage::Subject;
@@ -17,29 +17,17 @@ pub struct RecentHour {
     pub requests: u64,
 }
 
-/// No subject is called so: its rows are those of nobody.
-const NOBODY: &str = "";
-
-/// So many keys are asked for where `keys` are wanted, so that there are few different statements.
-fn asked_for(keys: usize) -> usize {
-    keys.next_power_of_two()
-}
-
 /// The statement for at least `keys` keys: where the hours begin and where they end, then the subjects.
 ///
 /// Each key's hours are one range of the primary key, and no planner can take them for anything else: the
 /// index by time has the hours of all keys, and the beginning of this range is none of its.
 pub fn statement(keys: usize) -> String {
-    let places: Vec<String> = (3..3 + asked_for(keys))
-        .map(|place| format!("(${place})"))
-        .collect();
     format!(
-        "WITH wanted (subject) AS (VALUES {}) \
-         SELECT hours.subject, hours.start, hours.requests \
+        "{} SELECT hours.subject, hours.start, hours.requests \
          FROM wanted CROSS JOIN usage_hours AS hours \
          WHERE (hours.subject, hours.start) >= (wanted.subject, $1) \
            AND hours.subject <= wanted.subject AND hours.start < $2",
-        places.join(", ")
+        wanted::table(keys)
     )
 }
 
@@ -70,11 +58,9 @@ impl SqlStore {
         let mut query = sqlx::query(AssertSqlSafe(statement(keys.len())))
             .bind(from.as_millis())
             .bind(to.as_millis());
-        for key in keys {
-            query = query.bind(Subject::Key(*key).to_string());
-        }
-        for _ in keys.len()..asked_for(keys.len()) {
-            query = query.bind(NOBODY);
+        let names = keys.iter().map(|key| Subject::Key(*key).to_string());
+        for name in wanted::padded(names.collect()) {
+            query = query.bind(name);
         }
         let rows = query.fetch_all(self.pool()).await?;
         rows.iter().map(read).collect()

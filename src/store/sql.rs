@@ -52,8 +52,9 @@ const MIGRATION_SETTINGS: &str = "SET statement_timeout = 600000; SET lock_timeo
 
 /// Where the engines' schemas differ: the words for `{generated}` (SQLite adds no other column to a
 /// table, PostgreSQL has no other), for `{clustered}` (a table that is its own index), for
-/// `{bytewise}` (an order that no locale changes), for `{counting}` and `{using}` (triggers).
-const SQLITE_WORDS: [(&str, &str); 5] = [
+/// `{bytewise}` (an order that no locale changes), for `{counting}` and `{using}` (triggers), for
+/// `{ordering}` (columns that lists are ordered by: PostgreSQL writes the table once for them all).
+const SQLITE_WORDS: [(&str, &str); 6] = [
     ("{generated}", "VIRTUAL"),
     ("{clustered}", "WITHOUT ROWID"),
     ("{bytewise}", ""),
@@ -62,8 +63,12 @@ const SQLITE_WORDS: [(&str, &str); 5] = [
         include_str!("migrations/0007_counting_sqlite.sql"),
     ),
     ("{using}", include_str!("migrations/0011_using_sqlite.sql")),
+    (
+        "{ordering}",
+        include_str!("migrations/0011_ordering_sqlite.sql"),
+    ),
 ];
-const POSTGRES_WORDS: [(&str, &str); 5] = [
+const POSTGRES_WORDS: [(&str, &str); 6] = [
     ("{generated}", "STORED"),
     ("{clustered}", ""),
     ("{bytewise}", "COLLATE \"C\""),
@@ -74,6 +79,10 @@ const POSTGRES_WORDS: [(&str, &str); 5] = [
     (
         "{using}",
         include_str!("migrations/0011_using_postgres.sql"),
+    ),
+    (
+        "{ordering}",
+        include_str!("migrations/0011_ordering_postgres.sql"),
     ),
 ];
 

@@ -20,6 +20,7 @@ use super::events::{self, EventRow};
 use super::moment::Moment;
 use super::page::{Page, PageError, Section, render};
 use super::session::Visitor;
+use super::unconfirmed::Unconfirmed;
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
 use crate::admin::answer::ApiError;
@@ -96,6 +97,8 @@ struct DetailsPage {
     audit_path: String,
     key: Facts,
     actions: Actions,
+    /// Who has not confirmed what has just been done.
+    unconfirmed: Option<Unconfirmed>,
     overlap: Option<Overlap>,
     /// None for whom usage is not shown.
     usage: Option<UsageSection>,
@@ -135,6 +138,7 @@ pub async fn show(
         path: format!("{KEYS_PATH}/{}", key.id),
         audit_path: format!("{AUDIT_PATH}?key_id={}", key.id),
         actions: Actions::of(caller, &actor, &key, now),
+        unconfirmed: Unconfirmed::after(&state, &query).await,
         overlap: Overlap::of(&key, &uses, now),
         key: Facts::of(&state.deployment, &key, tenant.as_ref(), &uses, &total, now),
         usage,

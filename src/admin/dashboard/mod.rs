@@ -25,6 +25,7 @@ mod sign_in;
 mod spark;
 pub mod state;
 mod token;
+mod unconfirmed;
 mod words;
 
 use std::sync::Arc;

@@ -144,10 +144,10 @@ impl Frame {
 fn told(name: &str) -> Option<&'static str> {
     Some(match name {
         "saved" => "The changes are saved.",
-        "disabled" => "The key is disabled: its requests are refused from now on.",
+        "disabled" => "The key is disabled.",
         "enabled" => "The key is enabled again.",
         "revoked" => "The key is revoked, for good.",
-        "overlap-ended" => "The old secret is ended: only the current one works.",
+        "overlap-ended" => "The old secret is ended.",
         "signed-out" => "You are signed out.",
         "session-ended" => "Your session has ended. Sign in again.",
         _ => return None,

@@ -1,5 +1,7 @@
 //! Rate limits and lengths of time as people say them.
 
+use std::time::Duration;
+
 use crate::admin::dashboard::chart::text::count;
 use crate::key::Policy;
 
@@ -52,6 +54,19 @@ pub fn sentence(detail: &str) -> String {
     text
 }
 
+/// `10 minutes`, `90 seconds`
+pub fn period(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let whole = SECONDS
+        .iter()
+        .find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+    let (length, name) = whole.copied().unwrap_or((1, "second"));
+    match seconds / length {
+        1 => format!("1 {name}"),
+        several => format!("{} {name}s", count(several)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +94,13 @@ mod tests {
         }
         assert_eq!(days(1), "1 day");
         assert_eq!(days(90), "90 days");
+        for (seconds, words) in [
+            (0, "0 seconds"),
+            (90, "90 seconds"),
+            (600, "10 minutes"),
+            (3600, "1 hour"),
+        ] {
+            assert_eq!(period(Duration::from_secs(seconds)), words);
+        }
     }
 }

@@ -1,18 +1,7 @@
 -- What lists are ordered by, where no column says it yet. The engine computes it, so it is right whoever
 -- writes. What is never is the greatest number.
 
--- Of a row that nobody has brought up to date (see 0004) it is empty.
-ALTER TABLE api_keys ADD COLUMN sort_name TEXT {bytewise}
-    GENERATED ALWAYS AS (COALESCE(search, '')) {generated};
-ALTER TABLE api_keys ADD COLUMN sort_expires BIGINT
-    GENERATED ALWAYS AS (COALESCE(expires_at, 9223372036854775807)) {generated};
--- When the current secret is to be replaced; NULL where it is not to be.
-ALTER TABLE api_keys ADD COLUMN rotation_due_at BIGINT
-    GENERATED ALWAYS AS (CASE WHEN standing <> 'revoked' AND rotation_days > 0
-        THEN secret_created_at + rotation_days * 86400000 END) {generated};
-ALTER TABLE api_keys ADD COLUMN sort_rotation BIGINT
-    GENERATED ALWAYS AS (CASE WHEN standing <> 'revoked' AND rotation_days > 0
-        THEN secret_created_at + rotation_days * 86400000 ELSE 9223372036854775807 END) {generated};
+{ordering}
 
 -- Their first columns differ: where an order's index could be read for another order, a planner that knows
 -- no values (PostgreSQL's generic plans) does it, and sorts.

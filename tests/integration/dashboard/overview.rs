@@ -334,3 +334,44 @@ async fn keys_that_need_somebody_are_counted_for_who_may_see_them() {
     );
     assert!(!page(&reader, OVERVIEW).await.contains("to be rotated"));
 }
+
+/// `count` keys like that of `id`, with ids that begin with `letter`.
+async fn multiply(store: &SqlStore, id: &str, letter: char, count: u32) {
+    let columns = "SELECT name FROM pragma_table_info('api_keys') WHERE name <> 'id'";
+    let columns: Vec<String> = sqlx::query_scalar(columns)
+        .fetch_all(store.pool())
+        .await
+        .unwrap();
+    let columns = columns.join(", ");
+    let sql = format!(
+        "INSERT INTO api_keys (id, {columns}) \
+         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
+         SELECT printf('{letter}%011d', n), {columns} FROM numbers CROSS JOIN api_keys WHERE id = $1"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id)
+        .execute(store.pool())
+        .await
+        .unwrap();
+}
+
+/// More than are looked at one by one, behind newer ones that do not expire.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_expire_are_found_however_many_others_there_are() {
+    let upstream = Upstream::start().await;
+    let sidekey = Sidekey::start(&config(upstream.address, OFTEN)).await;
+    let soon = time::OffsetDateTime::now_utc() + time::Duration::days(13);
+    let soon = soon
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap();
+    let due = sidekey.create_key(json!({"expires_at": soon})).await;
+    let other = sidekey.create_key(json!({})).await;
+    let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
+    let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
+    multiply(&store, &due.id, 'd', 1_100).await;
+    multiply(&store, &other.id, 'o', 500).await;
+    store.close().await;
+    let admin = Person::signed_in(&sidekey, &sidekey.admin_key()).await;
+    let text = page(&admin, OVERVIEW).await;
+    assert!(text.contains(">100+ keys expire</a>"), "{text}");
+}

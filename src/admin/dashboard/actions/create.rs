@@ -1,5 +1,7 @@
 //! Creating a key: the form, and what is made of it.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,6 +14,8 @@ use super::flaws::Flaws;
 use super::issued::{self, Issued};
 use super::key_form::KeyForm;
 use super::refusal::{marked, status_of};
+use crate::admin::AdminState;
+use crate::admin::access::Actor;
 use crate::admin::answer::ApiError;
 use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
@@ -89,8 +93,8 @@ pub async fn create(
     let actor = creation.actor().clone();
     let sending = sending(&pairs);
     let error = match make(creation, &form, sending).await {
-        Ok(Created { key, secret, .. }) => {
-            let content = Issued::of_created(&state, &key, &secret);
+        Ok(created) => {
+            let content = issued(&state, &actor, &created).await?;
             return issued::answer(&visitor, fragment, &content);
         }
         Err(error) => error,
@@ -115,6 +119,20 @@ pub async fn create(
     let page = Page::new(&visitor, TITLE, Section::Keys);
     let response = page::dialog(status_of(&error), fragment, page, &content)?;
     Ok(marked(response, &error))
+}
+
+/// What is shown of the key. One that was made before may have been changed since.
+async fn issued(
+    state: &Arc<AdminState>,
+    actor: &Actor,
+    created: &Created,
+) -> Result<Issued, ApiError> {
+    if !created.is_repeated {
+        return Ok(Issued::of_created(state, created));
+    }
+    let id = created.key["id"].as_str().unwrap_or_default();
+    let key = keys::find(state, actor, id).await?;
+    Ok(Issued::of_repeated(state, created, &key))
 }
 
 async fn make(

@@ -12,13 +12,14 @@ use super::create::notices;
 use super::flaws::Flaws;
 use super::key_form::KeyForm;
 use super::refusal::{self, marked, status_of};
-use super::{KeyHead, Shared, done_path, expected};
+use super::{KeyHead, Shared, expected};
 use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::admin::api::extract::IdText;
 use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
+use crate::admin::dashboard::unconfirmed::done_path;
 use crate::admin::operations::keys::{self, Change, Changed};
 use crate::manage::Expected;
 use crate::problem::Kind;
@@ -83,7 +84,10 @@ pub async fn edit(
     }
     let form = KeyForm::of_pairs(&pairs, state.clock.now());
     let error = match carry_out(&state, change, &form, expected(&pairs)).await {
-        Ok(_) => return Ok(page::go(fragment, &done_path(record.id, "saved"))),
+        Ok(changed) => {
+            let path = done_path(record.id, "saved", &changed.propagation);
+            return Ok(page::go(fragment, &path));
+        }
         Err(error) => error,
     };
     let is_about_the_key = matches!(

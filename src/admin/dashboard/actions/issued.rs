@@ -15,7 +15,11 @@ use crate::admin::dashboard::KEYS_PATH;
 use crate::admin::dashboard::moment::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
-use crate::key::{KeyRecord, ScopePattern};
+use crate::admin::dashboard::unconfirmed::Unconfirmed;
+use crate::admin::operations::keys::{Created, Regenerated};
+use crate::clock::Timestamp;
+use crate::key::record::Generation;
+use crate::key::{KeyRecord, ScopePattern, Status};
 
 /// What is shown of a new secret. It has no `Debug`: the secret is in it.
 #[derive(Template)]
@@ -34,6 +38,39 @@ pub struct Issued {
     done_path: String,
     /// Of a key that was there before.
     replaced: Option<Replaced>,
+    /// Of a key that was made by an earlier sending of the form.
+    earlier: Option<Earlier>,
+}
+
+/// What has become since of the secret that is shown.
+struct Earlier {
+    made_at: Moment,
+    /// Why it does not work any more, or will not for long.
+    warning: Option<&'static str>,
+}
+
+impl Earlier {
+    fn of(key: &KeyRecord, now: Timestamp) -> Self {
+        let first = Generation::FIRST;
+        let warning = match key.status(now) {
+            Status::Revoked => {
+                Some("The key is revoked by now: this secret does not work any more.")
+            }
+            _ if !key.authority().accepts(first, now) => Some(
+                "The key was regenerated since, and this secret does not work any more. Only the newer one does.",
+            ),
+            Status::Expired => Some("The key has expired by now."),
+            Status::Disabled => Some("The key is disabled by now."),
+            Status::Active if key.generation != first => Some(
+                "The key was regenerated since. This is the old secret: it ends soon, so use the newer one.",
+            ),
+            Status::Active => None,
+        };
+        Earlier {
+            made_at: key.created_at.into(),
+            warning,
+        }
+    }
 }
 
 /// What becomes of the secret before.
@@ -41,11 +78,14 @@ struct Replaced {
     works_until: Option<Moment>,
     /// Whether its viewer has signed in with it.
     is_own: bool,
+    /// Who does not know of the new secret yet, and may take the old one.
+    unconfirmed: Option<Unconfirmed>,
 }
 
 impl Issued {
     /// A key that was made, as the API shows it.
-    pub fn of_created(state: &Arc<AdminState>, key: &Value, secret: &SecretString) -> Self {
+    pub fn of_created(state: &Arc<AdminState>, created: &Created) -> Self {
+        let (key, secret): (&Value, _) = (&created.key, &created.secret);
         let text = |field: &str| key[field].as_str().unwrap_or_default().to_owned();
         let scopes = key["scopes"].as_array().into_iter().flatten();
         let grants = scopes.filter_map(|scope| scope.as_str()?.parse().ok());
@@ -55,13 +95,18 @@ impl Issued {
         issued
     }
 
+    /// A key that the same form has made before, as `key` is by now.
+    pub fn of_repeated(state: &Arc<AdminState>, created: &Created, key: &KeyRecord) -> Self {
+        let mut issued = Issued::of_created(state, created);
+        issued.title = "The key was made before";
+        issued.said = "This form was sent before, and has made this key then. No other was made.";
+        issued.earlier = Some(Earlier::of(key, state.clock.now()));
+        issued
+    }
+
     /// A key with a new secret.
-    pub fn of_regenerated(
-        state: &Arc<AdminState>,
-        visitor: &Visitor,
-        key: &KeyRecord,
-        secret: &SecretString,
-    ) -> Self {
+    pub fn of_regenerated(state: &Arc<AdminState>, visitor: &Visitor, made: &Regenerated) -> Self {
+        let (key, secret) = (&made.key.record, &made.key.text);
         let (name, id) = (key.name.clone(), key.id.to_string());
         let mut issued = Issued::new(state, &key.scopes, name, id, secret);
         issued.title = "The key has a new secret";
@@ -70,6 +115,7 @@ impl Issued {
         issued.replaced = Some(Replaced {
             works_until: key.previous.map(|old| old.valid_until.into()),
             is_own: key.id == visitor.caller.key_id(),
+            unconfirmed: Unconfirmed::of(state, &made.propagation),
         });
         issued
     }
@@ -98,6 +144,7 @@ impl Issued {
             secret: key.to_owned(),
             done_path,
             replaced: None,
+            earlier: None,
         }
     }
 }

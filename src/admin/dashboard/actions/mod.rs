@@ -63,11 +63,6 @@ fn details_path(id: KeyId) -> String {
     format!("{KEYS_PATH}/{id}")
 }
 
-/// The page of a key after something was done to it: `done` is one of [`super::page`]'s words.
-fn done_path(id: KeyId, done: &str) -> String {
-    format!("{KEYS_PATH}/{id}?done={done}")
-}
-
 /// The version that a form was made for. A form that says none may change nothing.
 fn expected(pairs: &[(String, String)]) -> Expected {
     Expected::OneOf(value(pairs, "revision").parse().into_iter().collect())

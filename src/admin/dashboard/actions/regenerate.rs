@@ -133,8 +133,7 @@ pub async fn regenerate(
     }
     let error = match carry_out(ending, &pairs).await {
         Ok(made) => {
-            let key = &made.key;
-            let content = Issued::of_regenerated(&state, &visitor, &key.record, &key.text);
+            let content = Issued::of_regenerated(&state, &visitor, &made);
             return issued::answer(&visitor, fragment, &content);
         }
         Err(error) if error.problem.kind == Kind::InvalidFields => error,

@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::flaws::Flaws;
 use super::refusal::{self, marked, status_of};
-use super::{KeyHead, Shared, done_path, expected};
+use super::{KeyHead, Shared, expected};
 use crate::admin::AdminState;
 use crate::admin::access::Permission;
 use crate::admin::answer::ApiError;
@@ -16,8 +16,10 @@ use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::moment::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
+use crate::admin::dashboard::unconfirmed::done_path;
 use crate::admin::input::FieldError;
 use crate::admin::operations::{Uses, keys};
+use crate::cluster::Propagation;
 use crate::key::KeyRecord;
 use crate::key::record::Standing;
 use crate::manage::KeyError;
@@ -114,15 +116,17 @@ pub async fn revoke(
 ) -> Result<Response, PageError> {
     let ending = keys::ending(&state, &visitor.caller, &id).await?;
     let record = ending.record.clone();
-    let revoked = page::go(fragment, &done_path(record.id, "revoked"));
+    let revoked = |propagation: &Propagation| {
+        page::go(fragment, &done_path(record.id, "revoked", propagation))
+    };
     if record.standing == Standing::Revoked {
         // By this very form, sent twice, or by somebody who wanted the same.
-        return Ok(revoked);
+        return Ok(revoked(&state.confirmations.wait().await));
     }
     let written = value(&pairs, NAME);
     if is_name(written, &record.name) {
         return match ending.revoke(expected(&pairs)).await {
-            Ok(_) => Ok(revoked),
+            Ok(propagation) => Ok(revoked(&propagation)),
             Err(error) => refusal::of_error(&visitor, fragment, &record, "revoke", error),
         };
     }

@@ -7,12 +7,13 @@ use axum::response::Response;
 use serde_json::{Map, json};
 
 use super::refusal;
-use super::{KeyHead, Shared, done_path, expected_if_said};
+use super::{KeyHead, Shared, expected_if_said};
 use crate::admin::api::extract::IdText;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::moment::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
 use crate::admin::dashboard::session::Visitor;
+use crate::admin::dashboard::unconfirmed::done_path;
 use crate::admin::operations::{Uses, keys};
 use crate::key::KeyRecord;
 use crate::manage::Expected;
@@ -163,7 +164,10 @@ async fn set(
         .carry_out(body, version(&record, standing, &pairs))
         .await
     {
-        Ok(_) => Ok(page::go(fragment, &done_path(record.id, done))),
+        Ok(changed) => {
+            let path = done_path(record.id, done, &changed.propagation);
+            Ok(page::go(fragment, &path))
+        }
         Err(error) => refusal::of_error(&visitor, fragment, &record, form, error),
     }
 }
@@ -191,7 +195,10 @@ pub async fn end_overlap(
         return answer;
     }
     match ending.end_overlap().await {
-        Ok(_) => Ok(page::go(fragment, &done_path(record.id, "overlap-ended"))),
+        Ok(propagation) => {
+            let path = done_path(record.id, "overlap-ended", &propagation);
+            Ok(page::go(fragment, &path))
+        }
         Err(error) => refusal::of_error(&visitor, fragment, &record, "end-overlap", error),
     }
 }

@@ -30,6 +30,8 @@ pub struct Chain {
     pub may_verify: bool,
     pub csrf: String,
     pub state: ChainState,
+    /// Whether the last verification came to no end: what is told was found before.
+    pub has_failed: bool,
 }
 
 /// How the chain stands, as far as this instance knows.
@@ -37,8 +39,6 @@ pub enum ChainState {
     /// Not for this reader.
     Hidden,
     Unknown,
-    /// It could not be read to its end.
-    Failed,
     UnderWay(Progress),
     Holds(Holding),
     Broken(Breakage),
@@ -80,6 +80,7 @@ impl Chain {
         Ok(Chain {
             may_verify: actor.is_admin(),
             csrf: visitor.csrf.clone(),
+            has_failed: known.has_failed,
             state: if actor.is_admin() {
                 ChainState::of(known, since)
             } else {
@@ -93,8 +94,8 @@ impl ChainState {
     fn of(known: Known, since: i64) -> Self {
         match (known.under_way, known.mark) {
             (Some(progress), _) => ChainState::UnderWay(progress),
-            _ if known.has_failed => ChainState::Failed,
             (None, None) => ChainState::Unknown,
+            // A verification that has failed since has found nothing out: what was found stays.
             (None, Some(mark)) => ChainState::of_mark(mark, since),
         }
     }
@@ -166,4 +167,44 @@ pub async fn verify(
     }
     let chain = Chain::look(&state, &visitor, &actor).await?;
     answer(status, &visitor, chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::chain::{Anchor, Broken, Fault};
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_break_that_was_found_stays_when_a_later_verification_fails() {
+        let at = Timestamp::from_millis(1);
+        let mark = Mark {
+            entries: 9,
+            at,
+            head: Anchor {
+                seq: 9,
+                hash: String::new(),
+            },
+            head_at: at,
+            broken: Some(Broken {
+                seq: 4,
+                fault: Fault::Edited,
+            }),
+        };
+        let known = Known {
+            mark: Some(mark),
+            under_way: None,
+            has_failed: true,
+        };
+        let chain = Chain {
+            may_verify: true,
+            csrf: String::new(),
+            has_failed: known.has_failed,
+            state: ChainState::of(known, 0),
+        };
+        let page = Page::for_anybody("");
+        let text = ChainPage { page, chain }.render().unwrap();
+        assert!(text.contains("Broken at entry 4"), "{text}");
+        assert!(text.contains("could not be read to its end"), "{text}");
+    }
 }

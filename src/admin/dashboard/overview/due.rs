@@ -66,6 +66,8 @@ pub async fn read(state: &AdminState, view: &View) -> Result<Vec<Due>, ApiError>
     Ok(all.into_iter().flatten().collect())
 }
 
+/// Its pages are exact: none comes back short while there are more.
+const BY_EXPIRY: KeyOrder = KeyOrder::ascending(SortBy::Expires);
 const BY_ROTATION: KeyOrder = KeyOrder::ascending(SortBy::RotationDue);
 
 /// How many were found.
@@ -100,8 +102,7 @@ async fn expiring(
         ..filter.clone()
     };
     let store = &state.keys.store;
-    let order = KeyOrder::default();
-    let page = store.page(&filter, order, &PageFrom::Start, COUNTED_MAX);
+    let page = store.page(&filter, BY_EXPIRY, &PageFrom::Start, COUNTED_MAX);
     let page = page.await.map_err(KeyError::from)?;
     Ok(Found {
         number: page.keys.len(),

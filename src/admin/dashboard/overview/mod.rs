@@ -17,6 +17,7 @@ use axum::response::Response;
 use super::OVERVIEW_PATH;
 use super::chart::ChartView;
 use super::chart::text::count;
+use super::events::Moment;
 use super::page::{Page, PageError, Section, render};
 use super::range::{self, Range, RangeLink};
 use super::session::Visitor;
@@ -84,6 +85,8 @@ struct OverviewPage<'a> {
     refusals: Option<ChartView>,
     reasons: Vec<RefusalRow>,
     shadow: Vec<RefusalRow>,
+    /// From when on refusals are counted, where there were requests before.
+    since: Option<Moment>,
     top: TopKeys,
     due: Vec<Due>,
     health: Option<&'a Health>,
@@ -162,6 +165,7 @@ pub async fn show(
         refusals: reasons.chart(&report),
         reasons: reasons.rows(),
         shadow: reasons.shadow_rows(),
+        since: reasons.since().map(Moment::from),
         top,
         due,
         health: health.as_ref(),

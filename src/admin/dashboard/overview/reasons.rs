@@ -6,6 +6,7 @@ use crate::admin::answer::ApiError;
 use crate::admin::dashboard::chart::text::{count, percent};
 use crate::admin::dashboard::chart::{Chart, ChartView, Kind, Series, Tone, Unit, share};
 use crate::admin::usage_report::Report;
+use crate::clock::Timestamp;
 use crate::manage::KeyError;
 use crate::telemetry::metrics::Outcome;
 use crate::usage::Subject;
@@ -112,8 +113,10 @@ pub enum Reasons {
         /// Requests of each outcome, row by row.
         rows: Vec<(Outcome, Vec<u64>)>,
         shadow: Vec<(Outcome, u64)>,
-        /// Those with a valid key among all.
-        keyed: u64,
+        /// Those with a valid key among all, row by row.
+        keyed: Vec<u64>,
+        /// When the first outcomes were counted, where there were requests before.
+        since: Option<Timestamp>,
     },
     Tenant {
         limited: u64,
@@ -161,10 +164,14 @@ impl Reasons {
                 Subject::Key(_) | Subject::Tenant(_) | Subject::Platform => {}
             }
         }
+        let keyed: Vec<u64> = report.rows.iter().map(|(_, of)| of.requests).collect();
+        let first = first_counted(&row_sums(&rows, keyed.len()), &keyed);
+        let start = |row: usize| report.rows.get(row).map_or(span.to, |(start, _)| *start);
         Ok(Reasons::Platform {
             rows,
             shadow,
-            keyed: report.totals.requests,
+            keyed,
+            since: first.map(start),
         })
     }
 
@@ -180,14 +187,26 @@ impl Reasons {
         }
     }
 
-    /// Requests without a valid key, where that is known.
+    /// Requests without a valid key, where that is known. Row by row: a row whose outcomes nobody counted
+    /// takes nothing from the others.
     pub fn keyless(&self) -> Option<u64> {
         let Reasons::Platform { rows, keyed, .. } = self else {
             return None;
         };
-        let all = rows.iter().flat_map(|(_, counts)| counts);
-        let all = all.fold(0_u64, |sum, count| sum.saturating_add(*count));
-        Some(all.saturating_sub(*keyed))
+        let all = row_sums(rows, keyed.len());
+        let keyless = all
+            .iter()
+            .zip(keyed)
+            .map(|(all, keyed)| all.saturating_sub(*keyed));
+        Some(keyless.fold(0, u64::saturating_add))
+    }
+
+    /// Before this moment there were requests of which nobody counted how they ended.
+    pub fn since(&self) -> Option<Timestamp> {
+        match self {
+            Reasons::Platform { since, .. } => *since,
+            Reasons::Tenant { .. } => None,
+        }
     }
 
     pub fn has_any(&self) -> bool {
@@ -279,6 +298,25 @@ impl Reasons {
     }
 }
 
+/// Requests of all outcomes, row by row.
+fn row_sums(rows: &[(Outcome, Vec<u64>)], len: usize) -> Vec<u64> {
+    let mut sums = vec![0_u64; len];
+    for (_, counts) in rows {
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    sums
+}
+
+/// The first row in which outcomes were counted, where there were requests in one before it; the end where
+/// they were counted in none.
+fn first_counted(all: &[u64], keyed: &[u64]) -> Option<usize> {
+    let first = all.iter().position(|sum| *sum > 0).unwrap_or(all.len());
+    let was_used = keyed.iter().take(first).any(|requests| *requests > 0);
+    was_used.then_some(first)
+}
+
 fn bar(value: u64, most: u64) -> u64 {
     share(value, most).unwrap_or_default() / 100
 }
@@ -320,6 +358,33 @@ mod tests {
                 "{outcome:?}"
             );
             assert_eq!(told(outcome).1.is_empty(), !outcome.is_refusal());
+        }
+    }
+
+    #[test]
+    fn what_was_used_before_outcomes_were_counted_hides_no_refusals_after() {
+        let reasons = Reasons::Platform {
+            rows: vec![
+                (Outcome::Forwarded, vec![0, 0, 10, 20]),
+                (Outcome::InvalidKey, vec![0, 0, 3, 4]),
+            ],
+            shadow: vec![],
+            keyed: vec![0, 1_000, 10, 20],
+            since: None,
+        };
+        assert_eq!((reasons.refused(), reasons.keyless()), (7, Some(7)));
+    }
+
+    #[test]
+    fn it_is_known_since_when_outcomes_are_counted() {
+        assert_eq!(first_counted(&[0, 0, 3], &[0, 9, 3]), Some(2));
+        assert_eq!(first_counted(&[0, 0], &[0, 9]), Some(2), "in none yet");
+        for (all, keyed) in [
+            ([0, 5, 0], [0, 5, 9]),
+            ([0, 0, 0], [0, 0, 0]),
+            ([4, 0, 1], [0, 3, 1]),
+        ] {
+            assert_eq!(first_counted(&all, &keyed), None, "{all:?} {keyed:?}");
         }
     }
 

@@ -81,6 +81,9 @@ async fn a_key_is_created_shown_once_and_works() {
     assert_page(&again, 200);
     assert_eq!(secret_of(&again.text), secret);
     assert_eq!(world.count_named("Orders of ACME").await, 1);
+    assert!(!page.text.contains("id=\"made-before\""), "{}", page.text);
+    assert!(again.text.contains("id=\"made-before\""), "{}", again.text);
+    assert!(!again.text.contains("id=\"not-current\""), "{}", again.text);
     // With something else written in it, it asks first.
     fields[2] = ("name", "Another");
     let other = admin.send("", &fields).await;
@@ -325,4 +328,45 @@ async fn a_dialog_is_its_content_alone() {
     assert_eq!(reply.status, 204, "{reply:?}");
     let done = format!("{KEYS_PAGE}/{id}?done=disabled");
     assert_eq!(reply.header("sidekey-go"), Some(&*done));
+}
+
+/// A form that is sent again shows the secret that it made: what has become of it since is told with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_sent_again_says_what_has_become_of_its_key() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    let fields = [
+        ("idempotency_key", "sentbefore"),
+        ("opened", "2027-01-01T00:00:00Z"),
+        ("name", "early"),
+        ("tenant_id", "acme"),
+        ("environment", "live"),
+    ];
+    let page = admin.send("", &fields).await;
+    assert_page(&page, 200);
+    let secret = secret_of(&page.text);
+    let path = format!("{KEYS}/{}", id_of(&secret));
+    let regenerate = format!("{path}/regenerate");
+    for (seconds, words) in [
+        (3600, "This is the old secret"),
+        (0, "was regenerated since"),
+    ] {
+        let body = json!({"grace_period_seconds": seconds});
+        let reply = world
+            .sidekey
+            .ask(Method::POST, &regenerate, Some(&body))
+            .await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let again = admin.send("", &fields).await;
+        assert_page(&again, 200);
+        assert_eq!(secret_of(&again.text), secret);
+        let (_, warning) = again.text.split_once("id=\"not-current\">").expect("one");
+        let warning = warning.split('<').next().expect("its end");
+        assert!(warning.contains(words), "{warning}");
+    }
+    let reply = world.sidekey.ask(Method::DELETE, &path, None).await;
+    assert_eq!(reply.status, 204, "{reply:?}");
+    let again = admin.send("", &fields).await;
+    assert!(again.text.contains("is revoked by now"), "{}", again.text);
+    assert_eq!(world.count_named("early").await, 1);
 }

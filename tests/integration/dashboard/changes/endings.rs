@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::harness::fleet::Fleet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_secret_is_made_once_and_the_old_one_works_as_long_as_was_chosen() {
@@ -180,4 +181,57 @@ async fn a_key_may_end_itself() {
     let fields = [("revision", "2"), ("confirm_name", "self")];
     assert_done(&visit.send(&path, &fields).await, &new.id, "revoked");
     assert!(!visit.person.is_signed_in().await);
+}
+
+/// What not every instance has confirmed is not told as if it held everywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_not_confirmed_a_change_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = format!("sqlite://{}/keys.db", directory.path().display());
+    let more = "[store]\npropagation_wait_ms = 5000\nmax_stale_seconds = 300\n";
+    let mut fleet = Fleet::start(2, &store, None, more).await;
+    let mut second = fleet.all.pop().expect("two");
+    let first = &fleet.all[0];
+    let admin = Visit::of(first, &first.admin_key()).await;
+    let gone = first.create_key(json!({"name": "gone"})).await;
+    let rotated = first.create_key(json!({"name": "rotated"})).await;
+    let off = format!("/{}/disable", gone.id);
+    assert_done(&admin.send(&off, &[]).await, &gone.id, "disabled");
+
+    second.kill();
+    let revocation = [("confirm_name", "gone"), ("revision", "2")];
+    let path = format!("/{}/revoke", gone.id);
+    let reply = admin.send(&path, &revocation).await;
+    assert_done(&reply, &gone.id, "revoked&unconfirmed=1");
+    let page = admin
+        .get(&format!("/{}?done=revoked&unconfirmed=1", gone.id))
+        .await;
+    assert_page(&page, 200);
+    let told = |text: &str| {
+        let (_, notice) = text.split_once("id=\"unconfirmed\">")?;
+        Some(notice.split("</p>").next().expect("its end").to_owned())
+    };
+    let notice = told(&page.text).expect("a notice");
+    assert!(
+        notice.contains(">two<") && notice.contains("5 minutes"),
+        "{notice}"
+    );
+
+    let path = format!("/{}/regenerate", rotated.id);
+    let page = admin
+        .send(&path, &[("revision", "1"), ("grace", "0")])
+        .await;
+    assert_page(&page, 200);
+    let notice = told(&page.text).expect("a notice");
+    assert!(notice.contains(">two<"), "{notice}");
+    assert!(!page.text.contains("from now on"), "{}", page.text);
+
+    // No address makes a page say so where it does not hold.
+    let alone = World::start().await;
+    let key = alone.sidekey.create_key(json!({"name": "k"})).await;
+    let page = alone.admin().await;
+    let page = page
+        .get(&format!("/{}?done=revoked&unconfirmed=1", key.id))
+        .await;
+    assert_eq!(told(&page.text), None);
 }
