@@ -60,6 +60,7 @@ async fn edit(browser: &Browser, world: &World, key: &Key) {
     browser.expect("status of 412");
     browser.press("Save the changes").await;
     browser.sees("The key was changed meanwhile").await;
+    browser.is_focused_css("#dialog-title").await;
     browser.is_accessible("a change that came too late").await;
     browser.press("To the key").await;
     browser.sees_no_dialog().await;

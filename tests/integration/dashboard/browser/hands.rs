@@ -136,6 +136,26 @@ impl Browser {
             .await;
     }
 
+    /// Waits until what a selector finds has the focus.
+    pub async fn is_focused_css(&self, selector: &str) {
+        let script = "return document.activeElement.matches(arguments[0])";
+        let what = format!("{selector} has the focus");
+        self.until_script(&what, script, &[json!(selector)]).await;
+    }
+
+    /// Presses the pointer's button on what a selector finds; [`Browser::let_go`] ends it.
+    pub async fn hold(&self, selector: &str) {
+        let found = self.wait_for(selector).await;
+        let chain = self.chromium.driver.action_chain();
+        let held = chain.click_and_hold_element(&found).perform().await;
+        held.expect("it is pressed");
+    }
+
+    pub async fn let_go(&self) {
+        let chain = self.chromium.driver.action_chain();
+        chain.release().perform().await.expect("it is let go");
+    }
+
     /// Moves the pointer over the middle of what a selector finds.
     pub async fn hover(&self, selector: &str) {
         let found = self.wait_for(selector).await;
