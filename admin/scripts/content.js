@@ -11,9 +11,16 @@ export function onContent(enhance) {
   enhance(document.body);
 }
 
+/** The part of a page or dialog that is read out when its text changes. It has to be there before. */
+const STATUS = ":scope > [data-announcements]";
+
 /** Shows `nodes` as the content of `place`. */
 export function show(place, nodes) {
-  place.replaceChildren(...nodes);
+  const status = place.querySelector(STATUS);
+  for (const old of [...place.childNodes]) {
+    if (old !== status) old.remove();
+  }
+  place.prepend(...nodes);
   for (const enhance of enhancers) enhance(place);
 }
 
@@ -23,9 +30,14 @@ export function parse(text) {
   return new DOMParser().parseFromString(html, "text/html");
 }
 
+/** The dialog that lies above all else, if one is open. Nothing beneath it is read out. */
+export function topDialog() {
+  return [...document.querySelectorAll("dialog[open]")].at(-1);
+}
+
 /** Has `text` read out. The same words twice are read twice. */
 export function announce(text) {
-  const place = document.getElementById("announcements");
+  const place = (topDialog() ?? document.body).querySelector(STATUS);
   place.textContent = "";
   setTimeout(() => (place.textContent = text), 50);
 }

@@ -1,6 +1,6 @@
 // Copying to the clipboard, saving to a file, showing what is hidden.
 
-import { announce } from "./content.js";
+import { announce, topDialog } from "./content.js";
 
 const FEEDBACK_MS = 2000;
 
@@ -13,19 +13,21 @@ async function write(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Without TLS there is no clipboard to write to but by way of a selection.
   const area = Object.assign(document.createElement("textarea"), { value: text, className: "visually-hidden" });
-  (document.querySelector("dialog[open]") ?? document.body).append(area);
+  (topDialog() ?? document.body).append(area);
   area.select();
   const done = document.execCommand("copy");
   area.remove();
   if (!done) throw new Error("not copied");
 }
 
+/** Says `text` on the button for a while. What it says only to screen readers stays. */
 function say(button, text) {
-  button.dataset.label ??= button.textContent;
-  button.textContent = text;
+  const word = [...button.childNodes].find((node) => node.nodeType === Node.TEXT_NODE);
+  button.dataset.label ??= word.data;
+  word.data = text;
   announce(button.dataset.said && text === "Copied" ? button.dataset.said : text);
   clearTimeout(button.feedback);
-  button.feedback = setTimeout(() => (button.textContent = button.dataset.label), FEEDBACK_MS);
+  button.feedback = setTimeout(() => (word.data = button.dataset.label), FEEDBACK_MS);
 }
 
 async function copy(button) {

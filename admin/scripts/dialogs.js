@@ -18,6 +18,8 @@ function guarded() {
 function fill(text) {
   show(dialog, [...parse(text).body.childNodes]);
   after = dialog.querySelector("[data-after]")?.dataset.after ?? null;
+  // Where nothing may get lost, only our own question leads out.
+  dialog.setAttribute("closedby", guarded() ? "none" : "closerequest");
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   const first = dialog.querySelector("[aria-invalid=true]") ?? dialog.querySelector("[autofocus]");
@@ -64,6 +66,12 @@ async function send(form, submitter) {
 
 function close() {
   dialog.close();
+}
+
+/** `link`, or what stands for it where its part of the page was replaced meanwhile. */
+function successor(link) {
+  if (!link || link.isConnected) return link;
+  return [...document.querySelectorAll("a[data-dialog]")].find((one) => one.href === link.href);
 }
 
 /** Lets `go` happen, once it is sure that nothing gets lost. */
@@ -115,6 +123,15 @@ document.addEventListener("submit", (event) => {
   send(form, event.submitter);
 });
 
+// A browser that is asked to close a dialog again and again closes it, whoever objects; and the question
+// with it. Where a key is shown, it is not asked.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !dialog.open || !guarded()) return;
+  event.preventDefault();
+  if (leave.open) leave.close("stay");
+  else leaving(close);
+});
+
 dialog.addEventListener("cancel", (event) => {
   if (event.target !== dialog || !guarded()) return;
   event.preventDefault();
@@ -124,12 +141,12 @@ dialog.addEventListener("cancel", (event) => {
 dialog.addEventListener("close", (event) => {
   if (event.target !== dialog) return;
   // Nothing of it stays in the page, least of all a key.
-  dialog.replaceChildren();
+  show(dialog, []);
   if (after) {
     location.assign(after);
     return;
   }
-  opener?.focus();
+  successor(opener)?.focus();
   opener = null;
 });
 
@@ -137,9 +154,10 @@ addEventListener("beforeunload", (event) => {
   if (guarded()) event.preventDefault();
 });
 
-// A browser may take a page from its memory: one with a key must not come back.
+// A browser may take a page from its memory: one with a key must not come back. Not loaded again, which
+// would send a form once more where the page answered one: what is at its address is asked for.
 addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload();
+  if (event.persisted) location.replace(location.pathname + location.search);
 });
 
 // Plain pages: one form, sent once.

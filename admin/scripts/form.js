@@ -54,14 +54,14 @@ function limits(rows) {
   const isBlank = (row) => [...row.querySelectorAll("input")].every((input) => !input.value);
   const all = () => [...rows.querySelectorAll(".limit-row")];
   all().forEach((row, number) => (row.hidden = number > 0 && isBlank(row) && !row.querySelector(".error")));
-  button.hidden = false;
+  const offer = () => (button.hidden = all().filter((row) => !row.hidden).length >= most);
+  offer();
   button.addEventListener("click", () => {
     const row = all().find((row) => row.hidden) ?? addRow(rows);
     row.hidden = false;
     row.querySelector("input").focus();
     announce("A row for another limit");
-    const shown = all().filter((row) => !row.hidden);
-    button.hidden = shown.length >= most;
+    offer();
   });
 }
 

@@ -8,6 +8,29 @@ const TYPING_PAUSE_MS = 250;
 const UNFINISHED_PAUSE_MS = 1200;
 let asked = null;
 
+// A click goes to what was pressed, if that is still there: nothing is replaced under a pressed pointer.
+let isPressed = false;
+let waiting = [];
+addEventListener("pointerdown", () => (isPressed = true), true);
+for (const end of ["pointerup", "pointercancel"]) {
+  addEventListener(
+    end,
+    () => {
+      isPressed = false;
+      const all = waiting;
+      waiting = [];
+      // The click comes first.
+      setTimeout(() => all.forEach((go) => go()));
+    },
+    true,
+  );
+}
+
+/** Waits until no button of the pointer is down. */
+function released() {
+  return isPressed ? new Promise((go) => waiting.push(go)) : null;
+}
+
 /** Shows the part `selector` as it is at `address`. */
 async function swap(address, selector) {
   asked?.abort();
@@ -18,13 +41,14 @@ async function swap(address, selector) {
     const response = await ask(address, { signal: controller.signal });
     if (!response) return;
     const found = parse(await response.text()).querySelector(selector);
+    await released();
     if (controller.signal.aborted) return;
     if (!found) {
       location.assign(address);
       return;
     }
     show(place, [...found.childNodes]);
-    history.replaceState(null, "", address);
+    history.replaceState(null, "", response.redirected ? response.url : address);
     const said = place.querySelector("[data-announce]")?.dataset.announce;
     if (said) announce(said);
   } catch (error) {
@@ -85,8 +109,11 @@ document.addEventListener("click", (event) => {
   const name = link.textContent.trim();
   const selector = link.dataset.swap;
   swap(link.href, selector).then(() => {
-    // The link was replaced: whoever pressed it goes on from its successor.
-    const links = [...document.querySelectorAll(`${selector} a[data-swap]`)];
-    (links.find((one) => one.href === link.href) ?? links.find((one) => one.textContent.trim() === name))?.focus();
+    // The link was replaced: whoever pressed it goes on from its successor, or from where it would be.
+    const place = document.querySelector(selector);
+    const links = [...place.querySelectorAll("a[data-swap]")];
+    const next = links.find((one) => one.href === link.href) ?? links.find((one) => one.textContent.trim() === name);
+    if (!next) place.tabIndex = -1;
+    (next ?? place).focus();
   });
 });

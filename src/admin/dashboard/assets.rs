@@ -43,10 +43,26 @@ macro_rules! file {
     };
 }
 
+/// The look that all pages share: of one subject a file, and one request for all.
+const DASHBOARD_STYLE: File = {
+    macro_rules! joined {
+        ($($name:literal)*) => {
+            concat!($(include_str!(concat!("../../../admin/styles/dashboard/", $name, ".css")), "\n"),*)
+        };
+    }
+    File {
+        name: "dashboard.css",
+        media_type: STYLE,
+        text: joined!(
+            "colours" "frame" "boxes" "buttons" "forms" "tables" "code" "dialogs" "marks"
+        ),
+    }
+};
+
 /// All of them.
 const FILES: &[File] = &[
     file!("styles", "charts.css", STYLE),
-    file!("styles", "dashboard.css", STYLE),
+    DASHBOARD_STYLE,
     file!("styles", "details.css", STYLE),
     file!("styles", "events.css", STYLE),
     file!("styles", "form.css", STYLE),

@@ -5,6 +5,7 @@
 //! who they are in [`super::access`]. Templates, styles and scripts stand in `admin/`.
 
 mod actions;
+mod address;
 mod assets;
 mod audit;
 mod chart;
@@ -117,7 +118,13 @@ async fn other_method() -> PageError {
 async fn guard(fragment: Fragment, mut request: Request, next: Next) -> Response {
     let frame = Frame::default();
     request.extensions_mut().insert(frame.clone());
-    let mut response = page::dressed(next.run(request).await, fragment, &frame);
+    let elsewhere = address::without_secrets(request.uri()).filter(|_| request.method().is_safe());
+    let answer = match elsewhere {
+        // Not for the script to go to: whoever fetches is led on.
+        Some(path) => page::go(Fragment(false), &path),
+        None => next.run(request).await,
+    };
+    let mut response = page::dressed(answer, fragment, &frame);
     let headers = response.headers_mut();
     for (name, value) in FIELDS {
         headers.insert(name, value);

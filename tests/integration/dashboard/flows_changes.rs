@@ -60,6 +60,7 @@ async fn edit(browser: &Browser, world: &World, key: &Key) {
     browser.expect("status of 412");
     browser.press("Save the changes").await;
     browser.sees("The key was changed meanwhile").await;
+    browser.is_focused_css("#dialog-title").await;
     browser.is_accessible("a change that came too late").await;
     browser.press("To the key").await;
     browser.sees_no_dialog().await;
@@ -141,4 +142,25 @@ async fn revoke(browser: &Browser, world: &World, key: &Key) {
     browser.sees_no_dialog().await;
     assert_eq!(world.sidekey.status("/orders", &key.text).await, 401);
     assert_eq!(browser.count_of("a[data-dialog]").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_limits_are_offered_as_there_may_be() {
+    let world = World::start().await;
+    let limit =
+        |number| json!({"name": format!("limit-{number}"), "quota": 9, "window_seconds": number});
+    let limits = |count: u64| (1..=count).map(limit).collect::<Vec<_>>();
+    let browser = Browser::signed_in(&world.sidekey).await;
+    for count in [7, 8] {
+        let fields = json!({"rate_limits": limits(count)});
+        let key = world.sidekey.create_key(fields).await;
+        browser.visit(&format!("{KEYS_PAGE}/{}/edit", key.id)).await;
+        browser.wait_for("html[data-script]").await;
+        if count < 8 {
+            browser.press("Add a limit").await;
+            browser.sees("Limit 8").await;
+        }
+        browser.sees_no("Add a limit").await;
+    }
+    browser.close().await;
 }

@@ -124,11 +124,18 @@ async fn the_secret_can_be_taken(browser: &Browser, world: &World, secret: &str)
         ("Go", None),
     ] {
         browser.press(language).await;
-        browser
-            .press(&format!("Copy the example in {language}"))
-            .await;
+        let copy = format!("Copy the example in {language}");
+        browser.press(&copy).await;
+        browser.hears("The example is copied").await;
+        let said = format!("Copied the example in {language}");
+        browser.sees(&said).await;
         let code = browser.copied(language, |text| !text.is_empty()).await;
         assert!(code.contains(secret) && code.contains(&proxy), "{code}");
+        browser
+            .until("the button says what it is for again", async || {
+                browser.texts_of(".copyable button").await.contains(&copy)
+            })
+            .await;
         let Some([program, flag]) = interpreter else {
             continue;
         };
@@ -157,6 +164,13 @@ async fn leaving_asks(browser: &Browser) {
     browser.is_accessible("the question at the end").await;
     browser.press("Back to the key").await;
     browser.sees("Save the key now.").await;
+    // Whoever insists is asked again: only an answer leads out.
+    for _ in 0..4 {
+        browser.key(Key::Escape).await;
+        browser.sees("Have you saved the key?").await;
+        browser.key(Key::Escape).await;
+        browser.sees("Save the key now.").await;
+    }
 }
 
 async fn nothing_has_the_secret(browser: &Browser, secret: &str) {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::browser::{Browser, KEYS_PAGE};
 use super::world::World;
+use crate::harness::sidekey::Key;
 
 /// More than a page, less than two.
 const KEYS: usize = 31;
@@ -52,6 +53,13 @@ async fn people_find_their_key() {
     browser
         .until("the first page", async || browser.names().await == first)
         .await;
+    // Neither the first nor the last page leads on: the focus stays with the list.
+    browser.is_focused_css("#keys").await;
+    browser.press("Next").await;
+    browser
+        .until("the last page", async || browser.names().await == second)
+        .await;
+    browser.is_focused_css("#keys").await;
 
     // Sorting, there and back, as screen readers are told.
     browser.press("Name").await;
@@ -108,13 +116,16 @@ async fn people_find_their_key() {
         .await;
     browser.type_into("Search", &keys[1].id).await;
     browser.sees("No key matches").await;
-    browser.hears("0 keys").await;
+    browser.hears("No keys").await;
     browser.is_accessible("a list without a match").await;
     browser.type_into("Tenant", "").await;
     browser.visit(&format!("{KEYS_PAGE}?q={}", newest.id)).await;
     assert_eq!(browser.names().await, ["client 30"]);
     browser.visit(&format!("{KEYS_PAGE}?status=nonsense")).await;
     browser.is_accessible("a filter that can’t be used").await;
+
+    a_pasted_key_leaves_no_secret(&browser, &newest).await;
+    a_click_arrives_after_typing(&browser, &newest).await;
 
     // From a row to what can be done with it.
     browser.visit(&format!("{KEYS_PAGE}?q={}", newest.id)).await;
@@ -123,6 +134,35 @@ async fn people_find_their_key() {
     browser.press("Disable the key").await;
     browser.sees("The key is disabled").await;
     browser.close().await;
+}
+
+/// It is found, by its id; also where no script looks at what is sent.
+async fn a_pasted_key_leaves_no_secret(browser: &Browser, key: &Key) {
+    browser.visit(KEYS_PAGE).await;
+    browser.type_into("Search", &key.text).await;
+    browser.is_at(&format!("q={}", key.id)).await;
+    assert_eq!(browser.names().await, ["client 30"]);
+    assert_eq!(browser.value_of("Search").await, key.id);
+    browser.visit(&format!("{KEYS_PAGE}?q={}", key.text)).await;
+    let address = browser.address().await;
+    assert_eq!(address, format!("{KEYS_PAGE}?q={}", key.id));
+    assert_eq!(browser.names().await, ["client 30"]);
+}
+
+/// What is pressed while the answer for what was typed is on its way stays until it is let go.
+async fn a_click_arrives_after_typing(browser: &Browser, key: &Key) {
+    browser.visit(KEYS_PAGE).await;
+    browser.wait_for("table.keys tbody th a").await;
+    browser.type_into("Search", "client 30").await;
+    browser.hold("table.keys tbody th a").await;
+    let script = "return performance.getEntriesByType('resource')
+        .some((entry) => entry.name.includes('q=client+30') && entry.responseEnd > 0)";
+    browser
+        .until_script("the answer has come", script, &[])
+        .await;
+    browser.let_go().await;
+    browser.is_at(&format!("{KEYS_PAGE}/{}", key.id)).await;
+    browser.sees("Usage").await;
 }
 
 impl Browser {

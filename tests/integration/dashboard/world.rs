@@ -10,7 +10,8 @@ use crate::harness::sidekey::{Key, Sidekey};
 use crate::harness::upstream::Upstream;
 
 pub struct World {
-    pub upstream: Upstream,
+    /// Answers for as long as it is kept.
+    _upstream: Upstream,
     pub sidekey: Sidekey,
 }
 
@@ -18,7 +19,10 @@ impl World {
     pub async fn start() -> Self {
         let upstream = Upstream::start().await;
         let sidekey = Sidekey::start(&config(upstream.address)).await;
-        World { upstream, sidekey }
+        World {
+            _upstream: upstream,
+            sidekey,
+        }
     }
 
     /// Makes requests with `key` that the service answers with each of `statuses`, and waits until they

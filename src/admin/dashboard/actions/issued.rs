@@ -149,7 +149,7 @@ impl Issued {
     }
 }
 
-/// The one answer that has the secret. Nobody keeps it: all pages say `no-store`.
+/// The answer that has the secret. No browser and no proxy keeps it: all pages say `no-store`.
 pub fn answer(
     visitor: &Visitor,
     fragment: Fragment,

@@ -155,11 +155,15 @@ pub async fn show(
 }
 
 fn summary(keys: usize, is_all: bool) -> String {
-    let noun = if keys == 1 { "key" } else { "keys" };
+    let keys = match keys {
+        0 => "No keys".to_owned(),
+        1 => "1 key".to_owned(),
+        _ => format!("{keys} keys"),
+    };
     if is_all {
-        format!("{keys} {noun}")
+        keys
     } else {
-        format!("{keys} {noun} on this page")
+        format!("{keys} on this page")
     }
 }
 

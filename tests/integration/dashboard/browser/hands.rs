@@ -18,18 +18,6 @@ impl Browser {
             .await;
     }
 
-    /// Clicks what a selector finds first.
-    pub async fn press_css(&self, selector: &str) {
-        let attempt = async || {
-            let Some(found) = self.find("css", selector).await? else {
-                return Ok(None);
-            };
-            found.click().await.map(Some)
-        };
-        self.wait(&format!("{selector} can be clicked"), attempt)
-            .await;
-    }
-
     /// The field whose label begins with `label`; or whose id it is, such as `#key`.
     pub async fn field(&self, label: &str) -> WebElement {
         let what = format!("there is a field “{label}”");
@@ -148,6 +136,26 @@ impl Browser {
             .await;
     }
 
+    /// Waits until what a selector finds has the focus.
+    pub async fn is_focused_css(&self, selector: &str) {
+        let script = "return document.activeElement.matches(arguments[0])";
+        let what = format!("{selector} has the focus");
+        self.until_script(&what, script, &[json!(selector)]).await;
+    }
+
+    /// Presses the pointer's button on what a selector finds; [`Browser::let_go`] ends it.
+    pub async fn hold(&self, selector: &str) {
+        let found = self.wait_for(selector).await;
+        let chain = self.chromium.driver.action_chain();
+        let held = chain.click_and_hold_element(&found).perform().await;
+        held.expect("it is pressed");
+    }
+
+    pub async fn let_go(&self) {
+        let chain = self.chromium.driver.action_chain();
+        chain.release().perform().await.expect("it is let go");
+    }
+
     /// Moves the pointer over the middle of what a selector finds.
     pub async fn hover(&self, selector: &str) {
         let found = self.wait_for(selector).await;
@@ -223,10 +231,12 @@ impl Browser {
         self.until_script("no dialog is open", script, &[]).await;
     }
 
-    /// Waits until screen readers are told something with `text` in it.
+    /// Waits until screen readers are told something with `text` in it: in the dialog, where one is open,
+    /// for they hear nothing of what is beneath it.
     pub async fn hears(&self, text: &str) {
-        let script =
-            "return [...document.querySelectorAll('[role=status], [role=alert], [aria-live]')]
+        let script = "
+            const open = [...document.querySelectorAll('dialog[open]')].at(-1);
+            return [...(open ?? document).querySelectorAll('[role=status], [role=alert], [aria-live]')]
             .some((place) => place.textContent.includes(arguments[0]))";
         self.until_script(&format!("“{text}” is announced"), script, &[json!(text)])
             .await;

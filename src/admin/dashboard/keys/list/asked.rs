@@ -6,7 +6,6 @@ use crate::admin::input::FieldError;
 use crate::admin::listing::Listing;
 use crate::clock::Timestamp;
 use crate::key::MintKeys;
-use crate::key::format::Presented;
 
 /// Keys in a page: what people can choose, the default first.
 pub const PAGE_LENS: [usize; 3] = [25, 50, 100];
@@ -41,10 +40,7 @@ impl Asked {
         let pairs = pairs
             .into_iter()
             .filter(|(name, value)| known(name) && !value.trim().is_empty())
-            .map(|(name, value)| match name.as_str() {
-                "q" => (name, searched(&value)),
-                _ => (name, value.trim().to_owned()),
-            });
+            .map(|(name, value)| (name, value.trim().to_owned()));
         Asked(pairs.collect())
     }
 
@@ -110,14 +106,6 @@ impl Asked {
                 Err(errors)
             }
         }
-    }
-}
-
-/// What is searched for. Whoever pastes a whole key looks for that key, and its secret goes no further.
-fn searched(text: &str) -> String {
-    match Presented::parse(text.trim()) {
-        Some(key) => key.id().to_string(),
-        None => text.trim().to_owned(),
     }
 }
 
@@ -197,12 +185,5 @@ mod tests {
         );
         assert_eq!(asked.without_filters(), "?sort=name&limit=50");
         assert!(asked.has_place() && asked.has_filters());
-    }
-
-    #[test]
-    fn a_whole_key_is_looked_for_by_its_id() {
-        let id = "4fzN8cQ2pLrT";
-        let key = format!("sk_live_{id}_{}", "a".repeat(54));
-        assert_eq!(asked(&format!("q={key}")).get("q"), id);
     }
 }
