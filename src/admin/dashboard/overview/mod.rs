@@ -17,7 +17,7 @@ use axum::response::Response;
 use super::OVERVIEW_PATH;
 use super::chart::ChartView;
 use super::chart::text::count;
-use super::events::Moment;
+use super::moment::Moment;
 use super::page::{Page, PageError, Section, render};
 use super::range::{self, Range, RangeLink};
 use super::session::Visitor;
