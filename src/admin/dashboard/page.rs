@@ -51,8 +51,19 @@ pub struct Who {
     pub key_name: String,
     pub tenant_id: String,
     pub is_admin: bool,
+    pub may_see_keys: bool,
     pub may_see_usage: bool,
     pub may_see_audit: bool,
+}
+
+impl Who {
+    pub fn shown_name(&self) -> &str {
+        if self.key_name.is_empty() {
+            &self.key_id
+        } else {
+            &self.key_name
+        }
+    }
 }
 
 /// The frame of a page.
@@ -78,6 +89,7 @@ impl Page {
             key_name: visitor.key_name.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
+            may_see_keys: may(Permission::KeysRead),
             may_see_usage: may(Permission::UsageRead),
             may_see_audit: may(Permission::AuditRead),
         };

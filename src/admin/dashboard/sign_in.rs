@@ -17,7 +17,7 @@ use super::next::{own_path, sign_in_path};
 use super::page::{Fragment, Page, PageError, go, render};
 use super::session::{self, Visitor};
 use super::token::Token;
-use super::{KEYS_PATH, origin};
+use super::{HOME_PATH, origin};
 use crate::admin::AdminState;
 use crate::admin::access;
 use crate::admin::answer::ApiError;
@@ -153,7 +153,7 @@ fn told(error: &ApiError) -> String {
 /// Where to go after signing in.
 fn next_of(pairs: &[(String, String)]) -> String {
     let next = own_path(form::value(pairs, "next"));
-    next.unwrap_or(KEYS_PATH).to_owned()
+    next.unwrap_or(HOME_PATH).to_owned()
 }
 
 /// Ends the session.
