@@ -106,6 +106,16 @@ impl Caller {
             || covers(&self.proof.key.view().grants.patterns, Permission::Admin)
     }
 
+    /// Whether the secret that was proven is the key's current one.
+    pub fn is_current(&self) -> bool {
+        self.proof.generation == self.proof.key.view().authority.generation
+    }
+
+    /// Whether changes can be offered: an old secret in its grace period makes none.
+    pub fn may_write(&self) -> bool {
+        self.holds(Permission::KeysWrite) && self.is_current()
+    }
+
     /// Whoever has proven `proof`, now or when they signed in.
     pub(super) fn proven(proof: Proof, client: IpAddr) -> Self {
         let view = proof.key.view_full();
@@ -123,7 +133,7 @@ impl Caller {
         {
             // In its grace period an old secret still reads, but whoever holds it can't use it to
             // take the key over.
-            return Err(denied(state, Denial::Superseded));
+            return Err(superseded(state));
         }
         let actor = Actor {
             key_id: view.id,
@@ -144,10 +154,11 @@ impl Caller {
     /// For what only an administrator may change, and only with the key's current secret.
     pub fn authorize_admin_change(&self, state: &AdminState) -> Result<Actor, ApiError> {
         let actor = self.authorize(state, Permission::Admin)?;
-        if self.proof.generation != self.proof.key.view().authority.generation {
-            return Err(denied(state, Denial::Superseded));
+        if self.is_current() {
+            Ok(actor)
+        } else {
+            Err(superseded(state))
         }
-        Ok(actor)
     }
 
     /// For whoever signs in to the dashboard: with any of Sidekey's permissions. The generation of the
@@ -317,6 +328,16 @@ fn denied(state: &AdminState, denial: Denial) -> ApiError {
         }
     };
     unauthorized(state, kind, ", error=\"invalid_token\"")
+}
+
+/// Refuses a change to whoever holds a secret that was replaced.
+fn superseded(state: &AdminState) -> ApiError {
+    let mut error = denied(state, Denial::Superseded);
+    error.problem.detail =
+        "The key's secret was replaced. Until its grace period is over the old one \
+                            reads, but makes no changes: use the new one."
+            .to_owned();
+    error
 }
 
 /// Refuses a proven key that may not act. One that was revoked or replaced is a wrong key like any

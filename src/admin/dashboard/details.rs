@@ -9,8 +9,7 @@ mod usage;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -18,6 +17,7 @@ use super::KEYS_PATH;
 use super::audit::AUDIT_PATH;
 use super::events::{self, EventRow, Moment};
 use super::page::{Page, PageError, Section, render};
+use super::path::IdText;
 use super::session::Visitor;
 use crate::admin::AdminState;
 use crate::admin::access::{Actor, Caller, Permission};
@@ -34,7 +34,6 @@ use usage::UsageSection;
 pub use usage::csv;
 
 type Shared = State<Arc<AdminState>>;
-type PathId = Result<Path<String>, PathRejection>;
 
 /// Events that the page shows; the others are in the audit log.
 const EVENTS_LEN: usize = 10;
@@ -52,7 +51,7 @@ struct Actions {
 impl Actions {
     fn of(caller: &Caller, actor: &Actor, key: &KeyRecord, now: Timestamp) -> Self {
         let status = key.status(now);
-        let may_write = caller.holds(Permission::KeysWrite) && status != Status::Revoked;
+        let may_write = caller.may_write() && status != Status::Revoked;
         let may_edit = may_write && actor.require_power_over(&key.scopes).is_ok();
         Actions {
             may_edit,
@@ -106,12 +105,12 @@ struct DetailsPage {
 pub async fn show(
     State(state): Shared,
     visitor: Visitor,
-    id: PathId,
+    IdText(id): IdText,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, PageError> {
     let caller = &visitor.caller;
     let actor = caller.authorize(&state, Permission::KeysRead)?;
-    let key = find(&state, &actor, &read(id)?).await?;
+    let key = find(&state, &actor, &id).await?;
     let now = state.clock.now();
     let uses = Uses::of(&state, std::slice::from_ref(&key)).await?;
     let total = state.usage.usage_total(key.id).await;
@@ -140,11 +139,6 @@ pub async fn show(
         recent,
     };
     render(StatusCode::OK, &details)
-}
-
-/// The id in a path. What can't be read is no key's.
-fn read(id: PathId) -> Result<String, ApiError> {
-    id.map(|Path(id)| id).map_err(|_| ApiError::not_found())
 }
 
 /// Whom the key belongs to, where that is known.

@@ -17,6 +17,7 @@ mod next;
 mod origin;
 mod overview;
 mod page;
+mod path;
 mod range;
 mod session;
 mod sessions;

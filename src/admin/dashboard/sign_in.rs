@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::header::{RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
 use axum::response::Response;
 use zeroize::Zeroizing;
 
 use super::cookie::SessionCookie;
 use super::form::{self, Form};
 use super::next::{own_path, sign_in_path};
-use super::page::{Fragment, Page, PageError, go, render};
-use super::session::{self, Visitor};
+use super::page::{Fragment, Page, PageError, go, marked, render, status_of};
+use super::session::{self, Absence, Visitor};
 use super::token::Token;
 use super::{HOME_PATH, origin};
 use crate::admin::AdminState;
@@ -33,9 +33,11 @@ struct SignInPage {
     error: Option<String>,
     /// Where to go then: one of our own paths.
     next: String,
+    /// Whether the browser sent no session: it may yet have one.
+    is_stranger: bool,
 }
 
-/// The form; whoever is signed in already goes on.
+/// The form; whoever is signed in already goes on, unless the key has a new secret by now.
 pub async fn show(
     State(state): Shared,
     RawQuery(query): RawQuery,
@@ -47,13 +49,17 @@ pub async fn show(
         .collect();
     let next = next_of(&query);
     let (headers, extensions) = (request.headers(), request.extensions());
-    if session::visitor(&state, headers, extensions).await.is_ok() {
-        return Ok(go(Fragment(false), &next));
-    }
+    let is_stranger = match session::visitor(&state, headers, extensions).await {
+        Ok(visitor) if visitor.caller.is_current() => return Ok(go(Fragment(false), &next)),
+        Err(Absence::Unknown(error)) => return refused(&error, next),
+        Ok(_) | Err(Absence::Ended) => false,
+        Err(Absence::Stranger) => true,
+    };
     let page = SignInPage {
         page: Page::for_anybody("Sign in").after(&query),
         error: None,
         next,
+        is_stranger,
     };
     render(StatusCode::OK, &page)
 }
@@ -102,32 +108,26 @@ async fn begin(
     let caller = access::prove(state, key, client, &limiters).await?;
     let generation = caller.authorize_sign_in(state)?;
     let sessions = &dashboard.sessions;
-    if let Some(before) = before {
-        let ended = sessions.end(&before).await;
-        ended.map_err(|error| session::unavailable(&error))?;
-    }
     let begun = sessions.begin(caller.key_id(), generation).await;
-    begun.map_err(|error| session::unavailable(&error))
+    let begun = begun.map_err(|error| session::unavailable(&error))?;
+    if let Some(before) = before
+        && let Err(error) = sessions.end(&before).await
+    {
+        // The browser has forgotten it, and it ends in time.
+        tracing::warn!(%error, "the session before a sign-in could not be ended");
+    }
+    Ok(begun)
 }
 
 /// The form again, with what was wrong beside it.
 fn refused(error: &ApiError, next: String) -> Result<Response, PageError> {
-    let kind = error.problem.kind;
     let page = SignInPage {
         page: Page::for_anybody("Sign in"),
         error: Some(told(error)),
         next,
+        is_stranger: false,
     };
-    let status = StatusCode::from_u16(kind.status());
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = render(status, &page)?;
-    // So that it is noted.
-    response.extensions_mut().insert(kind);
-    if let Some(seconds) = error.retry_after_seconds {
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    Ok(response)
+    Ok(marked(render(status_of(error), &page)?, error))
 }
 
 /// One wording for every key that is none. What else is wrong only a right key gets to know.

@@ -8,10 +8,10 @@ use serde_json::{Map, json};
 
 use super::refusal;
 use super::{KeyHead, Shared, done_path, expected_if_said};
-use crate::admin::api::extract::IdText;
 use crate::admin::dashboard::events::Moment;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
+use crate::admin::dashboard::path::IdText;
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::operations::{Uses, keys};
 use crate::key::KeyRecord;

@@ -92,7 +92,7 @@ pub async fn show(
     let now = state.clock.now();
     let page = Page::new(&visitor, "API keys", Section::Keys).after(&pairs);
     let has_usage = visitor.caller.holds(Permission::UsageRead);
-    let writer = visitor.caller.holds(Permission::KeysWrite);
+    let writer = visitor.caller.may_write();
     let asked = Asked::of(pairs);
     let (listing, errors) = match asked.listing(&state.keys.mint_keys, now) {
         Ok(listing) => (Some(listing), Vec::new()),
