@@ -19,8 +19,8 @@ use super::session::{self, Absence, Visitor};
 use super::token::Token;
 use super::{HOME_PATH, origin};
 use crate::admin::AdminState;
-use crate::admin::access;
 use crate::admin::answer::ApiError;
+use crate::admin::{access, client};
 use crate::problem::Kind;
 
 type Shared = State<Arc<AdminState>>;
@@ -74,7 +74,7 @@ pub async fn is_signed_in(_: Visitor) -> StatusCode {
 pub async fn sign_in(State(state): Shared, request: Request) -> Result<Response, PageError> {
     let url = state.dashboard.settings.url.as_deref();
     origin::check(request.headers(), url)?;
-    let client = access::client_of(request.extensions());
+    let client = client::of(request.extensions());
     let cookie = SessionCookie::of(&state.dashboard.settings);
     let before = cookie.read(request.headers());
     let mut pairs = form::pairs(request).await?;
@@ -104,8 +104,8 @@ async fn begin(
         return Err(ApiError::new(Kind::MissingCredential, "Enter your key."));
     }
     let dashboard = &state.dashboard;
-    let limiters = [&state.failed_auth, &dashboard.failures];
-    let caller = access::prove(state, key, client, &limiters).await?;
+    // Counted here alone: who guesses at a page's form keeps no program from the API.
+    let caller = access::prove(state, key, client, &dashboard.failures).await?;
     let generation = caller.authorize_sign_in(state)?;
     let sessions = &dashboard.sessions;
     let begun = sessions.begin(caller.key_id(), generation).await;

@@ -1,6 +1,7 @@
 //! The dashboard: who gets in, what forms are believed, its pages over plain HTTP; and as people use it, in
 //! a real browser.
 
+mod addresses;
 mod audit;
 mod browser;
 mod changes;
