@@ -25,8 +25,9 @@ use crate::admin::answer::ApiError;
 use crate::admin::operations::Uses;
 use crate::admin::operations::keys::find;
 use crate::clock::Timestamp;
-use crate::key::record::Status;
+use crate::key::record::{Standing, Status};
 use crate::key::{KeyRecord, TenantRecord};
+use crate::manage::fields::FIRST_REVISION;
 use crate::manage::{KeyError, TenantError};
 use crate::store::EventFilter;
 use facts::{Facts, LastUsed};
@@ -127,7 +128,8 @@ pub async fn show(
     } else {
         None
     };
-    let page = Page::new(&visitor, &*key.name, Section::Keys).after(&query);
+    let page = Page::new(&visitor, &*key.name, Section::Keys);
+    let page = page.after(&query, |done| shows(&key, done, now));
     let details = DetailsPage {
         page,
         path: format!("{KEYS_PATH}/{}", key.id),
@@ -139,6 +141,18 @@ pub async fn show(
         recent,
     };
     render(StatusCode::OK, &details)
+}
+
+/// Whether `key` is as it would be if `done` had been done to it.
+fn shows(key: &KeyRecord, done: &str, now: Timestamp) -> bool {
+    match done {
+        "saved" => key.revision > FIRST_REVISION,
+        "disabled" => key.standing == Standing::Disabled,
+        "enabled" => key.standing == Standing::Active,
+        "revoked" => key.standing == Standing::Revoked,
+        "overlap-ended" => key.previous.is_none_or(|old| old.valid_until <= now),
+        _ => false,
+    }
 }
 
 /// Whom the key belongs to, where that is known.

@@ -121,10 +121,11 @@ impl Page {
         }
     }
 
-    /// With a word on what `query` says has been done.
+    /// With a word on what `query` says has been done, where that `is_so`: anybody can write an address.
     #[must_use]
-    pub fn after(mut self, query: &[(String, String)]) -> Self {
+    pub fn after(mut self, query: &[(String, String)], is_so: impl Fn(&str) -> bool) -> Self {
         let done = query.iter().find(|(name, _)| name == "done");
+        let done = done.filter(|(_, value)| is_so(value));
         self.done = done.and_then(|(_, value)| told(value));
         self
     }

@@ -56,7 +56,7 @@ pub async fn show(
         Err(Absence::Stranger) => true,
     };
     let page = SignInPage {
-        page: Page::for_anybody("Sign in").after(&query),
+        page: Page::for_anybody("Sign in").after(&query, is_about_sessions),
         error: None,
         next,
         is_stranger,
@@ -148,6 +148,11 @@ fn told(error: &ApiError) -> String {
         Some(seconds) => format!("{text} Try again in {seconds} seconds."),
         None => text.to_owned(),
     }
+}
+
+/// Whether something was done that has led here.
+fn is_about_sessions(done: &str) -> bool {
+    matches!(done, "signed-out" | session::ENDED)
 }
 
 /// Where to go after signing in.

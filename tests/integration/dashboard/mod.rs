@@ -17,6 +17,7 @@ mod harness_itself;
 mod injection;
 mod list;
 mod look;
+mod outdated;
 mod overview;
 mod person;
 mod session_store;

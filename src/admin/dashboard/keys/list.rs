@@ -90,7 +90,7 @@ pub async fn show(
 ) -> Result<Response, PageError> {
     let actor = visitor.caller.authorize(&state, Permission::KeysRead)?;
     let now = state.clock.now();
-    let page = Page::new(&visitor, "API keys", Section::Keys).after(&pairs);
+    let page = Page::new(&visitor, "API keys", Section::Keys);
     let has_usage = visitor.caller.holds(Permission::UsageRead);
     let writer = visitor.caller.may_write();
     let asked = Asked::of(pairs);
