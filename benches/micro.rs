@@ -217,5 +217,5 @@ fn find_credential(bencher: divan::Bencher) {
 fn client_address(bencher: divan::Bencher) {
     let headers = http::HeaderMap::new();
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    bencher.bench_local(|| sidekey::proxy::client::address(Some(peer), black_box(&headers), &[]));
+    bencher.bench_local(|| sidekey::forwarded::address(Some(peer), black_box(&headers), &[]));
 }

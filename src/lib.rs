@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod forwarded;
 pub mod key;
 pub mod limit;
 pub mod manage;

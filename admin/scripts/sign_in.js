@@ -2,9 +2,9 @@
 // our own. This is one, so it asks again.
 const form = document.querySelector("form[action='/dashboard/sign-in']");
 const next = form?.elements.namedItem("next")?.value;
-const isFirst = !document.getElementById("key-error");
+const isStranger = form?.hasAttribute("data-ask");
 
-if (next && isFirst) {
+if (next && isStranger) {
   try {
     const answer = await fetch("/dashboard/session", { cache: "no-store", redirect: "manual" });
     if (answer.status === 204) {

@@ -3,17 +3,16 @@
 //! Admin keys are ordinary keys with `sidekey:` scopes. Whoever lacks `sidekey:admin` sees only
 //! their own tenant: other tenants' things are not there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::Extensions;
+use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::AdminState;
 use super::answer::ApiError;
-use super::{request_id, watch};
+use super::{client, request_id, watch};
 use crate::audit::{self, Origin};
 use crate::key::format::Presented;
 use crate::key::{Denial, Generation, KeyId, KeyRecord, ScopePattern, TenantId};
@@ -106,6 +105,16 @@ impl Caller {
             || covers(&self.proof.key.view().grants.patterns, Permission::Admin)
     }
 
+    /// Whether the secret that was proven is the key's current one.
+    pub fn is_current(&self) -> bool {
+        self.proof.generation == self.proof.key.view().authority.generation
+    }
+
+    /// Whether changes can be offered: an old secret in its grace period makes none.
+    pub fn may_write(&self) -> bool {
+        self.holds(Permission::KeysWrite) && self.is_current()
+    }
+
     /// Whoever has proven `proof`, now or when they signed in.
     pub(super) fn proven(proof: Proof, client: IpAddr) -> Self {
         let view = proof.key.view_full();
@@ -117,13 +126,13 @@ impl Caller {
     pub fn authorize(&self, state: &AdminState, permission: Permission) -> Result<Actor, ApiError> {
         let view = self.proof.key.view_full();
         view.admits(self.proof.generation, self.client, state.clock.now())
-            .map_err(|denial| refused(state, denial, self.client))?;
+            .map_err(|denial| refused(state, denial, self.client, &state.failed_auth))?;
         self.note_use(state);
         if permission == Permission::KeysWrite && self.proof.generation != view.authority.generation
         {
             // In its grace period an old secret still reads, but whoever holds it can't use it to
             // take the key over.
-            return Err(denied(state, Denial::Superseded));
+            return Err(superseded(state));
         }
         let actor = Actor {
             key_id: view.id,
@@ -144,10 +153,11 @@ impl Caller {
     /// For what only an administrator may change, and only with the key's current secret.
     pub fn authorize_admin_change(&self, state: &AdminState) -> Result<Actor, ApiError> {
         let actor = self.authorize(state, Permission::Admin)?;
-        if self.proof.generation != self.proof.key.view().authority.generation {
-            return Err(denied(state, Denial::Superseded));
+        if self.is_current() {
+            Ok(actor)
+        } else {
+            Err(superseded(state))
         }
-        Ok(actor)
     }
 
     /// For whoever signs in to the dashboard: with any of Sidekey's permissions. The generation of the
@@ -155,7 +165,7 @@ impl Caller {
     pub fn authorize_sign_in(&self, state: &AdminState) -> Result<Generation, ApiError> {
         let view = self.proof.key.view_full();
         view.admits(self.proof.generation, self.client, state.clock.now())
-            .map_err(|denial| refused(state, denial, self.client))?;
+            .map_err(|denial| refused(state, denial, self.client, &state.dashboard.failures))?;
         self.note_use(state);
         if !Permission::ALL.iter().any(|each| self.holds(*each)) {
             return Err(ApiError::new(
@@ -257,7 +267,7 @@ impl FromRequestParts<Arc<AdminState>> for Caller {
         parts: &mut Parts,
         state: &Arc<AdminState>,
     ) -> Result<Self, ApiError> {
-        let client = client_of(&parts.extensions);
+        let client = client::of(&parts.extensions);
         let mut lines = parts.headers.get_all(AUTHORIZATION).iter();
         let presented = match (lines.next(), lines.next()) {
             (None, _) => None,
@@ -270,19 +280,10 @@ impl FromRequestParts<Arc<AdminState>> for Caller {
             }
         };
         match presented {
-            Some(presented) => prove(state, presented, client, &[&state.failed_auth]).await,
+            Some(presented) => prove(state, presented, client, &state.failed_auth).await,
             None => Err(unauthorized(state, Kind::MissingCredential, "")),
         }
     }
-}
-
-/// Whose connection a request came by.
-pub(super) fn client_of(extensions: &Extensions) -> IpAddr {
-    extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |info| {
-            info.0.ip().to_canonical()
-        })
 }
 
 fn bearer(line: &str) -> Option<&str> {
@@ -319,27 +320,43 @@ fn denied(state: &AdminState, denial: Denial) -> ApiError {
     unauthorized(state, kind, ", error=\"invalid_token\"")
 }
 
+/// Refuses a change to whoever holds a secret that was replaced.
+fn superseded(state: &AdminState) -> ApiError {
+    let mut error = denied(state, Denial::Superseded);
+    error.problem.detail =
+        "The key's secret was replaced. Until its grace period is over the old one \
+                            reads, but makes no changes: use the new one."
+            .to_owned();
+    error
+}
+
 /// Refuses a proven key that may not act. One that was revoked or replaced is a wrong key like any
 /// other, and counts as one.
-fn refused(state: &AdminState, denial: Denial, client: IpAddr) -> ApiError {
+fn refused(
+    state: &AdminState,
+    denial: Denial,
+    client: IpAddr,
+    failures: &AddressLimiter,
+) -> ApiError {
     if matches!(denial, Denial::Revoked | Denial::Superseded) {
-        if let Err(limited) = check_failures(state, client, &[&state.failed_auth]) {
+        if let Err(limited) = check_failures(state, client, failures) {
             return limited;
         }
-        state.failed_auth.count(client, state.clock.monotonic_us());
+        failures.count(client, state.clock.monotonic_us());
     }
     denied(state, denial)
 }
 
-/// An error where `client` has presented too many wrong keys for any of `limiters`.
+/// An error where `client` has presented too many wrong keys, by `failures` or to the API.
 fn check_failures(
     state: &AdminState,
     client: IpAddr,
-    limiters: &[&AddressLimiter],
+    failures: &AddressLimiter,
 ) -> Result<(), ApiError> {
     let now_us = state.clock.monotonic_us();
-    let mut failures = limiters.iter().filter_map(|all| all.peek(client, now_us));
-    let Some(decision) = failures.find(|decision| !decision.allowed) else {
+    let limiters = [failures, &state.failed_auth];
+    let mut decisions = limiters.iter().filter_map(|all| all.peek(client, now_us));
+    let Some(decision) = decisions.find(|decision| !decision.allowed) else {
         return Ok(());
     };
     let mut error = ApiError::new(
@@ -351,12 +368,12 @@ fn check_failures(
 }
 
 /// Proves the presented key. An address with too many failures is only refused where its key is
-/// not remembered as proven: nobody can lock an administrator out. `limiters` count what fails.
+/// not remembered as proven: nobody can lock an administrator out. `failures` counts what fails.
 pub(super) async fn prove(
     state: &AdminState,
     presented: &str,
     client: IpAddr,
-    limiters: &[&AddressLimiter],
+    failures: &AddressLimiter,
 ) -> Result<Caller, ApiError> {
     let recalled = state.verifier.recall(presented);
     if let Recall::Proven(proof) = recalled {
@@ -365,7 +382,7 @@ pub(super) async fn prove(
     if let Some(presented) = Presented::parse(presented) {
         watch::presented(presented.id());
     }
-    check_failures(state, client, limiters)?;
+    check_failures(state, client, failures)?;
     let verified = match recalled {
         Recall::Unknown(digest) => state.verifier.verify(presented, digest).await,
         Recall::Proven(_) | Recall::Refused => Err(Refusal::Invalid),
@@ -376,10 +393,7 @@ pub(super) async fn prove(
             Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }
         Err(Refusal::Invalid) => {
-            let now_us = state.clock.monotonic_us();
-            limiters
-                .iter()
-                .for_each(|limiter| limiter.count(client, now_us));
+            failures.count(client, state.clock.monotonic_us());
             Err(denied(state, Denial::Revoked))
         }
     }

@@ -2,14 +2,15 @@
 //!
 //! `api` speaks HTTP and `dashboard` shows pages; `operations`, `listing`, `audit_log`,
 //! `audit_verification` and `usage_report` are what both do. `access` knows who may do what, `input` reads
-//! bodies and reports every bad field at once, `import_lines` lists of existing keys; `watch` notes
-//! sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! bodies and reports every bad field at once, `import_lines` lists of existing keys; `client` finds
+//! out their address, `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
 pub mod api;
 mod audit_log;
 pub mod audit_verification;
+mod client;
 pub mod dashboard;
 pub mod deployment;
 mod import_lines;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use audit_verification::Verifications;
@@ -68,6 +70,8 @@ pub struct AdminState {
     /// The admin port's own: what fails on the proxy locks nobody out here.
     pub failed_auth: AddressLimiter,
     pub dashboard: DashboardState,
+    /// Whose word for the client's address is taken.
+    pub trusted_proxies: Vec<IpNet>,
     pub realm: String,
     pub deployment: Deployment,
     pub metrics: Arc<Metrics>,

@@ -6,15 +6,15 @@
 //! or by a gap between two.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::{AdminState, request_id};
+use super::{AdminState, client, request_id};
 use crate::audit::recorder::Refusal;
 use crate::audit::{Actor, Origin};
 use crate::key::format::redact;
@@ -71,8 +71,7 @@ pub fn allowed(is_admin: bool) {
 
 /// Lets the call be answered, and notes what there is to note of it.
 pub async fn note(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let address = client.map(|client| client.0.ip().to_canonical());
+    let address = client::of(request.extensions());
     let method = request.method().to_string();
     let path = shown_path(request.uri().path());
     let answer = async {
@@ -97,15 +96,15 @@ pub async fn note(State(state): State<Arc<AdminState>>, request: Request, next: 
     response
 }
 
-fn origin(actor: Actor, address: Option<IpAddr>) -> Origin {
+fn origin(actor: Actor, address: IpAddr) -> Origin {
     Origin {
         actor,
-        address,
+        address: Some(address),
         request_id: Some(request_id::current()),
     }
 }
 
-fn note_sign_in(state: &AdminState, seen: &Seen, address: Option<IpAddr>) {
+fn note_sign_in(state: &AdminState, seen: &Seen, address: IpAddr) {
     if let (Some((key, tenant)), true) = (&seen.caller, seen.is_allowed) {
         let origin = origin(Actor::Key(*key), address);
         state.recorder.signed_in(*key, tenant.clone(), origin);

@@ -394,6 +394,7 @@ impl App {
             overview,
             usage_retention: settings.usage.retention,
             failed_auth: failed_auth_limiter(&settings.limits),
+            trusted_proxies: settings.admin.trusted_proxies.clone(),
             realm: settings.credentials.realm.clone(),
             deployment: Deployment::new(&settings),
             metrics: metrics.clone(),

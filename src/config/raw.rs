@@ -458,6 +458,8 @@ impl Default for Redis {
 #[serde(default)]
 pub struct Admin {
     pub listen: String,
+    /// CIDRs whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: OneOrMany,
     /// Where the first admin key is written at the first start.
     pub bootstrap_key_file: String,
 }
@@ -466,6 +468,7 @@ impl Default for Admin {
     fn default() -> Self {
         Admin {
             listen: "127.0.0.1:8081".to_owned(),
+            trusted_proxies: OneOrMany::default(),
             bootstrap_key_file: "data/admin.key".to_owned(),
         }
     }

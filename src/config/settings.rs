@@ -277,6 +277,8 @@ pub struct UsageSettings {
 #[derive(Debug)]
 pub struct AdminSettings {
     pub listen: SocketAddr,
+    /// Whose word for the client's address is taken.
+    pub trusted_proxies: Vec<IpNet>,
     pub bootstrap_key_file: PathBuf,
 }
 

@@ -7,10 +7,10 @@ use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::client::X_FORWARDED_FOR;
 use super::credential::{cookies_without, query_without};
 use crate::clock::Timestamp;
 use crate::config::settings::{LimitSettings, Source};
+use crate::forwarded::X_FORWARDED_FOR;
 use crate::limit::{self, LimitFields, Reading};
 use crate::verify::KeyView;
 

@@ -11,7 +11,6 @@
 
 pub mod account;
 pub mod admit;
-pub mod client;
 pub mod connection;
 pub mod credential;
 pub mod decide;
@@ -41,6 +40,7 @@ use smallvec::SmallVec;
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
+use crate::forwarded;
 use crate::key::format::redact;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
@@ -174,9 +174,9 @@ impl ProxyHttp for Gateway {
         let headers = &session.req_header().headers;
         let trusted = &self.settings.trusted_proxies;
         ctx.peer = peer;
-        ctx.client = client::address(address, headers, trusted);
+        ctx.client = forwarded::address(address, headers, trusted);
         let theirs = address
-            .filter(|peer| client::is_trusted(peer.to_canonical(), trusted))
+            .filter(|peer| forwarded::is_trusted(peer.to_canonical(), trusted))
             .and_then(|_| headers::request_id(headers));
         ctx.request_id = theirs.unwrap_or_else(problem::new_request_id);
         Ok(())

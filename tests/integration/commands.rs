@@ -23,6 +23,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("listen-nothing", &["proxy.listen"]),
     ("mode", &["proxy.mode"]),
     ("trusted-proxy", &["proxy.trusted_proxies[1]"]),
+    ("admin-trusted-proxy", &["admin.trusted_proxies[1]"]),
     ("too-many-threads", &["proxy.threads"]),
     ("keepalive-zero", &["proxy.keepalive_seconds"]),
     ("client-timeout", &["proxy.client_timeout_seconds"]),

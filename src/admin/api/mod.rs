@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
-use super::{dashboard, request_id, watch};
+use super::{client, dashboard, request_id, watch};
 use crate::cluster::Propagation;
 use crate::problem::Kind;
 
@@ -61,6 +61,7 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time))
         .layer(middleware::from_fn_with_state(state.clone(), watch::note))
+        .layer(middleware::from_fn_with_state(state.clone(), client::find))
         .layer(middleware::from_fn(request_id::assign))
 }
 

@@ -91,7 +91,7 @@ async fn show(
         format!("{AUDIT_PATH}?{query}")
     };
     let page = AuditPage {
-        page: Page::new(&visitor, "Audit log", Section::Audit).after(&pairs),
+        page: Page::new(&visitor, "Audit log", Section::Audit),
         is_admin: actor.is_admin(),
         tenant_id: actor.tenant_id.to_string(),
         chain: Chain::look(&state, &visitor, &actor).await?,

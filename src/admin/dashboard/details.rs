@@ -9,8 +9,7 @@ mod usage;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -19,6 +18,7 @@ use super::audit::AUDIT_PATH;
 use super::events::{self, EventRow};
 use super::moment::Moment;
 use super::page::{Page, PageError, Section, render};
+use super::path::IdText;
 use super::session::Visitor;
 use super::unconfirmed::Unconfirmed;
 use crate::admin::AdminState;
@@ -27,8 +27,9 @@ use crate::admin::answer::ApiError;
 use crate::admin::operations::Uses;
 use crate::admin::operations::keys::find;
 use crate::clock::Timestamp;
-use crate::key::record::Status;
+use crate::key::record::{Standing, Status};
 use crate::key::{KeyRecord, TenantRecord};
+use crate::manage::fields::FIRST_REVISION;
 use crate::manage::{KeyError, TenantError};
 use crate::store::EventFilter;
 use facts::{Facts, LastUsed};
@@ -36,7 +37,6 @@ use usage::UsageSection;
 pub use usage::csv;
 
 type Shared = State<Arc<AdminState>>;
-type PathId = Result<Path<String>, PathRejection>;
 
 /// Events that the page shows; the others are in the audit log.
 const EVENTS_LEN: usize = 10;
@@ -54,7 +54,7 @@ struct Actions {
 impl Actions {
     fn of(caller: &Caller, actor: &Actor, key: &KeyRecord, now: Timestamp) -> Self {
         let status = key.status(now);
-        let may_write = caller.holds(Permission::KeysWrite) && status != Status::Revoked;
+        let may_write = caller.may_write() && status != Status::Revoked;
         let may_edit = may_write && actor.require_power_over(&key.scopes).is_ok();
         Actions {
             may_edit,
@@ -110,12 +110,12 @@ struct DetailsPage {
 pub async fn show(
     State(state): Shared,
     visitor: Visitor,
-    id: PathId,
+    IdText(id): IdText,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, PageError> {
     let caller = &visitor.caller;
     let actor = caller.authorize(&state, Permission::KeysRead)?;
-    let key = find(&state, &actor, &read(id)?).await?;
+    let key = find(&state, &actor, &id).await?;
     let now = state.clock.now();
     let uses = Uses::of(&state, std::slice::from_ref(&key)).await?;
     let total = state.usage.usage_total(key.id).await;
@@ -132,7 +132,8 @@ pub async fn show(
     } else {
         None
     };
-    let page = Page::new(&visitor, &*key.name, Section::Keys).after(&query);
+    let page = Page::new(&visitor, &*key.name, Section::Keys);
+    let page = page.after(&query, |done| shows(&key, done, now));
     let details = DetailsPage {
         page,
         path: format!("{KEYS_PATH}/{}", key.id),
@@ -147,9 +148,16 @@ pub async fn show(
     render(StatusCode::OK, &details)
 }
 
-/// The id in a path. What can't be read is no key's.
-fn read(id: PathId) -> Result<String, ApiError> {
-    id.map(|Path(id)| id).map_err(|_| ApiError::not_found())
+/// Whether `key` is as it would be if `done` had been done to it.
+fn shows(key: &KeyRecord, done: &str, now: Timestamp) -> bool {
+    match done {
+        "saved" => key.revision > FIRST_REVISION,
+        "disabled" => key.standing == Standing::Disabled,
+        "enabled" => key.standing == Standing::Active,
+        "revoked" => key.standing == Standing::Revoked,
+        "overlap-ended" => key.previous.is_none_or(|old| old.valid_until <= now),
+        _ => false,
+    }
 }
 
 /// Whom the key belongs to, where that is known.

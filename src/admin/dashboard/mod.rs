@@ -19,6 +19,7 @@ mod next;
 mod origin;
 mod overview;
 mod page;
+mod path;
 mod range;
 mod session;
 mod sessions;
@@ -42,6 +43,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use super::AdminState;
+use super::access::Permission;
 use super::answer::ApiError;
 use crate::problem::Kind;
 use page::{Fragment, Frame, PageError};
@@ -101,8 +103,17 @@ pub fn router() -> Router<Arc<AdminState>> {
         .layer(middleware::from_fn(guard))
 }
 
-async fn home() -> Response {
-    Redirect::to(KEYS_PATH).into_response()
+/// Leads to the first section that the visitor may see.
+async fn home(visitor: Visitor) -> Response {
+    let may = |permission| visitor.caller.holds(permission);
+    Redirect::to(match () {
+        () if may(Permission::KeysRead) => KEYS_PATH,
+        () if may(Permission::UsageRead) => OVERVIEW_PATH,
+        () if may(Permission::AuditRead) => audit::AUDIT_PATH,
+        // Whoever may do nothing but write keys makes one.
+        () => actions::NEW_PATH,
+    })
+    .into_response()
 }
 
 async fn nothing(_: Visitor) -> PageError {

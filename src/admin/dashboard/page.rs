@@ -22,6 +22,9 @@ const FRAGMENT: &str = "sidekey-fragment";
 /// Where the script is to go: it can't see the target of a redirect.
 const GO: &str = "sidekey-go";
 
+/// The title where only the key's new secret would do.
+const OUTDATED: &str = "Your key has a new secret";
+
 /// The part of the dashboard that a page belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -51,8 +54,21 @@ pub struct Who {
     pub key_name: String,
     pub tenant_id: String,
     pub is_admin: bool,
+    /// Whether the secret that was signed in with is still the key's current one.
+    pub is_current: bool,
+    pub may_see_keys: bool,
     pub may_see_usage: bool,
     pub may_see_audit: bool,
+}
+
+impl Who {
+    pub fn shown_name(&self) -> &str {
+        if self.key_name.is_empty() {
+            &self.key_id
+        } else {
+            &self.key_name
+        }
+    }
 }
 
 /// The frame of a page.
@@ -78,6 +94,8 @@ impl Page {
             key_name: visitor.key_name.clone(),
             tenant_id: visitor.caller.tenant_id().to_string(),
             is_admin: may(Permission::Admin),
+            is_current: visitor.caller.is_current(),
+            may_see_keys: may(Permission::KeysRead),
             may_see_usage: may(Permission::UsageRead),
             may_see_audit: may(Permission::AuditRead),
         };
@@ -103,10 +121,11 @@ impl Page {
         }
     }
 
-    /// With a word on what `query` says has been done.
+    /// With a word on what `query` says has been done, where that `is_so`: anybody can write an address.
     #[must_use]
-    pub fn after(mut self, query: &[(String, String)]) -> Self {
+    pub fn after(mut self, query: &[(String, String)], is_so: impl Fn(&str) -> bool) -> Self {
         let done = query.iter().find(|(name, _)| name == "done");
+        let done = done.filter(|(_, value)| is_so(value));
         self.done = done.and_then(|(_, value)| told(value));
         self
     }
@@ -224,6 +243,22 @@ pub fn lead(status: StatusCode, fragment: Fragment, path: &str) -> Response {
     response
 }
 
+/// The status of a problem.
+pub fn status_of(error: &ApiError) -> StatusCode {
+    let status = StatusCode::from_u16(error.problem.kind.status());
+    status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// `response` with what else there is to say of `error`: for whoever notes refusals, and for machines.
+pub fn marked(mut response: Response, error: &ApiError) -> Response {
+    response.extensions_mut().insert(error.problem.kind);
+    if let Some(seconds) = error.retry_after_seconds {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
 /// A failure, to be told by a page.
 #[derive(Debug)]
 pub struct PageError(ApiError);
@@ -240,16 +275,8 @@ pub struct Failure(Problem);
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let problem = *self.0.problem;
-        let status = StatusCode::from_u16(problem.kind.status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = status.into_response();
-        if let Some(seconds) = self.0.retry_after_seconds {
-            let headers = response.headers_mut();
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response.extensions_mut().insert(problem.kind);
-        response.extensions_mut().insert(Failure(problem));
+        let mut response = marked(status_of(&self.0).into_response(), &self.0);
+        response.extensions_mut().insert(Failure(*self.0.problem));
         response
     }
 }
@@ -260,6 +287,8 @@ impl IntoResponse for PageError {
 struct ProblemContent<'a> {
     title: &'a str,
     detail: &'a str,
+    /// Whether the visitor can do it with the key's new secret.
+    has_new_secret: bool,
     request_id: &'a str,
 }
 
@@ -269,12 +298,18 @@ pub fn dressed(mut response: Response, fragment: Fragment, frame: &Frame) -> Res
         return response;
     };
     let request_id = request_id::current();
+    let mut page = frame.with_title(problem.kind.title());
+    let is_outdated = page.who.as_ref().is_some_and(|who| !who.is_current);
+    let has_new_secret = is_outdated && problem.kind == Kind::InvalidKey;
+    if has_new_secret {
+        page.title = OUTDATED.to_owned();
+    }
     let content = ProblemContent {
-        title: problem.kind.title(),
+        title: &page.title.clone(),
         detail: &problem.detail,
+        has_new_secret,
         request_id: &request_id,
     };
-    let page = frame.with_title(problem.kind.title());
     if let Ok(made) = dialog(response.status(), fragment, page, &content) {
         *response.body_mut() = made.into_body();
         let html = HeaderValue::from_static("text/html; charset=utf-8");

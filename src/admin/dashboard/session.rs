@@ -15,15 +15,16 @@ use super::next::sign_in_path;
 use super::page::{self, Fragment, Frame, PageError};
 use super::token::Token;
 use crate::admin::AdminState;
-use crate::admin::access::{self, Caller};
+use crate::admin::access::Caller;
 use crate::admin::answer::ApiError;
+use crate::admin::client;
 use crate::key::{Denial, KeyId};
 use crate::manage::KeyError;
 use crate::store::{Session, StoreError};
 use crate::verify::{Proof, Refusal};
 
 /// Said on the sign-in page to whose session has ended.
-const ENDED: &str = "session-ended";
+pub const ENDED: &str = "session-ended";
 
 /// Somebody who is signed in.
 pub struct Visitor {
@@ -78,7 +79,7 @@ pub async fn visitor(
         }
     };
     let Session { generation, .. } = session;
-    let client = access::client_of(extensions);
+    let client = client::of(extensions);
     let view = key.view_full();
     match view.admits(generation, client, state.clock.now()) {
         Ok(()) => {}

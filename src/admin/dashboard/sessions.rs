@@ -62,7 +62,10 @@ impl Sessions {
         };
         let touch_after = TOUCH_INTERVAL_MAX.min(self.idle / TOUCHES_MIN);
         if session.seen_at <= now.minus(touch_after) {
-            self.store.touch_session(&session.id, now).await?;
+            // It lasts all the same, and is touched with the next page.
+            if let Err(error) = self.store.touch_session(&session.id, now).await {
+                tracing::warn!(%error, "a session of the dashboard could not be noted as seen");
+            }
         }
         Ok(Some(session))
     }

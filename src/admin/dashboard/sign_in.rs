@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::header::{RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
 use axum::response::Response;
 use zeroize::Zeroizing;
 
 use super::cookie::SessionCookie;
 use super::form::{self, Form};
 use super::next::{own_path, sign_in_path};
-use super::page::{Fragment, Page, PageError, go, render};
-use super::session::{self, Visitor};
+use super::page::{Fragment, Page, PageError, go, marked, render, status_of};
+use super::session::{self, Absence, Visitor};
 use super::token::Token;
-use super::{KEYS_PATH, origin};
+use super::{HOME_PATH, origin};
 use crate::admin::AdminState;
-use crate::admin::access;
 use crate::admin::answer::ApiError;
+use crate::admin::{access, client};
 use crate::problem::Kind;
 
 type Shared = State<Arc<AdminState>>;
@@ -33,9 +33,11 @@ struct SignInPage {
     error: Option<String>,
     /// Where to go then: one of our own paths.
     next: String,
+    /// Whether the browser sent no session: it may yet have one.
+    is_stranger: bool,
 }
 
-/// The form; whoever is signed in already goes on.
+/// The form; whoever is signed in already goes on, unless the key has a new secret by now.
 pub async fn show(
     State(state): Shared,
     RawQuery(query): RawQuery,
@@ -47,13 +49,17 @@ pub async fn show(
         .collect();
     let next = next_of(&query);
     let (headers, extensions) = (request.headers(), request.extensions());
-    if session::visitor(&state, headers, extensions).await.is_ok() {
-        return Ok(go(Fragment(false), &next));
-    }
+    let is_stranger = match session::visitor(&state, headers, extensions).await {
+        Ok(visitor) if visitor.caller.is_current() => return Ok(go(Fragment(false), &next)),
+        Err(Absence::Unknown(error)) => return refused(&error, next),
+        Ok(_) | Err(Absence::Ended) => false,
+        Err(Absence::Stranger) => true,
+    };
     let page = SignInPage {
-        page: Page::for_anybody("Sign in").after(&query),
+        page: Page::for_anybody("Sign in").after(&query, is_about_sessions),
         error: None,
         next,
+        is_stranger,
     };
     render(StatusCode::OK, &page)
 }
@@ -68,7 +74,7 @@ pub async fn is_signed_in(_: Visitor) -> StatusCode {
 pub async fn sign_in(State(state): Shared, request: Request) -> Result<Response, PageError> {
     let url = state.dashboard.settings.url.as_deref();
     origin::check(request.headers(), url)?;
-    let client = access::client_of(request.extensions());
+    let client = client::of(request.extensions());
     let cookie = SessionCookie::of(&state.dashboard.settings);
     let before = cookie.read(request.headers());
     let mut pairs = form::pairs(request).await?;
@@ -98,36 +104,30 @@ async fn begin(
         return Err(ApiError::new(Kind::MissingCredential, "Enter your key."));
     }
     let dashboard = &state.dashboard;
-    let limiters = [&state.failed_auth, &dashboard.failures];
-    let caller = access::prove(state, key, client, &limiters).await?;
+    // Counted here alone: who guesses at a page's form keeps no program from the API.
+    let caller = access::prove(state, key, client, &dashboard.failures).await?;
     let generation = caller.authorize_sign_in(state)?;
     let sessions = &dashboard.sessions;
-    if let Some(before) = before {
-        let ended = sessions.end(&before).await;
-        ended.map_err(|error| session::unavailable(&error))?;
-    }
     let begun = sessions.begin(caller.key_id(), generation).await;
-    begun.map_err(|error| session::unavailable(&error))
+    let begun = begun.map_err(|error| session::unavailable(&error))?;
+    if let Some(before) = before
+        && let Err(error) = sessions.end(&before).await
+    {
+        // The browser has forgotten it, and it ends in time.
+        tracing::warn!(%error, "the session before a sign-in could not be ended");
+    }
+    Ok(begun)
 }
 
 /// The form again, with what was wrong beside it.
 fn refused(error: &ApiError, next: String) -> Result<Response, PageError> {
-    let kind = error.problem.kind;
     let page = SignInPage {
         page: Page::for_anybody("Sign in"),
         error: Some(told(error)),
         next,
+        is_stranger: false,
     };
-    let status = StatusCode::from_u16(kind.status());
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = render(status, &page)?;
-    // So that it is noted.
-    response.extensions_mut().insert(kind);
-    if let Some(seconds) = error.retry_after_seconds {
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    Ok(response)
+    Ok(marked(render(status_of(error), &page)?, error))
 }
 
 /// One wording for every key that is none. What else is wrong only a right key gets to know.
@@ -150,10 +150,15 @@ fn told(error: &ApiError) -> String {
     }
 }
 
+/// Whether something was done that has led here.
+fn is_about_sessions(done: &str) -> bool {
+    matches!(done, "signed-out" | session::ENDED)
+}
+
 /// Where to go after signing in.
 fn next_of(pairs: &[(String, String)]) -> String {
     let next = own_path(form::value(pairs, "next"));
-    next.unwrap_or(KEYS_PATH).to_owned()
+    next.unwrap_or(HOME_PATH).to_owned()
 }
 
 /// Ends the session.

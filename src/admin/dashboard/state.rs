@@ -16,7 +16,7 @@ pub struct DashboardState {
     pub proxy_url: String,
     pub(super) sessions: Arc<Sessions>,
     /// Failed sign-ins.
-    pub(super) failures: AddressLimiter,
+    pub(in crate::admin) failures: AddressLimiter,
     /// Records of who is signed in.
     pub(super) records: Records,
 }

@@ -172,8 +172,10 @@ impl Checker<'_> {
                 "is empty; name the file for the first admin key",
             );
         }
+        let trusted = self.nets("admin.trusted_proxies", &raw.trusted_proxies);
         Some(AdminSettings {
             listen: self.address("admin.listen", &raw.listen)?,
+            trusted_proxies: trusted?,
             bootstrap_key_file: raw.bootstrap_key_file.clone().into(),
         })
     }

@@ -44,18 +44,7 @@ impl Checker<'_> {
             &raw.mode,
             &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)],
         );
-        let trusted: Vec<Option<IpNet>> = (raw.trusted_proxies.0.iter().enumerate())
-            .map(|(i, text)| {
-                let net = record::parse_net(text);
-                if net.is_none() {
-                    self.report(
-                        format!("proxy.trusted_proxies[{i}]"),
-                        format!("\"{text}\" is not a CIDR such as 10.0.0.0/8, nor an address"),
-                    );
-                }
-                net
-            })
-            .collect();
+        let trusted = self.nets("proxy.trusted_proxies", &raw.trusted_proxies);
         self.number("proxy.threads", raw.threads, 0, THREADS_MAX);
         self.number(
             "proxy.keepalive_seconds",
@@ -98,7 +87,7 @@ impl Checker<'_> {
         Some(ProxySettings {
             listen: listen.into_iter().collect::<Option<_>>()?,
             mode: mode?,
-            trusted_proxies: trusted.into_iter().collect::<Option<_>>()?,
+            trusted_proxies: trusted?,
             threads: threads(raw.threads),
             keepalive: Duration::from_secs(raw.keepalive_seconds),
             client_timeout: Duration::from_secs(raw.client_timeout_seconds),
@@ -110,6 +99,23 @@ impl Checker<'_> {
             max_body_bytes: raw.max_body_bytes,
             shutdown: Duration::from_secs(raw.shutdown_seconds),
         })
+    }
+
+    /// Networks, if all of them are.
+    pub(super) fn nets(&mut self, path: &str, raw: &raw::OneOrMany) -> Option<Vec<IpNet>> {
+        let nets: Vec<Option<IpNet>> = (raw.0.iter().enumerate())
+            .map(|(i, text)| {
+                let net = record::parse_net(text);
+                if net.is_none() {
+                    self.report(
+                        format!("{path}[{i}]"),
+                        format!("\"{text}\" is not a CIDR such as 10.0.0.0/8, nor an address"),
+                    );
+                }
+                net
+            })
+            .collect();
+        nets.into_iter().collect()
     }
 
     pub(super) fn credentials(&mut self, raw: &raw::Credentials) -> Option<CredentialSettings> {

@@ -1,6 +1,7 @@
 //! The dashboard: who gets in, what forms are believed, its pages over plain HTTP; and as people use it, in
 //! a real browser.
 
+mod addresses;
 mod audit;
 mod browser;
 mod changes;
@@ -16,6 +17,7 @@ mod harness_itself;
 mod injection;
 mod list;
 mod look;
+mod outdated;
 mod overview;
 mod person;
 mod session_store;

@@ -5,6 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use crate::harness::api::Reply;
 use crate::harness::sidekey::Sidekey;
 
+pub const HOME: &str = "/dashboard";
 pub const SIGN_IN: &str = "/dashboard/sign-in";
 pub const SIGN_OUT: &str = "/dashboard/sign-out";
 /// Answers 204 to who is signed in.

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::person::{KEYS_PAGE, Person, SESSION, SIGN_IN, SIGN_OUT};
+use super::person::{HOME, KEYS_PAGE, Person, SESSION, SIGN_IN, SIGN_OUT};
 use crate::audit::events;
 use crate::harness::api::Reply;
 use crate::harness::eventually;
@@ -209,14 +209,14 @@ async fn next_leads_to_our_own_pages_alone() {
             "/dashboard/overview?range=7d",
             "/dashboard/overview?range=7d",
         ),
-        ("https://evil.example", KEYS_PAGE),
-        ("//evil.example", KEYS_PAGE),
-        ("/\\evil.example", KEYS_PAGE),
-        ("/dashboard/../x", KEYS_PAGE),
-        ("/dashboard/\r\nset-cookie: a=b", KEYS_PAGE),
-        ("/dashboard/sign-in", KEYS_PAGE),
-        ("/api/v1/platform/api-keys", KEYS_PAGE),
-        ("\"><script>", KEYS_PAGE),
+        ("https://evil.example", HOME),
+        ("//evil.example", HOME),
+        ("/\\evil.example", HOME),
+        ("/dashboard/../x", HOME),
+        ("/dashboard/\r\nset-cookie: a=b", HOME),
+        ("/dashboard/sign-in", HOME),
+        ("/api/v1/platform/api-keys", HOME),
+        ("\"><script>", HOME),
     ] {
         let query: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
         let page = Person::new(&sidekey)
@@ -388,6 +388,10 @@ async fn sessions_are_those_of_all_instances() {
     let attempt = Person::new(&one).sign_in(&key).await;
     assert_eq!(attempt.status, 503, "{attempt:?}");
     assert!(attempt.text.contains("name=\"key\""), "the form is there");
+    let form = guest.get(SIGN_IN).await;
+    assert_eq!(form.status, 503, "who that is can't be said: {form:?}");
+    assert!(form.header("retry-after").is_some());
+    assert!(form.text.contains("name=\"key\""), "{form:?}");
     postgres.launch().await;
     eventually("the database is found again", || async {
         guest.get(SESSION).await.status != 503

@@ -30,11 +30,14 @@ use crate::manage::Expected;
 
 type Shared = State<Arc<AdminState>>;
 
+/// Where a key is created.
+pub const NEW_PATH: &str = "/dashboard/settings/developers/api-keys/new";
+
 pub fn routes() -> Router<Arc<AdminState>> {
     let one = format!("{KEYS_PATH}/{{id}}");
     Router::new()
         .route(KEYS_PATH, post(create::create))
-        .route(&format!("{KEYS_PATH}/new"), get(create::show))
+        .route(NEW_PATH, get(create::show))
         .route(&format!("{one}/edit"), get(edit::show).post(edit::edit))
         .route(
             &format!("{one}/regenerate"),

@@ -1,13 +1,12 @@
 //! Answers where nothing was done: the key is revoked, or is not any more what the form was made for.
 
 use askama::Template;
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::KeyHead;
 use crate::admin::answer::ApiError;
-use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
+use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section, marked, status_of};
 use crate::admin::dashboard::session::Visitor;
 use crate::key::KeyRecord;
 use crate::key::record::Standing;
@@ -22,22 +21,6 @@ struct NothingDone {
     key: KeyHead,
     /// Where the form can be had as it is now.
     again: Option<String>,
-}
-
-/// The status of a problem.
-pub fn status_of(error: &ApiError) -> StatusCode {
-    let status = StatusCode::from_u16(error.problem.kind.status());
-    status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// `response` with what else there is to say of `error`: for whoever notes refusals, and for machines.
-pub fn marked(mut response: Response, error: &ApiError) -> Response {
-    response.extensions_mut().insert(error.problem.kind);
-    if let Some(seconds) = error.retry_after_seconds {
-        let headers = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
 }
 
 /// Whether there is nothing to be done any more, and the page that says so.

@@ -6,15 +6,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::flaws::Flaws;
-use super::refusal::{self, marked, status_of};
+use super::refusal;
 use super::{KeyHead, Shared, expected};
 use crate::admin::AdminState;
 use crate::admin::access::Permission;
 use crate::admin::answer::ApiError;
-use crate::admin::api::extract::IdText;
 use crate::admin::dashboard::form::{Form, value};
 use crate::admin::dashboard::moment::Moment;
-use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
+use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section, marked, status_of};
+use crate::admin::dashboard::path::IdText;
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::dashboard::unconfirmed::done_path;
 use crate::admin::input::FieldError;

@@ -8,10 +8,10 @@ use serde_json::{Map, json};
 
 use super::refusal;
 use super::{KeyHead, Shared, expected_if_said};
-use crate::admin::api::extract::IdText;
 use crate::admin::dashboard::form::Form;
 use crate::admin::dashboard::moment::Moment;
 use crate::admin::dashboard::page::{self, Fragment, Page, PageError, Section};
+use crate::admin::dashboard::path::IdText;
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::dashboard::unconfirmed::done_path;
 use crate::admin::operations::{Uses, keys};

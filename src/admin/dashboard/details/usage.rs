@@ -6,13 +6,14 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::{PathId, Shared, read};
+use super::Shared;
 use crate::admin::AdminState;
 use crate::admin::access::Permission;
 use crate::admin::answer::ApiError;
 use crate::admin::dashboard::chart::text::{self, count, percent};
 use crate::admin::dashboard::chart::{Chart, ChartView, Kind, Series, Tone, Unit, share};
 use crate::admin::dashboard::page::PageError;
+use crate::admin::dashboard::path::IdText;
 use crate::admin::dashboard::range::{self, Range, RangeLink};
 use crate::admin::dashboard::session::Visitor;
 use crate::admin::operations::keys::find;
@@ -226,12 +227,12 @@ fn limited(report: &Report) -> Chart {
 pub async fn csv(
     State(state): Shared,
     visitor: Visitor,
-    id: PathId,
+    IdText(id): IdText,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, PageError> {
     let caller = &visitor.caller;
     let actor = caller.authorize(&state, Permission::UsageRead)?;
-    let key = find(&state, &actor, &read(id)?).await?;
+    let key = find(&state, &actor, &id).await?;
     let range = Range::of(&query);
     let report = report(&state, &key, range).await?;
     let file = written(&report).map_err(|error| {

@@ -90,9 +90,9 @@ pub async fn show(
 ) -> Result<Response, PageError> {
     let actor = visitor.caller.authorize(&state, Permission::KeysRead)?;
     let now = state.clock.now();
-    let page = Page::new(&visitor, "API keys", Section::Keys).after(&pairs);
+    let page = Page::new(&visitor, "API keys", Section::Keys);
     let has_usage = visitor.caller.holds(Permission::UsageRead);
-    let writer = visitor.caller.holds(Permission::KeysWrite);
+    let writer = visitor.caller.may_write();
     let asked = Asked::of(pairs);
     let (listing, errors) = match asked.listing(&state.keys.mint_keys, now) {
         Ok(listing) => (Some(listing), Vec::new()),

@@ -1,5 +1,6 @@
 //! How long sessions last, on a clock that tests move.
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::*;
@@ -115,6 +116,47 @@ async fn a_page_is_no_reason_to_write() {
     assert!(bench.lasts(&token).await);
     let seen = bench.row(&token).await.unwrap().seen_at;
     assert_eq!(seen, begun.plus(TOUCH_INTERVAL_MAX));
+}
+
+/// A store that reads, and writes nothing that it was not told before.
+struct ReadOnly(SqlStore);
+
+#[async_trait]
+impl SessionStore for ReadOnly {
+    async fn add_session(&self, session: &Session) -> Result<(), StoreError> {
+        self.0.add_session(session).await
+    }
+
+    async fn session(&self, id: &str) -> Result<Option<Session>, StoreError> {
+        self.0.session(id).await
+    }
+
+    async fn touch_session(&self, _id: &str, _now: Timestamp) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("it can't be written".to_owned()))
+    }
+
+    async fn end_session(&self, id: &str) -> Result<(), StoreError> {
+        self.0.end_session(id).await
+    }
+
+    async fn forget_sessions(
+        &self,
+        created: Timestamp,
+        seen: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.0.forget_sessions(created, seen).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_can_not_be_touched_lasts() {
+    let mut bench = bench(IDLE, MAX).await;
+    bench.sessions.store = Arc::new(ReadOnly(bench.store.clone()));
+    let token = bench.begin().await;
+    bench.clock.advance(TOUCH_INTERVAL_MAX);
+    assert!(bench.lasts(&token).await);
+    bench.clock.advance(IDLE);
+    assert!(!bench.lasts(&token).await);
 }
 
 #[tokio::test]
