@@ -109,7 +109,7 @@ async fn no_answer_is_given_at_an_address_with_a_key_in_it() {
     }
     // It is found by what is left.
     let found = page(&person, &format!("?q={}", key.id)).await;
-    assert_eq!(ids(&found), [key.id.clone()]);
+    assert_eq!(ids(&found), std::slice::from_ref(&key.id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
