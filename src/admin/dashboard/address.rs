@@ -50,7 +50,7 @@ mod tests {
             "/",
             "/a?q=b+c&q=%00&x",
             "/a/%2F?q=sk_live_4fzN8cQ2pLrT",
-            "?",
+            "/?",
         ] {
             assert_eq!(cleaned(address), None, "{address}");
         }

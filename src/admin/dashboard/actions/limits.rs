@@ -149,6 +149,10 @@ mod tests {
             row("b", "5", "1", " 7 "),
         ];
         assert_eq!(
+            value_of(&[row("", "1", "1", "")]).unwrap(),
+            json!([{"name": "limit-1", "quota": 1, "window_seconds": 1, "burst": null}])
+        );
+        assert_eq!(
             value_of(&rows).unwrap(),
             json!([
                 {"name": "a", "quota": 10, "window_seconds": 60, "burst": null},
@@ -172,7 +176,7 @@ mod tests {
                 "rate_limits[1].burst"
             ]
         );
-        assert_eq!(bad(&[]), ["rate_limits[0].name"]);
+        assert_eq!(bad(&[]), ["rate_limits[0].quota"]);
         assert_eq!(
             bad(&[row("a", "1", "", "")]),
             ["rate_limits[0].window_seconds"]

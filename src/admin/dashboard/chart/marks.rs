@@ -148,11 +148,13 @@ mod tests {
         #[test]
         fn lines_stay_in_the_plot(values in proptest::collection::vec(proptest::option::of(0..=10_000_u64), 0..100)) {
             let drawn = line(&values, 10_000);
-            let points = drawn.path.split(['M', 'L']).filter(|point| !point.is_empty());
-            let points: Vec<(usize, u64)> = points
+            let points = drawn.path.split(['M', 'L']).chain(drawn.dots.split('M'));
+            let mut points: Vec<(usize, u64)> = points
+                .filter(|point| !point.is_empty())
                 .map(|point| point.trim_end_matches("h0").split_once(' ').unwrap())
                 .map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
                 .collect();
+            points.sort_unstable();
             let known = values.iter().enumerate().filter_map(|(at, value)| Some((at * PLACE + PLACE / 2, HEIGHT - (*value)?)));
             prop_assert_eq!(points, known.collect::<Vec<_>>());
         }
