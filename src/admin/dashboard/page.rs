@@ -261,11 +261,16 @@ pub fn marked(mut response: Response, error: &ApiError) -> Response {
 
 /// A failure, to be told by a page.
 #[derive(Debug)]
-pub struct PageError(ApiError);
+pub enum PageError {
+    /// By that of any failure.
+    Any(ApiError),
+    /// By one of its own, which is made.
+    Told(Box<Response>),
+}
 
 impl From<ApiError> for PageError {
     fn from(error: ApiError) -> Self {
-        PageError(error)
+        PageError::Any(error)
     }
 }
 
@@ -275,9 +280,14 @@ pub struct Failure(Problem);
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let mut response = marked(status_of(&self.0).into_response(), &self.0);
-        response.extensions_mut().insert(Failure(*self.0.problem));
-        response
+        match self {
+            PageError::Told(response) => *response,
+            PageError::Any(error) => {
+                let mut response = marked(status_of(&error).into_response(), &error);
+                response.extensions_mut().insert(Failure(*error.problem));
+                response
+            }
+        }
     }
 }
 

@@ -53,9 +53,7 @@ pub async fn show(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let change = keys::change(&state, &visitor.caller, &id).await?;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &change.record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &change.record)?;
     let content = EditForm {
         csrf: &visitor.csrf,
         key: KeyHead::new(&change.record, visitor.caller.key_id()),
@@ -79,9 +77,7 @@ pub async fn edit(
 ) -> Result<Response, PageError> {
     let change = keys::change(&state, &visitor.caller, &id).await?;
     let (record, actor) = (change.record.clone(), change.actor().clone());
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let form = KeyForm::of_pairs(&pairs, state.clock.now());
     let error = match carry_out(&state, change, &form, expected(&pairs)).await {
         Ok(changed) => {

@@ -23,14 +23,10 @@ struct NothingDone {
     again: Option<String>,
 }
 
-/// Whether there is nothing to be done any more, and the page that says so.
-pub fn of_revoked(
-    visitor: &Visitor,
-    fragment: Fragment,
-    key: &KeyRecord,
-) -> Option<Result<Response, PageError>> {
+/// Ends a request about a key with which nothing can be done any more, with a page that says so.
+pub fn if_revoked(visitor: &Visitor, fragment: Fragment, key: &KeyRecord) -> Result<(), PageError> {
     if key.standing != Standing::Revoked {
-        return None;
+        return Ok(());
     }
     let content = NothingDone {
         title: "The key is revoked",
@@ -41,7 +37,8 @@ pub fn of_revoked(
         again: None,
     };
     let page = Page::new(visitor, content.title, Section::Keys);
-    Some(page::dialog(StatusCode::CONFLICT, fragment, page, &content))
+    let answer = page::dialog(StatusCode::CONFLICT, fragment, page, &content)?;
+    Err(PageError::Told(Box::new(answer)))
 }
 
 /// The answer where `error` kept a form from being carried out: a page about the key for what concerns

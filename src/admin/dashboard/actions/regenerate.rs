@@ -112,9 +112,7 @@ pub async fn show(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let ending = keys::ending(&state, &visitor.caller, &id).await?;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &ending.record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &ending.record)?;
     let content = RegenerateForm::new(&state, &visitor, &ending.record);
     content.answer(StatusCode::OK, &visitor, fragment)
 }
@@ -128,9 +126,7 @@ pub async fn regenerate(
 ) -> Result<Response, PageError> {
     let ending = keys::ending(&state, &visitor.caller, &id).await?;
     let record = ending.record.clone();
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let error = match carry_out(ending, &pairs).await {
         Ok(made) => {
             let content = Issued::of_regenerated(&state, &visitor, &made);

@@ -100,9 +100,7 @@ pub async fn show(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let ending = keys::ending(&state, &visitor.caller, &id).await?;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &ending.record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &ending.record)?;
     let content = RevokeForm::new(&state, &visitor, &ending.record).await?;
     content.answer(StatusCode::OK, &visitor, fragment)
 }

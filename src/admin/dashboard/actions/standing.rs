@@ -57,9 +57,7 @@ pub async fn show_disable(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let record = keys::change(&state, &visitor.caller, &id).await?.record;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let uses = Uses::of(&state, std::slice::from_ref(&record)).await?;
     let last_used = uses.latest(record.id).map(|last| last.at.into());
     let question = Question {
@@ -83,9 +81,7 @@ pub async fn show_enable(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let record = keys::change(&state, &visitor.caller, &id).await?.record;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let question = Question {
         csrf: &visitor.csrf,
         key: KeyHead::new(&record, visitor.caller.key_id()),
@@ -106,9 +102,7 @@ pub async fn show_end_overlap(
     IdText(id): IdText,
 ) -> Result<Response, PageError> {
     let record = keys::ending(&state, &visitor.caller, &id).await?.record;
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let uses = Uses::of(&state, std::slice::from_ref(&record)).await?;
     let last_used = uses.of_previous(&record).map(|last| last.at.into());
     let question = Question {
@@ -152,9 +146,7 @@ async fn set(
 ) -> Result<Response, PageError> {
     let change = keys::change(&state, &visitor.caller, &id).await?;
     let record = change.record.clone();
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     let (status, form, done) = match standing {
         Standing::Disabled => ("disabled", "disable", "disabled"),
         Standing::Active => ("active", "enable", "enabled"),
@@ -191,9 +183,7 @@ pub async fn end_overlap(
 ) -> Result<Response, PageError> {
     let ending = keys::ending(&state, &visitor.caller, &id).await?;
     let record = ending.record.clone();
-    if let Some(answer) = refusal::of_revoked(&visitor, fragment, &record) {
-        return answer;
-    }
+    refusal::if_revoked(&visitor, fragment, &record)?;
     match ending.end_overlap().await {
         Ok(propagation) => {
             let path = done_path(record.id, "overlap-ended", &propagation);

@@ -224,19 +224,6 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_by_people() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (123_456, "123,456"),
-            (u64::MAX, "18,446,744,073,709,551,615"),
-        ] {
-            assert_eq!(count(number), text);
-        }
-    }
-
-    #[test]
     fn rotation_is_due_soon_and_then_overdue() {
         let key = key();
         let word = |key: &KeyRecord, day| rotation_badge(key, at(day)).map(|badge| badge.text);
