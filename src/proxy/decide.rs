@@ -6,7 +6,7 @@ use super::route::Route;
 use crate::clock::Timestamp;
 use crate::key::{Denial, Generation};
 use crate::problem::Kind;
-use crate::telemetry::metrics::Outcome;
+use crate::telemetry::Outcome;
 use crate::verify::KeyView;
 
 /// Why a request is refused. The words for it stand in `respond`.

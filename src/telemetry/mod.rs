@@ -2,5 +2,7 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod outcome;
 
 pub use metrics::Metrics;
+pub use outcome::Outcome;

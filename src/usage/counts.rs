@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::clock::Timestamp;
 use crate::key::{Generation, KeyId, TenantId};
-use crate::telemetry::metrics::Outcome;
+use crate::telemetry::Outcome;
 
 pub const HOUR_MS: i64 = 3_600_000;
 pub const DAY_MS: i64 = 24 * HOUR_MS;

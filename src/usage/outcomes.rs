@@ -3,7 +3,8 @@
 
 use super::counts::{Hour, Subject};
 use super::pending::Pending;
-use crate::telemetry::metrics::{OUTCOMES, Outcome, OutcomeTotals};
+use crate::telemetry::metrics::OutcomeTotals;
+use crate::telemetry::outcome::{OUTCOMES, Outcome};
 
 /// What the counters said the last time.
 #[derive(Debug, Default)]

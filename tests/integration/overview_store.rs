@@ -9,7 +9,7 @@ use sidekey::clock::{ManualClock, Timestamp};
 use sidekey::key::KeyId;
 use sidekey::store::overview::LISTED_KEYS;
 use sidekey::store::{KeyStore, OverviewStore, RankingStore, SqlStore, UsageStore};
-use sidekey::telemetry::metrics::Outcome;
+use sidekey::telemetry::Outcome;
 use sidekey::usage::counts::{DAY_MS, HOUR_MS};
 use sidekey::usage::ranking::{PLATFORM_KEYS, Ranked, TENANT_KEYS};
 use sidekey::usage::span::Interval;

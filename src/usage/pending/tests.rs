@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::telemetry::metrics::Outcome;
+use crate::telemetry::Outcome;
 use crate::usage::counts::HOUR_MS;
 
 fn key(n: usize) -> KeyId {

@@ -8,7 +8,7 @@ use crate::admin::dashboard::chart::{Chart, ChartView, Kind, Series, Tone, Unit,
 use crate::admin::usage_report::Report;
 use crate::clock::Timestamp;
 use crate::manage::KeyError;
-use crate::telemetry::metrics::Outcome;
+use crate::telemetry::Outcome;
 use crate::usage::Subject;
 
 /// Refusals that are drawn together.

@@ -1,0 +1,278 @@
+//! Every metric, declared once. Names follow the Prometheus conventions; labels come from closed
+//! enums and from the configuration, never from a request.
+
+mod declare;
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use prometheus::{
+    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
+};
+
+use super::outcome::{OUTCOMES, Outcome};
+use declare::{Metric, declare};
+
+pub use declare::Declaration;
+
+/// What a circuit breaker stands in front of. The label `dependency`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    Database,
+    Redis,
+    Vault,
+}
+
+impl Dependency {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dependency::Database => "database",
+            Dependency::Redis => "redis",
+            Dependency::Vault => "vault",
+        }
+    }
+}
+
+/// The counters of one route, found once when the configuration is loaded.
+#[derive(Debug, Clone)]
+pub struct RouteMetrics {
+    requests: Vec<IntCounter>,
+    shadow_refusals: Vec<IntCounter>,
+    pub duration: Histogram,
+}
+
+impl RouteMetrics {
+    /// Counts one request by its outcome.
+    pub fn count(&self, outcome: Outcome) {
+        self.requests[outcome as usize].inc();
+    }
+
+    /// Counts one request that would have been refused, were the mode not `shadow`.
+    pub fn count_shadow(&self, outcome: Outcome) {
+        self.shadow_refusals[outcome as usize].inc();
+    }
+}
+
+/// Requests of all routes by their outcome, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutcomeTotals {
+    /// In the order of [`Outcome::ALL`], as the others.
+    pub requests: [u64; OUTCOMES],
+    /// Those that would have been refused, were the mode not `shadow`.
+    pub shadow: [u64; OUTCOMES],
+}
+
+/// Time of what is counted in milliseconds and more.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+declare! {
+    requests: IntCounterVec by [route, outcome] = "sidekey_requests_total",
+        "Requests through the proxy, by route and how they ended.";
+    shadow_refusals: IntCounterVec by [route, outcome] = "sidekey_shadow_refusals_total",
+        "Requests that would have been refused, were the mode not shadow, by route and reason.";
+    duration: HistogramVec by [route] in SECONDS = "sidekey_request_duration_seconds",
+        "Time from a request's header to the end of its answer, by route.";
+    pub in_flight: IntGauge = "sidekey_requests_in_flight",
+        "Requests that are being handled now.";
+    pub connections: IntGauge = "sidekey_connections",
+        "Client connections that are open.";
+    pub connections_refused: IntCounter = "sidekey_connections_refused_total",
+        "Client connections closed at once because proxy.max_connections were open.";
+    pub proof_hits: IntCounter = "sidekey_proof_hits_total",
+        "Presented keys that were remembered as proven.";
+    pub proof_misses: IntCounter = "sidekey_proof_misses_total",
+        "Presented keys that had to be verified.";
+    pub proof_negative_hits: IntCounter = "sidekey_proof_negative_hits_total",
+        "Presented keys that were remembered as wrong.";
+    pub proof_entries: IntGauge = "sidekey_proof_entries",
+        "Proven keys that are remembered.";
+    pub live_keys: IntGauge = "sidekey_live_keys",
+        "Keys whose record is held in memory.";
+    pub forged_keys: IntCounter = "sidekey_forged_keys_total",
+        "Presented keys that this deployment did not mint, refused without a look at any store.";
+    pub imports: IntGauge = "sidekey_imported_keys",
+        "Imported keys, revoked ones included, that this instance can tell from unknown ones in memory.";
+    pub import_filter_full: IntGauge = "sidekey_import_filter_full",
+        "1 where more keys were imported than are kept in memory, so that unknown keys are looked up in the database.";
+    pub import_filter_rejections: IntCounter = "sidekey_import_filter_rejections_total",
+        "Presented keys that are none that was imported, refused without a look at any store.";
+    pub import_lookups: IntCounter = "sidekey_import_lookups_total",
+        "Presented keys that were looked up among the imported ones in the database.";
+    pub bcrypt_runs: IntCounter = "sidekey_bcrypt_runs_total",
+        "bcrypt hashes computed, for checks and new keys.";
+    pub bcrypt_refused: IntCounter = "sidekey_bcrypt_refused_total",
+        "Checks that were refused because the bcrypt queue was full.";
+    pub bcrypt_queued: IntGauge = "sidekey_bcrypt_queued",
+        "Checks that wait for a bcrypt thread.";
+    pub bcrypt_seconds: Histogram in SECONDS = "sidekey_bcrypt_duration_seconds",
+        "Time of one bcrypt hash.";
+    pub store_errors: IntCounter = "sidekey_store_errors_total",
+        "Failed calls of the database or secret store.";
+    pub store_up: IntGauge = "sidekey_store_up",
+        "1 while the database answers, 0 while it is away.";
+    breaker_open: IntGaugeVec by [dependency] = "sidekey_breaker_open",
+        "1 while calls of a dependency are refused at once because the last ones failed.";
+    pub redis_calls: IntCounter = "sidekey_redis_calls_total",
+        "Decisions about limits that Redis was asked for.";
+    pub redis_errors: IntCounter = "sidekey_redis_errors_total",
+        "Decisions that Redis did not give, or not in time.";
+    pub redis_up: IntGauge = "sidekey_redis_up",
+        "1 while Redis answers, 0 while it is away or not used.";
+    pub leases_open: IntGauge = "sidekey_limit_leases",
+        "Keys for which tokens of shared limits are held in advance.";
+    pub lease_tokens_returned: IntCounter = "sidekey_limit_lease_tokens_returned_total",
+        "Tokens that were taken from shared limits in advance, and given back.";
+    pub outage_decisions: IntCounter = "sidekey_limit_outage_decisions_total",
+        "Decisions about limits by limits.on_outage, because Redis was away.";
+    pub vault_calls: IntCounter = "sidekey_vault_calls_total",
+        "Calls of Vault, those included that its circuit breaker held back.";
+    pub vault_errors: IntCounter = "sidekey_vault_errors_total",
+        "Calls of Vault that were refused, failed, held back, or not answered in time.";
+    pub vault_login_errors: IntCounter = "sidekey_vault_login_errors_total",
+        "Logins at Vault and renewals of its token that failed, and looks that found a token which can't be replaced refused.";
+    pub vault_up: IntGauge = "sidekey_vault_up",
+        "1 while Vault answers and is unsealed, 0 while it is away or not used.";
+    pub vault_token_ttl: IntGauge = "sidekey_vault_token_ttl_seconds",
+        "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where Vault refuses one that can't be replaced.";
+    pub reconcile_runs: IntCounter = "sidekey_reconcile_runs_total",
+        "Comparisons of the database with the secret store, failed ones included.";
+    pub reconcile_errors: IntCounter = "sidekey_reconcile_errors_total",
+        "Comparisons that ended early because a store did not answer.";
+    pub reconcile_leftovers: IntCounter = "sidekey_reconcile_leftovers_total",
+        "Hashes removed because nothing needed them.";
+    pub reconcile_held_back: IntGauge = "sidekey_reconcile_held_back",
+        "Keys whose left-over hashes are not removed because they are too many: rows may have been lost.";
+    pub reconcile_broken_keys: IntGauge = "sidekey_reconcile_broken_keys",
+        "Keys that are not revoked and can't work, because their hash is missing.";
+    pub instances: IntGauge = "sidekey_instances",
+        "Instances on the same database that were heard of lately, this one included.";
+    pub changes_applied: IntCounter = "sidekey_changes_applied_total",
+        "Changes and creations of keys, of all instances, that this one has followed.";
+    pub events_connected: IntGauge = "sidekey_events_connected",
+        "1 while changes are announced through Redis, 0 while they are found by polling alone.";
+    pub events_failed: IntCounter = "sidekey_events_failed_total",
+        "Attempts to announce a change that Redis did not take in time.";
+    pub propagation_seconds: Histogram in SECONDS = "sidekey_propagation_seconds",
+        "Time that answers to changes waited for the other instances' confirmation.";
+    pub propagation_unconfirmed: IntCounter = "sidekey_propagation_unconfirmed_total",
+        "Changes that were answered before all instances had confirmed them.";
+    pub audit_entries: IntCounter = "sidekey_audit_entries_total",
+        "Entries that this instance has added to the audit chain.";
+    pub audit_failures: IntCounter = "sidekey_audit_failures_total",
+        "Writes that were not done because the audit chain could not be continued.";
+    pub audit_unrecorded: IntCounter = "sidekey_audit_unrecorded_total",
+        "Refused admin calls and sign-ins that there was no room to note one by one.";
+    pub usage_flushes: IntCounter = "sidekey_usage_flushes_total",
+        "Times that all usage which waited was stored.";
+    pub usage_flush_failures: IntCounter = "sidekey_usage_flush_failures_total",
+        "Batches of usage that could not be stored, and are tried again.";
+    pub usage_flush_seconds: Histogram in SECONDS = "sidekey_usage_flush_seconds",
+        "Time until all usage which waited was stored.";
+    pub usage_pending_rows: IntGauge = "sidekey_usage_pending_rows",
+        "Rows of usage, one a key and hour, that wait to be stored.";
+    pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
+        "Rows of usage that are lost because usage.max_pending_rows waited.";
+    pub log_dropped: IntGauge = "sidekey_log_lines_dropped",
+        "Log lines dropped because their reader was too slow.";
+    build_info: IntGaugeVec by [version] = "sidekey_build_info",
+        "Always 1; the label names the version.";
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Metrics::declared(Registry::new())?;
+        let version = env!("CARGO_PKG_VERSION");
+        metrics.build_info.with_label_values(&[version]).set(1);
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        metrics.registry.register(Box::new(process))?;
+        Ok(metrics)
+    }
+
+    /// The counters of the route `name`.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let mut routes = self.routes.lock();
+        let known = routes.entry(name.to_owned());
+        known.or_insert_with(|| self.new_route(name)).clone()
+    }
+
+    fn new_route(&self, name: &str) -> RouteMetrics {
+        let each = |counters: &IntCounterVec| {
+            Outcome::ALL
+                .iter()
+                .map(|o| counters.with_label_values(&[name, o.as_str()]))
+                .collect()
+        };
+        RouteMetrics {
+            requests: each(&self.requests),
+            shadow_refusals: each(&self.shadow_refusals),
+            duration: self.duration.with_label_values(&[name]),
+        }
+    }
+
+    /// What the counters of all routes say, read while they count.
+    pub fn outcomes(&self) -> OutcomeTotals {
+        let mut totals = OutcomeTotals::default();
+        for route in self.routes.lock().values() {
+            for (sum, counter) in totals.requests.iter_mut().zip(&route.requests) {
+                *sum += counter.get();
+            }
+            for (sum, counter) in totals.shadow.iter_mut().zip(&route.shadow_refusals) {
+                *sum += counter.get();
+            }
+        }
+        totals
+    }
+
+    /// The gauge of the circuit breaker in front of `dependency`.
+    pub fn breaker_open(&self, dependency: Dependency) -> IntGauge {
+        self.breaker_open.with_label_values(&[dependency.as_str()])
+    }
+
+    /// All values in the Prometheus text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_those_of_all_routes() {
+        let metrics = Metrics::new().unwrap();
+        let (a, b) = (metrics.route("a"), metrics.route("b"));
+        // The same route twice is one.
+        for route in [&a, &b, &metrics.route("b")] {
+            route.count(Outcome::NoRoute);
+        }
+        a.count_shadow(Outcome::InvalidKey);
+        let totals = metrics.outcomes();
+        assert_eq!(totals.requests[Outcome::NoRoute as usize], 3);
+        assert_eq!(totals.requests.iter().sum::<u64>(), 3);
+        assert_eq!(totals.shadow[Outcome::InvalidKey as usize], 1);
+        assert_eq!(totals.shadow.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn a_route_counts_under_its_name() {
+        let metrics = Metrics::new().unwrap();
+        let route = metrics.route("orders");
+        route.count(Outcome::RateLimited);
+        route.count_shadow(Outcome::NoCredential);
+        let text = metrics.text().unwrap();
+        assert!(
+            text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1")
+        );
+        assert!(text.contains(
+            "sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"
+        ));
+    }
+}
