@@ -42,6 +42,7 @@ use crate::store::answers::keep_forgetting;
 use crate::store::settle::keep_settled;
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
+use crate::telemetry::admin::AdminMetrics;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
     BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
@@ -321,7 +322,7 @@ impl App {
         ));
         let presence = tokio::spawn(cluster.presence.run(on_applied));
         let usage = Usage::start(
-            &settings.usage,
+            &settings,
             &live,
             &usage_store,
             &rankings,
@@ -397,6 +398,7 @@ impl App {
             trusted_proxies: settings.admin.trusted_proxies.clone(),
             realm: settings.credentials.realm.clone(),
             deployment: Deployment::new(&settings),
+            counted: AdminMetrics::of(&metrics),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });

@@ -4,6 +4,7 @@
 mod declare;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::{
@@ -11,7 +12,9 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::addresses::Addresses;
 use super::outcome::{OUTCOMES, Outcome};
+use super::status::StatusClass;
 use declare::{Metric, declare};
 
 pub use declare::Declaration;
@@ -40,7 +43,10 @@ impl Dependency {
 pub struct RouteMetrics {
     requests: Vec<IntCounter>,
     shadow_refusals: Vec<IntCounter>,
+    responses: Vec<IntCounter>,
     pub duration: Histogram,
+    pub upstream_duration: Histogram,
+    pub added_duration: Histogram,
 }
 
 impl RouteMetrics {
@@ -52,6 +58,11 @@ impl RouteMetrics {
     /// Counts one request that would have been refused, were the mode not `shadow`.
     pub fn count_shadow(&self, outcome: Outcome) {
         self.shadow_refusals[outcome as usize].inc();
+    }
+
+    /// Counts what the client got, by its status.
+    pub fn answered(&self, status: Option<u16>) {
+        self.responses[StatusClass::of(status) as usize].inc();
     }
 }
 
@@ -69,6 +80,13 @@ const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
+/// Time that Sidekey takes itself: microseconds where the key is warm, a tenth of a second where bcrypt has to
+/// run, more where something is waited for.
+const OWN_SECONDS: &[f64] = &[
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
 declare! {
     requests: IntCounterVec by [route, outcome] = "sidekey_requests_total",
         "Requests through the proxy, by route and how they ended.";
@@ -76,6 +94,26 @@ declare! {
         "Requests that would have been refused, were the mode not shadow, by route and reason.";
     duration: HistogramVec by [route] in SECONDS = "sidekey_request_duration_seconds",
         "Time from a request's header to the end of its answer, by route.";
+    upstream_duration: HistogramVec by [route] in SECONDS = "sidekey_upstream_duration_seconds",
+        "Time from the choice of a server to the header of its answer, other servers that were tried before included, by route. Without an answer there is none.";
+    added_duration: HistogramVec by [route] in OWN_SECONDS = "sidekey_added_duration_seconds",
+        "Time from a request's header until it was passed on or refused, by route: what Sidekey adds, waiting for bcrypt, stores and Redis included.";
+    responses: IntCounterVec by [route, code] = "sidekey_responses_total",
+        "Answers that clients got, whoever gave them, by route and class of the status; none where the client was gone before.";
+    pub tenant_requests: IntCounterVec by [tenant, outcome] = "sidekey_tenant_requests_total",
+        "Requests with a key that was proven, of the busiest tenants, by tenant and how they ended; (other) are all other tenants. Brought up to date with each flush of usage.";
+    pub tenants_shown: IntGauge = "sidekey_tenants_shown",
+        "Tenants that have series of their own: the busiest, at most metrics.max_tenants.";
+    pub failed_authentications: IntCounterVec by [reason, source] = "sidekey_failed_authentications_total",
+        "Requests that were refused for what their credential is, by reason and kind of the client's address.";
+    failed_authentication_addresses: IntGauge = "sidekey_failed_authentication_addresses",
+        "Addresses of clients (of IPv6: networks of 64 bits) that have presented a wrong key at either port in about the last hour; an estimate.";
+    pub admin_responses: IntCounterVec by [code] = "sidekey_admin_responses_total",
+        "Answers of the admin port, by class of the status.";
+    pub admin_refusals: IntCounterVec by [reason] = "sidekey_admin_refusals_total",
+        "Calls and forms that the admin port has refused, by reason.";
+    pub sign_ins: IntCounterVec by [result] = "sidekey_sign_ins_total",
+        "Attempts to sign in to the dashboard, by what came of them.";
     pub in_flight: IntGauge = "sidekey_requests_in_flight",
         "Requests that are being handled now.";
     pub connections: IntGauge = "sidekey_connections",
@@ -207,10 +245,16 @@ impl Metrics {
                 .map(|o| counters.with_label_values(&[name, o.as_str()]))
                 .collect()
         };
+        let classes = StatusClass::ALL.iter();
         RouteMetrics {
             requests: each(&self.requests),
             shadow_refusals: each(&self.shadow_refusals),
+            responses: classes
+                .map(|class| self.responses.with_label_values(&[name, class.as_str()]))
+                .collect(),
             duration: self.duration.with_label_values(&[name]),
+            upstream_duration: self.upstream_duration.with_label_values(&[name]),
+            added_duration: self.added_duration.with_label_values(&[name]),
         }
     }
 
@@ -231,6 +275,13 @@ impl Metrics {
     /// The gauge of the circuit breaker in front of `dependency`.
     pub fn breaker_open(&self, dependency: Dependency) -> IntGauge {
         self.breaker_open.with_label_values(&[dependency.as_str()])
+    }
+
+    /// Brings what has to be computed up to date: for whoever reads the values next.
+    pub fn refresh(&self, now_us: u64) {
+        let addresses = self.failed_addresses.estimate(now_us);
+        let addresses = i64::try_from(addresses).unwrap_or(i64::MAX);
+        self.failed_authentication_addresses.set(addresses);
     }
 
     /// All values in the Prometheus text format.
@@ -267,10 +318,12 @@ mod tests {
         let route = metrics.route("orders");
         route.count(Outcome::RateLimited);
         route.count_shadow(Outcome::NoCredential);
+        route.answered(Some(429));
         let text = metrics.text().unwrap();
         assert!(
             text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1")
         );
+        assert!(text.contains("sidekey_responses_total{code=\"4xx\",route=\"orders\"} 1"));
         assert!(text.contains(
             "sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"
         ));
