@@ -75,6 +75,7 @@ pub(super) async fn build_gateway(
         challenges: respond::Challenges::new(&settings.credentials),
         anonymous_fields: LimitFields::new(&settings.limits.anonymous),
         no_route: metrics.route(NO_ROUTE),
+        limit_decisions: metrics.limit_decisions(),
         settings: settings.proxy,
         credentials: settings.credentials,
         limits: settings.limits,

@@ -45,6 +45,7 @@ use crate::key::format::redact;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
+use crate::telemetry::dependencies::LimitDecisions;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{Metrics, Outcome};
 use crate::verify::{KeyView, Proof, Records, Verifier};
@@ -77,6 +78,7 @@ pub struct Gateway {
     pub challenges: Challenges,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
+    pub limit_decisions: LimitDecisions,
     pub no_route: RouteMetrics,
 }
 

@@ -1,5 +1,7 @@
 //! What the people on call see: metrics and logs. Must never see a credential.
 
+pub mod certificates;
+pub mod dependencies;
 pub mod logs;
 pub mod metrics;
 pub mod outcome;
