@@ -150,10 +150,9 @@ async fn each_statement_reads_one_index() {
             .unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
         let plan = plan.join("\n");
-        assert!(
-            plan.contains("COVERING INDEX") && plan.contains(index),
-            "{plan}"
-        );
+        // A column that the engine computes is not read from an index, so each key's row is looked at.
+        let found = plan.contains(" USING ") && plan.contains(index);
+        assert!(found && !plan.contains("SCAN api_keys"), "{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
     pool.close().await;

@@ -123,7 +123,7 @@ async fn while_everything_is_there() {
     stack.sidekey.revoke_key(&key.id).await;
     stack
         .sidekey
-        .change_key(&small.id, json!({"disabled": true}))
+        .change_key(&small.id, json!({"status": "disabled"}))
         .await;
     stack.have_grown(before).await;
     stack.is(&keys("revoked"), 1.0).await;
