@@ -77,6 +77,7 @@ pub(super) async fn build_gateway(
         anonymous_fields: LimitFields::new(&settings.limits.anonymous),
         no_route: metrics.route(NO_ROUTE),
         failed_authentications: FailedAuthentications::of(&metrics),
+        limit_decisions: metrics.limit_decisions(),
         settings: settings.proxy,
         credentials: settings.credentials,
         limits: settings.limits,

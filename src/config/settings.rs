@@ -160,6 +160,9 @@ pub enum OnOutage {
 pub struct RedisSettings {
     pub target: Target,
     pub timeout: Duration,
+    /// What `target` has read, to see when its certificates end.
+    pub ca_file: Option<PathBuf>,
+    pub client_cert_file: Option<PathBuf>,
 }
 
 #[derive(Debug)]

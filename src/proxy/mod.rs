@@ -46,6 +46,7 @@ use crate::key::format::redact;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
+use crate::telemetry::dependencies::LimitDecisions;
 use crate::telemetry::failed_auth::FailedAuthentications;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{Metrics, Outcome};
@@ -79,6 +80,7 @@ pub struct Gateway {
     pub challenges: Challenges,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
+    pub limit_decisions: LimitDecisions,
     pub no_route: RouteMetrics,
     pub failed_authentications: FailedAuthentications,
 }

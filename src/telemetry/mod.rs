@@ -2,6 +2,8 @@
 
 pub mod addresses;
 pub mod admin;
+pub mod certificates;
+pub mod dependencies;
 pub mod failed_auth;
 pub mod logs;
 pub mod metrics;

@@ -150,6 +150,9 @@ impl Flusher {
             pending.stored();
             self.show(&pending);
         }
+        self.metrics
+            .usage_last_flush
+            .set(self.clock.now().as_millis() / 1000);
         if has_stored {
             let took_us = self.clock.monotonic_us().saturating_sub(begun_us);
             self.metrics.usage_flushes.inc();

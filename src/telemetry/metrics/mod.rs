@@ -87,6 +87,12 @@ const OWN_SECONDS: &[f64] = &[
     0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
+/// Time of one call on a network: some take a tenth of a millisecond, and none goes on for ever.
+const CALL_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
 declare! {
     requests: IntCounterVec by [route, outcome] = "sidekey_requests_total",
         "Requests through the proxy, by route and how they ended.";
@@ -148,16 +154,33 @@ declare! {
         "Checks that wait for a bcrypt thread.";
     pub bcrypt_seconds: Histogram in SECONDS = "sidekey_bcrypt_duration_seconds",
         "Time of one bcrypt hash.";
+    pub bcrypt_in_flight: IntGauge = "sidekey_bcrypt_in_flight",
+        "bcrypt hashes that are being computed now.";
+    pub bcrypt_threads: IntGauge = "sidekey_bcrypt_threads",
+        "Threads that compute bcrypt hashes; where requests take every CPU, one more helps.";
+    pub bcrypt_queue_capacity: IntGauge = "sidekey_bcrypt_queue_capacity",
+        "Checks that may wait for a bcrypt thread (bcrypt.max_queue); more are refused.";
+    pub(super) limit_decisions: IntCounterVec by [source, verdict] = "sidekey_limit_decisions_total",
+        "Requests whose limits were decided, by who decided and what.";
     pub store_errors: IntCounter = "sidekey_store_errors_total",
         "Failed calls of the database or secret store.";
     pub store_up: IntGauge = "sidekey_store_up",
         "1 while the database answers, 0 while it is away.";
+    pub(super) store_call_seconds: HistogramVec by [operation] in CALL_SECONDS
+        = "sidekey_store_call_duration_seconds",
+        "Time of one call of the database, failed ones included and those left out that its circuit breaker held back.";
+    pub(super) keys: IntGaugeVec by [status] = "sidekey_keys",
+        "Keys in the database by what they were when they were counted last.";
+    pub tenants: IntGauge = "sidekey_tenants",
+        "Tenants in the database when they were counted last.";
     breaker_open: IntGaugeVec by [dependency] = "sidekey_breaker_open",
         "1 while calls of a dependency are refused at once because the last ones failed.";
     pub redis_calls: IntCounter = "sidekey_redis_calls_total",
         "Decisions about limits that Redis was asked for.";
     pub redis_errors: IntCounter = "sidekey_redis_errors_total",
         "Decisions that Redis did not give, or not in time.";
+    pub redis_seconds: Histogram in CALL_SECONDS = "sidekey_redis_call_duration_seconds",
+        "Time of one call of Redis about limits, failed ones included.";
     pub redis_up: IntGauge = "sidekey_redis_up",
         "1 while Redis answers, 0 while it is away or not used.";
     pub leases_open: IntGauge = "sidekey_limit_leases",
@@ -170,6 +193,9 @@ declare! {
         "Calls of Vault, those included that its circuit breaker held back.";
     pub vault_errors: IntCounter = "sidekey_vault_errors_total",
         "Calls of Vault that were refused, failed, held back, or not answered in time.";
+    pub(super) vault_call_seconds: HistogramVec by [operation] in CALL_SECONDS
+        = "sidekey_vault_call_duration_seconds",
+        "Time of one call of Vault, failed ones included and those left out that its circuit breaker held back.";
     pub vault_login_errors: IntCounter = "sidekey_vault_login_errors_total",
         "Logins at Vault and renewals of its token that failed, and looks that found a token which can't be replaced refused.";
     pub vault_up: IntGauge = "sidekey_vault_up",
@@ -202,6 +228,8 @@ declare! {
         "Entries that this instance has added to the audit chain.";
     pub audit_failures: IntCounter = "sidekey_audit_failures_total",
         "Writes that were not done because the audit chain could not be continued.";
+    pub audit_seconds: Histogram in CALL_SECONDS = "sidekey_audit_write_duration_seconds",
+        "Time from asking for the end of the audit chain to the commit of what was added, failed writes included.";
     pub audit_unrecorded: IntCounter = "sidekey_audit_unrecorded_total",
         "Refused admin calls and sign-ins that there was no room to note one by one.";
     pub usage_flushes: IntCounter = "sidekey_usage_flushes_total",
@@ -210,12 +238,17 @@ declare! {
         "Batches of usage that could not be stored, and are tried again.";
     pub usage_flush_seconds: Histogram in SECONDS = "sidekey_usage_flush_seconds",
         "Time until all usage which waited was stored.";
+    pub usage_last_flush: IntGauge = "sidekey_usage_last_flush_timestamp_seconds",
+        "When all usage was last found stored, in seconds since the Unix epoch; 0 before the first time.";
     pub usage_pending_rows: IntGauge = "sidekey_usage_pending_rows",
         "Rows of usage, one a key and hour, that wait to be stored.";
     pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
         "Rows of usage that are lost because usage.max_pending_rows waited.";
     pub log_dropped: IntGauge = "sidekey_log_lines_dropped",
         "Log lines dropped because their reader was too slow.";
+    pub(super) certificate_expiry: IntGaugeVec by [certificate]
+        = "sidekey_certificate_expiry_timestamp_seconds",
+        "When the first of the certificates in a configured file ends, in seconds since the Unix epoch.";
     build_info: IntGaugeVec by [version] = "sidekey_build_info",
         "Always 1; the label names the version.";
 }
