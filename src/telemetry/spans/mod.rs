@@ -137,3 +137,69 @@ impl Spans {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::telemetry::Outcome;
+    use crate::telemetry::trace_context::{SpanId, TraceId};
+
+    fn finished() -> Finished {
+        Finished {
+            trace_id: TraceId::random(),
+            span_id: SpanId::random(),
+            parent: None,
+            ended_at: Timestamp::from_millis(1_000),
+            took_us: 5_000_000,
+            method: http::Method::GET,
+            version: http::Version::HTTP_11,
+            path: "/".to_owned(),
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
+            route: "r".to_owned(),
+            status: 200,
+            outcome: Outcome::Forwarded,
+            shadow: None,
+            request_id: "id".to_owned(),
+            key_id: None,
+            tenant_id: None,
+            call: Some(Call {
+                span_id: SpanId::random(),
+                after_us: u64::MAX,
+                server: (std::net::Ipv4Addr::LOCALHOST, 1).into(),
+                failed_attempts: 0,
+                status: 200,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_loses_spans_and_counts_them() {
+        let dropped = IntCounter::new("a", "b").unwrap();
+        let (notes, waiting) = sync_channel(1);
+        let queue = SpanQueue {
+            notes,
+            dropped: dropped.clone(),
+        };
+        queue.note(finished());
+        assert_eq!(dropped.get(), 0);
+        for lost in 1..=3 {
+            queue.note(finished());
+            assert_eq!(dropped.get(), 2 * lost);
+        }
+        drop(waiting);
+        queue.note(finished());
+        assert_eq!(dropped.get(), 8);
+    }
+
+    /// A clock that was set back while the request ran.
+    #[test]
+    fn times_before_all_times_make_no_panic() {
+        let mut spans = Vec::new();
+        finished().into_spans(&opentelemetry::InstrumentationScope::default(), &mut spans);
+        assert_eq!(spans.len(), 2);
+        for span in spans {
+            assert!(span.start_time <= span.end_time);
+        }
+    }
+}
