@@ -9,7 +9,7 @@ use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
     AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, OverviewStore,
-    RankingStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
+    RankingStore, ReminderStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Dependency;
@@ -37,6 +37,8 @@ pub struct Stores {
     pub usage: Arc<dyn UsageStore>,
     pub overview: Arc<dyn OverviewStore>,
     pub rankings: Arc<dyn RankingStore>,
+    /// What was done about reminders, in the same place.
+    pub reminders: Arc<dyn ReminderStore>,
     /// Who is signed in to the dashboard, in the same place.
     pub sessions: Arc<dyn SessionStore>,
 }
@@ -78,6 +80,7 @@ impl Stores {
             usage: guarded.clone(),
             overview: guarded.clone(),
             rankings: guarded.clone(),
+            reminders: guarded.clone(),
             imports: guarded.clone(),
             sessions: guarded.clone(),
             answers: guarded,

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod cluster;
 mod gateway;
+mod reminders;
 mod stop;
 mod usage;
 
@@ -51,6 +52,7 @@ use crate::verify::{
 use bootstrap::bootstrap;
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use reminders::Reminding;
 use usage::Usage;
 
 /// Threads for everything that is not a request.
@@ -231,6 +233,7 @@ struct App {
     recording: JoinHandle<()>,
     stop_recording: watch::Sender<bool>,
     usage: Usage,
+    reminding: Reminding,
     log: LogGuard,
 }
 
@@ -256,6 +259,7 @@ impl App {
             usage: usage_store,
             overview,
             rankings,
+            reminders,
             sessions,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
@@ -341,6 +345,7 @@ impl App {
             metrics: metrics.clone(),
             settings: settings.reconcile.clone(),
         };
+        let reminding = Reminding::start(&settings, &reminders, &tenant_store, &clock, &metrics)?;
         let tenants = TenantService {
             store: tenant_store,
             live: live.clone(),
@@ -412,6 +417,7 @@ impl App {
             recording,
             stop_recording,
             usage,
+            reminding,
             log,
         };
         Ok((app, gateway))
@@ -489,6 +495,7 @@ impl App {
     async fn close(self) -> LogGuard {
         // No request is left that could be counted.
         self.usage.finish().await;
+        self.reminding.finish().await;
         self.following.abort();
         let _ = self.stop_recording.send(true);
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;

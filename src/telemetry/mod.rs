@@ -3,6 +3,7 @@
 pub mod logs;
 pub mod metrics;
 pub mod outcome;
+pub mod reminders;
 
 pub use metrics::Metrics;
 pub use outcome::Outcome;

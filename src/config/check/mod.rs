@@ -6,7 +6,9 @@ mod limits;
 mod proxy;
 mod reconcile;
 mod redis;
+mod reminders;
 mod routes;
+mod smtp;
 mod stores;
 mod usage;
 mod vault;
@@ -46,10 +48,11 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let store = c.store(&raw.store);
     let secrets = c.secrets(&raw.secrets);
     let reconcile = c.reconcile(&raw.secrets);
-    c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
     let dashboard = c.dashboard(&raw.dashboard);
     let usage = c.usage(&raw.usage);
+    let smtp = c.smtp(&raw.smtp);
+    let reminders = c.reminders(&raw.reminders);
     let log = c.log(&raw.log);
     Some(Settings {
         proxy: proxy?,
@@ -67,6 +70,8 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         admin: admin?,
         dashboard,
         usage,
+        smtp,
+        reminders,
         log: log?,
     })
 }
