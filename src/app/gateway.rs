@@ -79,6 +79,7 @@ pub(super) async fn build_gateway(
         credentials: settings.credentials,
         limits: settings.limits,
         access_log: settings.log.access,
+        tells_rotation: settings.reminders.has_response_header,
         verifier,
         records,
         anonymous,

@@ -12,9 +12,9 @@ use time::OffsetDateTime;
 use time::format_description::FormatItem;
 use time::macros::format_description;
 
-use super::schedule::days_left;
 use crate::clock::Timestamp;
 use crate::key::format::redact;
+use crate::key::record::days_left;
 use crate::key::{KeyRecord, TenantRecord};
 
 const MOMENT: &[FormatItem<'_>] =

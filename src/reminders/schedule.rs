@@ -88,13 +88,6 @@ impl Rotation {
     }
 }
 
-/// How many days are left until `due`, begun ones included; 0 on the day that begins with it, and less than 0
-/// from a day after it on.
-pub fn days_left(due: Timestamp, now: Timestamp) -> i64 {
-    let left_ms = due.as_millis() - now.as_millis();
-    -(-left_ms).div_euclid(DAY_MS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,22 +140,6 @@ mod tests {
         assert_eq!(named(-14), "14 days before");
         assert_eq!(named(0), "on the day");
         assert_eq!(named(7), "7 days after");
-    }
-
-    #[test]
-    fn days_are_counted_as_people_do() {
-        for (more_ms, left) in [
-            (-14 * DAY_MS, 14),
-            (-14 * DAY_MS + 60_000, 14),
-            (-DAY_MS - 1, 2),
-            (-DAY_MS, 1),
-            (-1, 1),
-            (0, 0),
-            (DAY_MS - 1, 0),
-            (DAY_MS, -1),
-        ] {
-            assert_eq!(days_left(day(90, 0), day(90, more_ms)), left, "{more_ms}");
-        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod calls;
+pub mod certificates;
 pub mod fleet;
 pub mod openbao;
 pub mod postgres;
@@ -10,6 +11,7 @@ pub mod redis;
 pub mod run;
 pub mod service;
 pub mod sidekey;
+pub mod smtp;
 pub mod upstream;
 pub mod wire;
 
