@@ -14,6 +14,7 @@ pub mod send;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -58,7 +59,7 @@ const REST: Duration = Duration::from_secs(24 * 3600);
 /// Keys count as due soon within so long.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How often they are counted.
-const COUNT_INTERVAL: Duration = Duration::from_secs(60);
+const COUNT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What [`Reminders`] needs.
 pub struct Parts {
@@ -102,6 +103,8 @@ pub struct Reminders {
     pause: Mutex<Pause>,
     /// What came of mails, where it could not be written down yet. No more than one pass leaves.
     unwritten: Mutex<Vec<ClaimEnd>>,
+    /// A pass ends with the mail that is on its way.
+    is_ending: AtomicBool,
 }
 
 /// Whether a pass goes on after a key.
@@ -146,6 +149,7 @@ impl Reminders {
             parts,
             pause: Mutex::default(),
             unwritten: Mutex::default(),
+            is_ending: AtomicBool::new(false),
         }
     }
 
@@ -158,7 +162,7 @@ impl Reminders {
                 self.count().await;
             }
             if self.parts.settings.is_enabled {
-                let passed = self.pass().await;
+                let passed = self.pass_until(&mut stopping).await;
                 if let (Err(error), false) = (&passed, is_failing) {
                     tracing::warn!(%error, "reminders of rotation have to wait");
                 }
@@ -169,6 +173,18 @@ impl Reminders {
             tokio::select! {
                 _ = stopped => return,
                 () = tokio::time::sleep(self.parts.settings.interval) => {}
+            }
+        }
+    }
+
+    /// A pass that is short where the process ends.
+    async fn pass_until(&self, stopping: &mut watch::Receiver<bool>) -> Result<Passed, StoreError> {
+        let mut pass = std::pin::pin!(self.pass());
+        tokio::select! {
+            passed = &mut pass => passed,
+            _ = stopping.wait_for(|stop| *stop) => {
+                self.is_ending.store(true, Ordering::Relaxed);
+                pass.await
             }
         }
     }
@@ -227,6 +243,9 @@ impl Reminders {
             let page = self.parts.store.remindable(pass.now).await?;
             let is_last = page.len() < REMINDERS_MAX;
             for remindable in &page {
+                if self.is_ending.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 if self.look_at(pass, remindable).await? == Then::Stop {
                     return Ok(());
                 }

@@ -92,7 +92,7 @@ async fn who_owns_a_key_is_reminded_of_it() {
     let failed = &failed.json()["data"][0];
     assert_eq!(failed["key_id"], pasted.id);
     assert_eq!(failed["details"]["to"], "bounce@acme.example");
-    // The gauges are counted once a minute, and first at the start.
+    // The gauges are counted every few minutes, and first at the start.
     for gauge in ["sidekey_keys_rotation_overdue", "sidekey_keys_rotation_due"] {
         assert!(
             sidekey
