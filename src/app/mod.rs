@@ -8,6 +8,7 @@ mod bootstrap;
 mod certificates;
 mod cluster;
 mod gateway;
+mod reminders;
 mod stop;
 mod usage;
 
@@ -56,6 +57,7 @@ use bootstrap::bootstrap;
 use certificates::named_files;
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use reminders::Reminding;
 use usage::Usage;
 
 /// Threads for everything that is not a request.
@@ -237,6 +239,7 @@ struct App {
     stop_recording: watch::Sender<bool>,
     usage: Usage,
     spans: Option<Spans>,
+    reminding: Reminding,
     log: LogGuard,
 }
 
@@ -263,6 +266,7 @@ impl App {
             overview,
             census,
             rankings,
+            reminders,
             sessions,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
@@ -348,6 +352,7 @@ impl App {
             metrics: metrics.clone(),
             settings: settings.reconcile.clone(),
         };
+        let reminding = Reminding::start(&settings, &reminders, &tenant_store, &clock, &metrics)?;
         let tenants = TenantService {
             store: tenant_store,
             live: live.clone(),
@@ -432,6 +437,7 @@ impl App {
             stop_recording,
             usage,
             spans,
+            reminding,
             log,
         };
         Ok((app, gateway))
@@ -507,6 +513,7 @@ impl App {
     async fn close(self) -> LogGuard {
         // No request is left that could be counted.
         self.usage.finish().await;
+        self.reminding.finish().await;
         self.following.abort();
         let _ = self.stop_recording.send(true);
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;

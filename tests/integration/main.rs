@@ -55,6 +55,7 @@ mod real_services;
 mod recent_hours;
 mod reconcile;
 mod redis_topologies;
+mod reminders;
 mod routes;
 mod secrecy;
 mod self_service;

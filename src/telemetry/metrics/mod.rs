@@ -244,6 +244,12 @@ declare! {
         "Rows of usage, one a key and hour, that wait to be stored.";
     pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
         "Rows of usage that are lost because usage.max_pending_rows waited.";
+    pub(super) reminders: IntCounterVec by [result] = "sidekey_reminders_total",
+        "Reminders to replace a key's secret, by what came of them; failed ones are tried again.";
+    pub keys_rotation_overdue: IntGauge = "sidekey_keys_rotation_overdue",
+        "Active keys whose secret is older than their rotation_days, up to 100000.";
+    pub keys_rotation_due: IntGauge = "sidekey_keys_rotation_due",
+        "Active keys whose secret reaches their rotation_days within 14 days, up to 100000.";
     pub log_dropped: IntCounter = "sidekey_log_lines_dropped_total",
         "Log lines dropped because their reader was too slow.";
     pub(super) certificate_expiry: IntGaugeVec by [certificate]
@@ -265,6 +271,7 @@ impl Metrics {
         let metrics = Metrics::declared(Registry::new())?;
         let version = env!("CARGO_PKG_VERSION");
         metrics.build_info.with_label_values(&[version]).set(1);
+        metrics.show_reminders();
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process))?;
         Ok(metrics)
