@@ -179,10 +179,14 @@ impl Reminders {
 
     /// A pass that is short where the process ends.
     async fn pass_until(&self, stopping: &mut watch::Receiver<bool>) -> Result<Passed, StoreError> {
+        let stopped = async {
+            // Whoever is gone stops nobody any more.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
         let mut pass = std::pin::pin!(self.pass());
         tokio::select! {
             passed = &mut pass => passed,
-            _ = stopping.wait_for(|stop| *stop) => {
+            () = stopped => {
                 self.is_ending.store(true, Ordering::Relaxed);
                 pass.await
             }

@@ -33,14 +33,16 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// The value of a header field, which stands in one line.
-    pub fn header(&self, name: &str) -> &str {
+    /// The value of a header field, in one line.
+    pub fn header(&self, name: &str) -> String {
         let head = self.text.split("\r\n\r\n").next().expect("a header");
+        let head = head.replace("\r\n ", " ");
         let line = head.split("\r\n").find_map(|line| {
             let (field, value) = line.split_once(": ")?;
             field.eq_ignore_ascii_case(name).then_some(value)
         });
-        line.unwrap_or_else(|| panic!("no {name} in {head}"))
+        let line = line.unwrap_or_else(|| panic!("no {name} in {head}"));
+        line.to_owned()
     }
 }
 
