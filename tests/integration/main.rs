@@ -53,6 +53,7 @@ mod real_services;
 mod recent_hours;
 mod reconcile;
 mod redis_topologies;
+mod request_metrics;
 mod routes;
 mod secrecy;
 mod self_service;
