@@ -56,6 +56,7 @@ mod recent_hours;
 mod reconcile;
 mod redis_topologies;
 mod reminders;
+mod request_metrics;
 mod routes;
 mod secrecy;
 mod self_service;

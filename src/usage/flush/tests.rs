@@ -205,6 +205,9 @@ async fn an_outage_loses_what_is_over_the_limit_and_nothing_else() {
         bench.clock.advance(Duration::from_secs(3600));
     }
     assert_eq!(bench.metrics.usage_rows_dropped.get(), 2);
+    // Metrics need no store, and lose nothing.
+    let shown = &bench.metrics.tenant_requests;
+    assert_eq!(shown.with_label_values(&["acme", "ok"]).get(), 4);
     *bench.store.is_away.lock() = false;
     assert!(bench.flusher.store_all().await);
     assert_eq!(bench.hours(), [(7, 2)]);
