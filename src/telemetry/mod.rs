@@ -5,6 +5,7 @@ pub mod dependencies;
 pub mod logs;
 pub mod metrics;
 pub mod outcome;
+pub mod shown_certificates;
 
 pub use metrics::Metrics;
 pub use outcome::Outcome;

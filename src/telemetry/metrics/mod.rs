@@ -210,7 +210,7 @@ declare! {
         "Log lines dropped because their reader was too slow.";
     pub(super) certificate_expiry: IntGaugeVec by [certificate]
         = "sidekey_certificate_expiry_timestamp_seconds",
-        "When the first of the certificates in a configured file ends, in seconds since the Unix epoch.";
+        "When the first of the certificates ends that are in a configured file, or that upstreams show, in seconds since the Unix epoch.";
     build_info: IntGaugeVec by [version] = "sidekey_build_info",
         "Always 1; the label names the version.";
 }
