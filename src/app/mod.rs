@@ -47,6 +47,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::admin::AdminMetrics;
 use crate::telemetry::certificates::keep_watching;
 use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry::shown_certificates::keep_looking;
 use crate::telemetry::spans::Spans;
 use crate::verify::{
     BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
@@ -54,7 +55,7 @@ use crate::verify::{
 };
 
 use bootstrap::bootstrap;
-use certificates::named_files;
+use certificates::{named_files, tls_servers};
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
 use reminders::Reminding;
@@ -386,6 +387,7 @@ impl App {
         };
         tokio::spawn(census.run());
         tokio::spawn(keep_watching(named_files(&settings), metrics.clone()));
+        tokio::spawn(keep_looking(tls_servers(&settings), metrics.clone()));
         let (stop_recording, on_stop_recording) = watch::channel(false);
         let notes = Recorder::new(clock.clone(), metrics.clone());
         let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod metrics;
 pub mod outcome;
 pub mod reminders;
+pub mod shown_certificates;
 pub mod spans;
 pub mod status;
 pub mod trace_context;

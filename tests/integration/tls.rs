@@ -57,6 +57,11 @@ async fn a_service_behind_tls_is_checked() {
     let page = trusting.request(Method::GET, "/page").send().await.unwrap();
     assert_eq!(page.status(), 200);
     assert_eq!(page.text().await.unwrap(), "behind TLS");
+    let expiry = "sidekey_certificate_expiry_timestamp_seconds{certificate=\"upstream\"}";
+    eventually("the end of its certificate is shown", || async {
+        trusting.metric(expiry).await > 0.0
+    })
+    .await;
     let strict = Sidekey::start(&config).await;
     assert_eq!(
         strict

@@ -185,12 +185,19 @@ async fn a_batch_whose_answer_is_lost_is_stored_once() {
     bench.flusher.collect();
     assert!(!bench.flusher.store_all().await);
     assert_eq!(bench.metrics.usage_pending_rows.get(), 2);
+    assert_eq!(bench.metrics.usage_last_flush.get(), 0);
     *bench.store.loses_answers.lock() = false;
     assert!(bench.flusher.store_all().await);
     assert_eq!(bench.hours(), [(7, 3)]);
     assert_eq!(bench.metrics.usage_flush_failures.get(), 2);
     assert_eq!(bench.metrics.usage_flushes.get(), 1);
     assert_eq!(bench.metrics.usage_pending_rows.get(), 0);
+    let stored = bench.metrics.usage_last_flush.get();
+    assert_eq!(stored, bench.clock.now().as_millis() / 1000);
+    // Where nothing waits, everything is stored.
+    bench.clock.advance(Duration::from_secs(10));
+    assert!(bench.flusher.store_all().await);
+    assert_eq!(bench.metrics.usage_last_flush.get(), stored + 10);
 }
 
 #[tokio::test]
