@@ -27,13 +27,13 @@ pub(super) fn write(
 ) {
     let request = session.req_header();
     let caller = ctx.caller_view();
-    let passed_on_us = ctx.passed_on_us;
     let since = |later: u64, earlier: u64| milliseconds(later.saturating_sub(earlier));
-    let upstream_ms = passed_on_us
+    let upstream_ms = ctx
+        .passed_on_us
         .zip(ctx.answered_us)
         .map(|(passed_on, answered)| since(answered, passed_on));
-    // What is refused is Sidekey's own work to its end.
-    let added_ms = passed_on_us.map_or(milliseconds(took_us), |at| since(at, ctx.started_us));
+    let known_us = ctx.passed_on_us.or(ctx.own_answer_us);
+    let added_ms = known_us.map_or(milliseconds(took_us), |at| since(at, ctx.started_us));
     event_at!(
         line.level,
         target: "sidekey::access",

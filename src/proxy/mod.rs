@@ -103,6 +103,12 @@ impl Drop for InFlight {
 /// What is known about one request.
 pub struct Context {
     started_us: u64,
+    /// When a server was first asked for.
+    passed_on_us: Option<u64>,
+    /// When the header of the upstream's answer was there.
+    answered_us: Option<u64>,
+    /// When it was known what Sidekey answers itself.
+    own_answer_us: Option<u64>,
     /// The wall clock when the request was decided.
     decided_at: Timestamp,
     request_id: HeaderValue,
@@ -127,10 +133,6 @@ pub struct Context {
     tried: SmallVec<[SocketAddr; ATTEMPTS_MAX]>,
     endpoint: Option<Arc<Endpoint>>,
     trace: Option<Trace>,
-    /// When a server was first chosen.
-    passed_on_us: Option<u64>,
-    /// When the head of its answer came.
-    answered_us: Option<u64>,
     _in_flight: InFlight,
 }
 
@@ -153,6 +155,9 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Context {
         Context {
             started_us: self.clock.monotonic_us(),
+            passed_on_us: None,
+            answered_us: None,
+            own_answer_us: None,
             decided_at: Timestamp::from_millis(0),
             request_id: HeaderValue::from_static(""),
             peer: None,
@@ -169,8 +174,6 @@ impl ProxyHttp for Gateway {
             tried: SmallVec::new(),
             endpoint: None,
             trace: None,
-            passed_on_us: None,
-            answered_us: None,
             _in_flight: InFlight::new(&self.metrics.in_flight),
         }
     }
@@ -225,8 +228,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        ctx.passed_on_us
-            .get_or_insert_with(|| self.clock.monotonic_us());
+        if ctx.passed_on_us.is_none() {
+            ctx.passed_on_us = Some(self.clock.monotonic_us());
+        }
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
@@ -467,6 +471,7 @@ impl Gateway {
         refusal: Refusal,
     ) -> Result<()> {
         ctx.refusal = Some(refusal);
+        ctx.own_answer_us = Some(self.clock.monotonic_us());
         let about = Circumstances {
             route: ctx.route.as_deref(),
             limits: self.limits_of(ctx),
