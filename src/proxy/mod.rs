@@ -236,8 +236,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        ctx.passed_on_us
-            .get_or_insert_with(|| self.clock.monotonic_us());
+        if ctx.passed_on_us.is_none() {
+            ctx.passed_on_us = Some(self.clock.monotonic_us());
+        }
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
