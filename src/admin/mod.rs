@@ -24,6 +24,7 @@ pub mod usage_report;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -74,6 +75,8 @@ pub struct AdminState {
     pub trusted_proxies: Vec<IpNet>,
     pub realm: String,
     pub deployment: Deployment,
+    /// Whoever asks whether to send requests here is told no.
+    pub is_stopping: AtomicBool,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }
