@@ -38,6 +38,8 @@ USER 65532:65532
 # The sample config keeps its data in data/, relative to this.
 WORKDIR /var/lib/sidekey
 VOLUME ["/var/lib/sidekey/data"]
+# SQLite sorts what is large in files, and there is no other place for them.
+ENV SQLITE_TMPDIR=/var/lib/sidekey/data
 EXPOSE 8080 8081
 # Whether the process is alive, and no more: a store that is away is no reason to start Sidekey again.
 # Of a config in another place say where: --health-cmd, or healthcheck in a compose file.

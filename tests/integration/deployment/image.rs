@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{path, run_tool, succeed, text};
+use super::{run_tool, succeed, text};
 use crate::harness::run::{run, run_command};
 use crate::harness::sidekey::program;
 
@@ -204,12 +204,7 @@ fn the_program_needs_no_library_that_the_image_lacks() {
 
 #[test]
 fn it_is_built_with_a_compiler_that_is_new_enough() {
-    let cargo: toml::Table = path("Cargo.toml")
-        .to_str()
-        .map(|_| text("Cargo.toml"))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let cargo: toml::Table = text("Cargo.toml").parse().unwrap();
     let wanted = cargo["package"]["rust-version"].as_str().unwrap();
     let instructions = instructions();
     let base = all(&instructions, "FROM")[0];

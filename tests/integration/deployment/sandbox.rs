@@ -53,8 +53,23 @@ fn boxed(folder: &Path, arguments: &[&str]) -> Command {
         .env("PROGRAM", program())
         .env("FOLDER", folder)
         .env("DATA", folder.join("data"))
+        .envs(of_the_image(folder))
         .env("AS", user);
     command
+}
+
+/// The environment that the image sets, with the places of `folder`.
+fn of_the_image(folder: &Path) -> Vec<(String, String)> {
+    let dockerfile = super::text("Dockerfile");
+    let lines = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "));
+    let variables = lines.map(|line| {
+        let (name, value) = line.split_once('=').expect("NAME=VALUE");
+        let here = value.replace("/var/lib/sidekey", &folder.display().to_string());
+        (name.to_owned(), here)
+    });
+    variables.collect()
 }
 
 /// A folder that the container's user can read, with `data/`, which is its own.
