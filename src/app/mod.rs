@@ -16,6 +16,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pingora_core::server::Fds;
@@ -90,6 +91,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
+    let shutdown_notice = settings.proxy.shutdown_notice;
     let shutdown_after = settings.proxy.shutdown;
     let redis_timeout = settings.limits.redis.as_ref().map(|redis| redis.timeout);
     let built = control.block_on(App::build(settings, &listeners, log));
@@ -124,6 +126,8 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
             "ready proxy={proxy_address} admin={admin_address}"
         );
         stop::wait_for_signal().await?;
+        app.admin.is_stopping.store(true, Ordering::Relaxed);
+        stop::give_notice(shutdown_notice).await?;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         stop::drain(&metrics, shutdown_after).await;
@@ -419,6 +423,7 @@ impl App {
             realm: settings.credentials.realm.clone(),
             deployment: Deployment::new(&settings),
             counted: AdminMetrics::of(&metrics),
+            is_stopping: AtomicBool::new(false),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });

@@ -63,7 +63,10 @@ pub struct Proxy {
     pub max_header_bytes: usize,
     /// The most bytes of a request's body; more is answered with 413.
     pub max_body_bytes: u64,
-    /// After SIGTERM, how long requests in flight may take to finish.
+    /// After SIGTERM, how long everything goes on while `/readyz` says 503, so that who sends requests
+    /// here can stop before connections are refused. A second signal ends it.
+    pub shutdown_notice_seconds: u64,
+    /// After that, how long requests in flight may take to finish.
     pub shutdown_seconds: u64,
 }
 
@@ -81,6 +84,7 @@ impl Default for Proxy {
             upgrade_idle_seconds: 3600,
             max_header_bytes: 64 << 10,
             max_body_bytes: 10 << 30,
+            shutdown_notice_seconds: 0,
             shutdown_seconds: 10,
         }
     }

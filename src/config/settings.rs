@@ -72,6 +72,8 @@ pub struct ProxySettings {
     pub max_connections: usize,
     pub max_header_bytes: usize,
     pub max_body_bytes: u64,
+    /// Between a signal to stop and the end of listening.
+    pub shutdown_notice: Duration,
     pub shutdown: Duration,
     /// Where the holder of a key can ask about it, if anywhere.
     pub self_service: Option<String>,

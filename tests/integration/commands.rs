@@ -130,6 +130,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("metrics-tenants", &["metrics.max_tenants"]),
     ("leftover-age", &["secrets.leftover_age_seconds"]),
     ("vault-auth", &["secrets.vault.auth"]),
+    ("shutdown-notice", &["proxy.shutdown_notice_seconds"]),
     ("admin-listen", &["admin.listen"]),
     ("admin-key-file", &["admin.bootstrap_key_file"]),
     ("dashboard-url", &["dashboard.url"]),
