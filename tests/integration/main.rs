@@ -36,6 +36,7 @@ mod interrupted;
 mod limits;
 mod list_orders;
 mod lists;
+mod load;
 mod openapi;
 mod outages;
 mod overlap;
