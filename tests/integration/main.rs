@@ -66,6 +66,7 @@ mod streaming;
 mod tenancy;
 mod tenants;
 mod tls;
+mod truth;
 mod upstream_pool;
 mod usage;
 mod usage_store;
