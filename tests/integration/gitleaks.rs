@@ -195,7 +195,7 @@ fn a_key_that_was_taken_out_again_is_found_in_the_history() {
         git_ok(at, &["add", "."]);
         git_ok(at, &["commit", "-qm", message]);
     }
-    assert!(scan("dir", at).get("settings.yaml").is_none());
+    assert!(!scan("dir", at).contains_key("settings.yaml"));
     let history = scan("git", at);
     assert_eq!(history["settings.yaml"], [end_of(&key)]);
 }
