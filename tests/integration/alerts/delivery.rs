@@ -186,7 +186,7 @@ async fn errors_page_and_forged_keys_make_a_ticket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let nobody = listener.local_addr().expect("an address");
     drop(listener);
-    let more = "[limits]\ndefault = []\nfailed_auth = { name = \"failed-auth\", quota = 600000, window_seconds = 60 }";
+    let more = "[log]\naccess = \"off\"\n[limits]\ndefault = []\nfailed_auth = { name = \"failed-auth\", quota = 600000, window_seconds = 60 }";
     let sidekey = Sidekey::start(&config(nobody, more)).await;
     let key = sidekey.create_key(serde_json::json!({})).await;
     let world = World::start(sidekey).await;
