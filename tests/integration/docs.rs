@@ -116,6 +116,11 @@ async fn the_key_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_people_on_call_try() {
+    run_document("docs/troubleshooting.md", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line() {
     // As the document says; but for counts, for which nobody waits 10 s here.
     let environment = [

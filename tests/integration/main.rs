@@ -7,6 +7,7 @@
 mod admin;
 mod admin_input;
 mod admin_list;
+mod alerts;
 mod api_matrix;
 mod api_statuses;
 mod audit;

@@ -28,6 +28,13 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
+/// The address in the line with which Prometheus and its kin say that they listen.
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let rest = line.split_once("msg=\"Listening on\"")?.1;
+    let address = rest.split_once("address=")?.1;
+    address.split_whitespace().next()?.parse().ok()
+}
+
 impl Service {
     /// Starts `command` and reads its address from its log: what `find` makes of a line.
     pub fn start(
@@ -86,11 +93,26 @@ impl Service {
                 "--storage.tsdb.path={}",
                 directory.join("tsdb").display()
             ));
-        Service::start("prometheus", command, |line| {
-            let rest = line.split_once("msg=\"Listening on\"")?.1;
-            let address = rest.split_once("address=")?.1;
-            address.split_whitespace().next()?.parse().ok()
-        })
+        Service::start("prometheus", command, listening_on)
+    }
+
+    /// Alertmanager in `directory`, with its configuration there, and no others of its kind.
+    pub fn alertmanager(directory: &Path, configuration: &str) -> Self {
+        let file = directory.join("alertmanager.yml");
+        std::fs::write(&file, configuration).expect("the configuration is written");
+        let mut command = Command::new("prometheus-alertmanager");
+        command
+            .current_dir(directory)
+            .args([
+                "--web.listen-address=127.0.0.1:0",
+                "--cluster.listen-address=",
+            ])
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.path={}",
+                directory.join("alertmanager").display()
+            ));
+        Service::start("prometheus-alertmanager", command, listening_on)
     }
 
     /// httpbin, run by gunicorn.
