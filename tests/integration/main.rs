@@ -28,6 +28,7 @@ mod edges;
 mod events;
 mod fairness;
 mod first_steps;
+mod grafana;
 mod harness;
 mod idempotency;
 mod identity;
