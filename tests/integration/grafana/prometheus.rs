@@ -54,7 +54,7 @@ impl Prometheus {
 
     /// Whether a query finds anything now.
     pub async fn holds(&self, query: &str) -> bool {
-        self.now(query).await > Found::Nothing
+        matches!(self.now(query).await, Found::Zero | Found::Something)
     }
 
     /// Asks for one moment: now.
@@ -100,7 +100,9 @@ impl Prometheus {
         let address = self.service.address;
         let url = format!("http://{address}/api/v1/{path}?{}", query.finish());
         let answer = self.client.get(url).send().await.expect("an answer");
-        let mut answer: Value = answer.json().await.expect("JSON");
+        let text = answer.text().await.expect("a text");
+        // While it starts it says so in plain words.
+        let mut answer: Value = serde_json::from_str(&text).map_err(|_| text)?;
         if answer["status"] == "success" && answer.get("warnings").is_none() {
             Ok(answer["data"].take())
         } else {
