@@ -8,11 +8,10 @@ use crate::config::Settings;
 use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
-    AnswerStore, AuditStore, Guard, Guarded, ImportStore, Journal, KeyStore, OverviewStore,
-    RankingStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
+    AnswerStore, AuditStore, CensusStore, Guard, Guarded, ImportStore, Journal, KeyStore,
+    OverviewStore, RankingStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
 };
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Dependency;
 
 /// Why a store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +35,7 @@ pub struct Stores {
     pub secrets: Arc<dyn SecretStore>,
     pub usage: Arc<dyn UsageStore>,
     pub overview: Arc<dyn OverviewStore>,
+    pub census: Arc<dyn CensusStore>,
     pub rankings: Arc<dyn RankingStore>,
     /// Who is signed in to the dashboard, in the same place.
     pub sessions: Arc<dyn SessionStore>,
@@ -52,7 +52,11 @@ impl Stores {
         let guard = guard(clock, metrics);
         let secrets = open_secrets(settings, &sql, &guard, clock, metrics).await?;
         let mint_keys = secrets.mint_keys().await?;
-        let sql = sql.with_journal(Journal::new(Sealer::from(&mint_keys), metrics));
+        let sql = sql.with_journal(Journal::new(
+            Sealer::from(&mint_keys),
+            clock.clone(),
+            metrics,
+        ));
         Ok((Self::behind(guard, sql, secrets), mint_keys))
     }
 
@@ -77,6 +81,7 @@ impl Stores {
             tenants: guarded.clone(),
             usage: guarded.clone(),
             overview: guarded.clone(),
+            census: guarded.clone(),
             rankings: guarded.clone(),
             imports: guarded.clone(),
             sessions: guarded.clone(),
@@ -87,7 +92,7 @@ impl Stores {
 }
 
 fn guard(clock: &SharedClock, metrics: &Metrics) -> Arc<Guard> {
-    Guard::new(clock.clone(), metrics.breaker_open(Dependency::Database))
+    Guard::new(clock.clone(), metrics)
 }
 
 async fn open_secrets(

@@ -83,6 +83,7 @@ pub async fn flush(store: &SqlStore, count: usize, times: usize) -> Vec<Duration
         instance: "bench".into(),
         interval: Duration::from_secs(10),
         rows_max: count,
+        shown_tenants_max: 50,
         clock: clock.clone(),
         metrics: metrics.clone(),
     });

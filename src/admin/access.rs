@@ -342,9 +342,15 @@ fn refused(
         if let Err(limited) = check_failures(state, client, failures) {
             return limited;
         }
-        failures.count(client, state.clock.monotonic_us());
+        count_failure(state, client, failures);
     }
     denied(state, denial)
+}
+
+fn count_failure(state: &AdminState, client: IpAddr, failures: &AddressLimiter) {
+    let now_us = state.clock.monotonic_us();
+    failures.count(client, now_us);
+    state.metrics.failed_addresses.see(client, now_us);
 }
 
 /// An error where `client` has presented too many wrong keys, by `failures` or to the API.
@@ -393,7 +399,7 @@ pub(super) async fn prove(
             Err(KeyError::Unavailable("an admin key could not be verified".into()).into())
         }
         Err(Refusal::Invalid) => {
-            failures.count(client, state.clock.monotonic_us());
+            count_failure(state, client, failures);
             Err(denied(state, Denial::Revoked))
         }
     }

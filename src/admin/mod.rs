@@ -3,7 +3,7 @@
 //! `api` speaks HTTP and `dashboard` shows pages; `operations`, `listing`, `audit_log`,
 //! `audit_verification` and `usage_report` are what both do. `access` knows who may do what, `input` reads
 //! bodies and reports every bad field at once, `import_lines` lists of existing keys; `client` finds
-//! out their address, `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
+//! out their address, `counted` counts what is answered, `watch` notes sign-ins and refused calls, `serve` has the port's connections. What is done, [`crate::manage`] does.
 
 pub mod access;
 pub mod answer;
@@ -11,6 +11,7 @@ pub mod api;
 mod audit_log;
 pub mod audit_verification;
 mod client;
+mod counted;
 pub mod dashboard;
 pub mod deployment;
 mod import_lines;
@@ -42,6 +43,7 @@ use crate::manage::{KeyService, TenantService};
 use crate::store::AuditStore;
 use crate::store::{OverviewStore, UsageStore};
 use crate::telemetry::Metrics;
+use crate::telemetry::admin::AdminMetrics;
 use crate::verify::Verifier;
 use dashboard::state::DashboardState;
 
@@ -74,6 +76,7 @@ pub struct AdminState {
     pub trusted_proxies: Vec<IpNet>,
     pub realm: String,
     pub deployment: Deployment,
+    pub counted: AdminMetrics,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

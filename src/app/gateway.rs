@@ -16,6 +16,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
 use crate::telemetry::Metrics;
+use crate::telemetry::failed_auth::FailedAuthentications;
 use crate::verify::{Records, Verifier};
 
 /// How often host names of upstreams are resolved again.
@@ -75,6 +76,8 @@ pub(super) async fn build_gateway(
         challenges: respond::Challenges::new(&settings.credentials),
         anonymous_fields: LimitFields::new(&settings.limits.anonymous),
         no_route: metrics.route(NO_ROUTE),
+        failed_authentications: FailedAuthentications::of(&metrics),
+        limit_decisions: metrics.limit_decisions(),
         settings: settings.proxy,
         credentials: settings.credentials,
         limits: settings.limits,

@@ -5,6 +5,7 @@
 //! admin port, the stores' work and housekeeping, so that none of it takes a proxy thread's time.
 
 mod bootstrap;
+mod certificates;
 mod cluster;
 mod gateway;
 mod stop;
@@ -37,11 +38,13 @@ use crate::manage::keys::{HASHING_MAX, KeyService};
 use crate::proxy::connection::{Connections, Unreadable};
 use crate::proxy::{Gateway, NO_ROUTE};
 use crate::reconcile::{self, Pair, Reconciler};
-use crate::store::SqlStore;
 use crate::store::answers::keep_forgetting;
 use crate::store::settle::keep_settled;
+use crate::store::{Census, SqlStore};
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
+use crate::telemetry::admin::AdminMetrics;
+use crate::telemetry::certificates::keep_watching;
 use crate::telemetry::logs::{self, LogGuard};
 use crate::verify::{
     BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
@@ -49,6 +52,7 @@ use crate::verify::{
 };
 
 use bootstrap::bootstrap;
+use certificates::named_files;
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
 use usage::Usage;
@@ -255,6 +259,7 @@ impl App {
             secrets,
             usage: usage_store,
             overview,
+            census,
             rankings,
             sessions,
         } = stores;
@@ -321,7 +326,7 @@ impl App {
         ));
         let presence = tokio::spawn(cluster.presence.run(on_applied));
         let usage = Usage::start(
-            &settings.usage,
+            &settings,
             &live,
             &usage_store,
             &rankings,
@@ -367,6 +372,13 @@ impl App {
         bootstrap(&keys, &settings.admin.bootstrap_key_file).await?;
         // After the first key, so that the database is not empty.
         tokio::spawn(reconciler.run());
+        let census = Census {
+            store: census,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(census.run());
+        tokio::spawn(keep_watching(named_files(&settings), metrics.clone()));
         let (stop_recording, on_stop_recording) = watch::channel(false);
         let notes = Recorder::new(clock.clone(), metrics.clone());
         let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));
@@ -397,6 +409,7 @@ impl App {
             trusted_proxies: settings.admin.trusted_proxies.clone(),
             realm: settings.credentials.realm.clone(),
             deployment: Deployment::new(&settings),
+            counted: AdminMetrics::of(&metrics),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });

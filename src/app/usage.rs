@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::clock::SharedClock;
-use crate::config::settings::UsageSettings;
+use crate::config::Settings;
 use crate::store::{RankingStore, UsageStore};
 use crate::telemetry::Metrics;
 use crate::usage::flush::Parts;
@@ -20,7 +20,7 @@ pub(super) struct Usage {
 
 impl Usage {
     pub(super) fn start(
-        settings: &UsageSettings,
+        settings: &Settings,
         live: &Arc<LiveKeys>,
         store: &Arc<dyn UsageStore>,
         rankings: &Arc<dyn RankingStore>,
@@ -32,18 +32,23 @@ impl Usage {
             source: live.clone(),
             store: store.clone(),
             instance: instance.clone(),
-            interval: settings.flush_interval,
-            rows_max: settings.max_pending_rows,
+            interval: settings.usage.flush_interval,
+            rows_max: settings.usage.max_pending_rows,
+            shown_tenants_max: settings.metrics.max_tenants,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });
         let roll_up = RollUp {
             store: store.clone(),
-            retention: settings.retention,
+            retention: settings.usage.retention,
             clock: clock.clone(),
         };
         tokio::spawn(roll_up.run());
-        let ranker = Ranker::new(rankings.clone(), settings.flush_interval, clock.clone());
+        let ranker = Ranker::new(
+            rankings.clone(),
+            settings.usage.flush_interval,
+            clock.clone(),
+        );
         tokio::spawn(ranker.run());
         Usage {
             flushing: tokio::spawn(flusher.clone().run()),

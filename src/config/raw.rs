@@ -28,6 +28,7 @@ pub struct Raw {
     pub admin: Admin,
     pub dashboard: Dashboard,
     pub usage: Usage,
+    pub metrics: Metrics,
     pub smtp: Option<Table>,
     pub log: Log,
 }
@@ -531,6 +532,20 @@ impl Default for Usage {
             retention_days: 400,
             max_pending_rows: 250_000,
         }
+    }
+}
+
+/// `[metrics]`: what is shown to Prometheus.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    /// Tenants that have series of their own: the busiest. All others are told together.
+    pub max_tenants: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { max_tenants: 50 }
     }
 }
 

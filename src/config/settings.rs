@@ -31,6 +31,7 @@ pub struct Settings {
     pub admin: AdminSettings,
     pub dashboard: DashboardSettings,
     pub usage: UsageSettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
 
@@ -159,6 +160,9 @@ pub enum OnOutage {
 pub struct RedisSettings {
     pub target: Target,
     pub timeout: Duration,
+    /// What `target` has read, to see when its certificates end.
+    pub ca_file: Option<PathBuf>,
+    pub client_cert_file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -272,6 +276,13 @@ pub struct UsageSettings {
     pub retention: Duration,
     /// Rows that may wait while the database is away.
     pub max_pending_rows: usize,
+}
+
+/// What is shown to Prometheus.
+#[derive(Debug, Clone)]
+pub struct MetricsSettings {
+    /// Tenants that have series of their own.
+    pub max_tenants: usize,
 }
 
 #[derive(Debug)]

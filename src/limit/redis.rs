@@ -25,6 +25,7 @@ use crate::clock::SharedClock;
 use crate::key::{KeyId, Policy, TenantId};
 use crate::redis_link::{RedisLink, explain};
 use crate::telemetry::Metrics;
+use crate::telemetry::dependencies::{LimitSource, Timer};
 use crate::telemetry::metrics::Dependency;
 
 /// How often a request waits for somebody else's question before it asks for itself.
@@ -183,14 +184,15 @@ impl RedisLimiter {
         }
     }
 
-    /// Decides a request for which [`RedisLimiter::decide_now`] has found out what it needs first.
+    /// Decides a request for which [`RedisLimiter::decide_now`] has found out what it needs first, and
+    /// says who decided.
     pub async fn decide(
         self: &Arc<Self>,
         buckets: &Arc<SharedBuckets>,
         cost: u64,
         ask: Ask,
         mut step: Step,
-    ) -> Result<Decision, Away> {
+    ) -> Result<(Decision, LimitSource), Away> {
         let started_us = self.clock.monotonic_us();
         // All of it together takes no longer than one call may.
         let left = || {
@@ -214,7 +216,7 @@ impl RedisLimiter {
                 }
             }
             match self.step(buckets, cost, self.clock.monotonic_us()) {
-                Ok(decision) => return Ok(decision),
+                Ok(decision) => return Ok((decision, LimitSource::Lease)),
                 Err(next) => step = next,
             }
         }
@@ -223,7 +225,8 @@ impl RedisLimiter {
             buckets.lease.lock().cancel();
             buckets.landed.notify_waiters();
         }
-        self.ask_alone(buckets, cost, ask, left()).await
+        let decision = self.ask_alone(buckets, cost, ask, left()).await?;
+        Ok((decision, LimitSource::Redis))
     }
 
     /// Asks for one request alone.
@@ -352,7 +355,10 @@ impl RedisLimiter {
             return Err(Away);
         };
         self.metrics.redis_calls.inc();
-        let outcome = match tokio::time::timeout(limit, call).await {
+        let timer = Timer::begin(&self.metrics.redis_seconds, &self.clock);
+        let answered = tokio::time::timeout(limit, call).await;
+        drop(timer);
+        let outcome = match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if self.link.is_about_one_of_several(&error) => {
                 self.metrics.redis_errors.inc();

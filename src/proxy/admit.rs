@@ -16,6 +16,7 @@ use crate::config::settings::{Auth, Mode, OnOutage};
 use crate::key::Denial;
 use crate::limit::redis::Ask;
 use crate::limit::{self, Decision};
+use crate::telemetry::dependencies::{LimitSource, LimitVerdict};
 use crate::verify::{self, KeyView, Proof, Recalled, Unverified};
 
 /// For a path whose lenient reading has another route.
@@ -318,25 +319,40 @@ impl Gateway {
             Ask::Peek => limit::peek_all(&view.buckets, cost, now_us),
         };
         let (Some(limiter), Some(buckets)) = (&self.shared, &view.shared) else {
-            return Ok(Some(in_memory(cost)));
+            let decision = in_memory(cost);
+            self.count_limits(ask, LimitSource::Memory, LimitVerdict::of(decision.allowed));
+            return Ok(Some(decision));
         };
         let decided = match limiter.decide_now(buckets, cost, ask, now_us) {
-            Ok(decision) => Ok(decision),
+            // Who has no limits needs nobody to decide.
+            Ok(decision) if decision.readings.is_empty() => Ok((decision, LimitSource::Memory)),
+            Ok(decision) => Ok((decision, LimitSource::Lease)),
             Err(step) => Box::pin(limiter.decide(buckets, cost, ask, step)).await,
         };
-        if let Ok(decision) = decided {
+        if let Ok((decision, source)) = decided {
+            self.count_limits(ask, source, LimitVerdict::of(decision.allowed));
             return Ok(Some(decision));
         }
         self.metrics.outage_decisions.inc();
-        match on_outage {
+        let (verdict, decided) = match on_outage {
             OnOutage::Local => {
                 // As if each request were made by all instances at once.
                 let instances = self.limits.instances;
                 let decision = in_memory(cost.saturating_mul(instances));
-                Ok(Some(decision.share_of(instances)))
+                let verdict = LimitVerdict::of(decision.allowed);
+                (verdict, Ok(Some(decision.share_of(instances))))
             }
-            OnOutage::Open => Ok(None),
-            OnOutage::Closed => Err(Refusal::Unavailable),
+            OnOutage::Open => (LimitVerdict::Allowed, Ok(None)),
+            OnOutage::Closed => (LimitVerdict::Unavailable, Err(Refusal::Unavailable)),
+        };
+        self.count_limits(ask, LimitSource::Outage, verdict);
+        decided
+    }
+
+    /// Counts what was decided about a request; who only looks decides nothing.
+    fn count_limits(&self, ask: Ask, source: LimitSource, verdict: LimitVerdict) {
+        if ask == Ask::Take {
+            self.limit_decisions.count(source, verdict);
         }
     }
 
@@ -351,6 +367,8 @@ impl Gateway {
         let buckets = self.anonymous.buckets(ctx.client, ctx.started_us);
         let decision = limit::take_all(&buckets, route.cost, ctx.started_us);
         let allowed = decision.allowed;
+        self.limit_decisions
+            .count(LimitSource::Memory, LimitVerdict::of(allowed));
         ctx.limits = Some(decision);
         if allowed {
             Ok(())

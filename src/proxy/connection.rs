@@ -62,6 +62,12 @@ impl Unreadable {
         let request_id = problem::new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
         self.metrics.count(refusal.outcome());
+        let is_ours = theirs.get(9..12) == Some(b"400");
+        self.metrics.answered(if is_ours {
+            Some(refusal.kind().status())
+        } else {
+            status_of(theirs)
+        });
         if self.access_log != AccessLog::Off {
             tracing::info!(
                 target: "sidekey::access",
@@ -71,12 +77,18 @@ impl Unreadable {
                 "request that can't be read"
             );
         }
-        if theirs.get(9..12) == Some(b"400") {
+        if is_ours {
             respond::bare(refusal, request_id)
         } else {
             theirs.to_vec()
         }
     }
+}
+
+/// The status of an answer as it goes over the wire.
+fn status_of(answer: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(answer.get(9..12)?).ok()?;
+    digits.parse().ok()
 }
 
 /// What has been read of a request's header.

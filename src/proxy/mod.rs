@@ -20,6 +20,7 @@ pub mod respond;
 pub mod route;
 pub mod self_service;
 pub mod target;
+pub mod timing;
 pub mod upgrade;
 pub mod upstream;
 
@@ -45,6 +46,8 @@ use crate::key::format::redact;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
+use crate::telemetry::dependencies::LimitDecisions;
+use crate::telemetry::failed_auth::FailedAuthentications;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::{Metrics, Outcome};
 use crate::verify::{KeyView, Proof, Records, Verifier};
@@ -77,7 +80,9 @@ pub struct Gateway {
     pub challenges: Challenges,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
+    pub limit_decisions: LimitDecisions,
     pub no_route: RouteMetrics,
+    pub failed_authentications: FailedAuthentications,
 }
 
 /// Counts a request as being handled for as long as it lives.
@@ -99,6 +104,12 @@ impl Drop for InFlight {
 /// What is known about one request.
 pub struct Context {
     started_us: u64,
+    /// When a server was first asked for.
+    passed_on_us: Option<u64>,
+    /// When the header of the upstream's answer was there.
+    answered_us: Option<u64>,
+    /// When it was known what Sidekey answers itself.
+    own_answer_us: Option<u64>,
     /// The wall clock when the request was decided.
     decided_at: Timestamp,
     request_id: HeaderValue,
@@ -138,6 +149,9 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Context {
         Context {
             started_us: self.clock.monotonic_us(),
+            passed_on_us: None,
+            answered_us: None,
+            own_answer_us: None,
             decided_at: Timestamp::from_millis(0),
             request_id: HeaderValue::from_static(""),
             peer: None,
@@ -206,6 +220,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        if ctx.passed_on_us.is_none() {
+            ctx.passed_on_us = Some(self.clock.monotonic_us());
+        }
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
@@ -290,6 +307,7 @@ impl ProxyHttp for Gateway {
         {
             return Ok(());
         }
+        ctx.answered_us = Some(self.clock.monotonic_us());
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             if !session.is_upgrade_req() {
                 return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
@@ -374,9 +392,16 @@ impl ProxyHttp for Gateway {
             .route
             .as_ref()
             .map_or(&self.no_route, |route| &route.metrics);
-        let took_us = self.clock.monotonic_us().saturating_sub(ctx.started_us);
+        let ended_us = self.clock.monotonic_us();
+        let took_us = ended_us.saturating_sub(ctx.started_us);
         metrics.count(outcome);
-        metrics.duration.observe(took_us as f64 / 1e6);
+        let status = session.response_written();
+        metrics.answered(status.map(|response| response.status.as_u16()));
+        timing::observe(metrics, ctx, ended_us);
+        if ctx.refusal.is_some() {
+            let failed = &self.failed_authentications;
+            failed.count(outcome, ctx.client, ended_us);
+        }
         account::count(session, ctx, took_us);
         if let Some(refusal) = ctx.shadow {
             metrics.count_shadow(refusal.outcome());
@@ -448,6 +473,7 @@ impl Gateway {
         refusal: Refusal,
     ) -> Result<()> {
         ctx.refusal = Some(refusal);
+        ctx.own_answer_us = Some(self.clock.monotonic_us());
         let about = Circumstances {
             route: ctx.route.as_deref(),
             limits: self.limits_of(ctx),

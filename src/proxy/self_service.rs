@@ -37,6 +37,7 @@ impl Gateway {
         match self.describe(session, ctx).await {
             Ok(body) => {
                 ctx.is_self_service = true;
+                ctx.own_answer_us = Some(self.clock.monotonic_us());
                 let mut header = header(body.len())?;
                 self.write_common(session, &mut header, ctx);
                 respond::send(session, header, body).await

@@ -199,7 +199,7 @@ impl<S: AnswerStore> AnswerStore for Guarded<S> {
         answer: &Answer,
     ) -> Result<bool, StoreError> {
         let work = self.inner.insert_once(record, note, answer);
-        self.guard.run(work).await
+        self.guard.write(work).await
     }
 
     async fn answer(
@@ -208,10 +208,10 @@ impl<S: AnswerStore> AnswerStore for Guarded<S> {
         digest: &str,
         now: Timestamp,
     ) -> Result<Option<Answer>, StoreError> {
-        self.guard.run(self.inner.answer(actor, digest, now)).await
+        self.guard.read(self.inner.answer(actor, digest, now)).await
     }
 
     async fn forget_answers(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.guard.run(self.inner.forget_answers(now)).await
+        self.guard.read(self.inner.forget_answers(now)).await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
 
@@ -19,7 +19,9 @@ use crate::audit::Note;
 use crate::audit::chain::{Anchor, Found};
 use crate::audit::entry::{Entry, Head};
 use crate::audit::seal::Sealer;
+use crate::clock::SharedClock;
 use crate::telemetry::Metrics;
+use crate::telemetry::dependencies::Timer;
 
 pub use super::audit_page::{EventFilter, EventPage, EventRange};
 
@@ -33,11 +35,13 @@ const ENTRIES_A_STATEMENT: usize = 50;
 pub const CHAIN_PAGE_LEN: usize = 200;
 
 /// What entries are sealed and counted with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Journal {
     sealer: Sealer,
+    clock: SharedClock,
     entries: IntCounter,
     failures: IntCounter,
+    seconds: Histogram,
     witness: Arc<Mutex<Witness>>,
 }
 
@@ -79,11 +83,13 @@ impl Witness {
 }
 
 impl Journal {
-    pub fn new(sealer: Sealer, metrics: &Metrics) -> Self {
+    pub fn new(sealer: Sealer, clock: SharedClock, metrics: &Metrics) -> Self {
         Journal {
             sealer,
+            clock,
             entries: metrics.audit_entries.clone(),
             failures: metrics.audit_failures.clone(),
+            seconds: metrics.audit_seconds.clone(),
             witness: Arc::default(),
         }
     }
@@ -125,13 +131,16 @@ impl SqlStore {
         mut transaction: Transaction<'_, Any>,
         notes: &[Note],
     ) -> Result<(), StoreError> {
+        let journal = self.journal();
+        // Until the commit, or for as long as somebody waits for it.
+        let _timer = journal.map(|journal| Timer::begin(&journal.seconds, &journal.clock));
         let appended = self.append(&mut transaction, notes).await;
-        if let (Err(_), Some(journal)) = (&appended, self.journal()) {
+        if let (Err(_), Some(journal)) = (&appended, journal) {
             journal.failures.inc();
         }
         let head = appended?;
         transaction.commit().await?;
-        if let Some(journal) = self.journal() {
+        if let Some(journal) = journal {
             journal.entries.inc_by(notes.len() as u64);
             journal.witness.lock().wrote(head.into());
         }

@@ -25,6 +25,9 @@ use crate::breaker::Breaker;
 use crate::clock::{SharedClock, Timestamp};
 use crate::key::{Generation, KeyId, KeyRecord, MintKeys, TenantId, TenantRecord};
 use crate::secrets::{Holder, SecretError, SecretStore, StoredHash};
+use crate::telemetry::Metrics;
+use crate::telemetry::dependencies::{StoreOperation, StoreTimes, Timer};
+use crate::telemetry::metrics::Dependency;
 use crate::usage::span::Interval;
 use crate::usage::{Batch, Counts, KeyUse, Subject};
 
@@ -63,36 +66,61 @@ pub struct Guard {
     breaker: Breaker,
     clock: SharedClock,
     is_open: IntGauge,
+    times: StoreTimes,
 }
 
 impl Guard {
-    /// A closed one, that shows its state in `is_open`.
-    pub fn new(clock: SharedClock, is_open: IntGauge) -> Arc<Self> {
+    /// A closed one, that shows its state and how long calls take.
+    pub fn new(clock: SharedClock, metrics: &Metrics) -> Arc<Self> {
+        let is_open = metrics.breaker_open(Dependency::Database);
         is_open.set(0);
         Arc::new(Guard {
             breaker: Breaker::default(),
             clock,
             is_open,
+            times: metrics.store_times(),
         })
     }
 
-    /// Does `work`, unless the database is away.
-    pub(super) async fn run<T, E: Failure>(
+    /// Does `work`, unless the database is away. Housekeeping that mostly finds nothing to do reads.
+    pub(super) async fn read<T, E: Failure>(
         &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.run(StoreOperation::Read, work).await
+    }
+
+    /// The same, of `work` that writes.
+    pub(super) async fn write<T, E: Failure>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.run(StoreOperation::Write, work).await
+    }
+
+    async fn run<T, E: Failure>(
+        &self,
+        operation: StoreOperation,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         if self.breaker.is_open() && !self.breaker.is_overdue(self.clock.monotonic_us()) {
             return Err(E::held_back());
         }
-        self.probe(work).await
+        self.probe(operation, work).await
     }
 
     /// Does `work`, also to see whether the database is back.
-    async fn probe<T, E: Failure>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    async fn probe<T, E: Failure>(
+        &self,
+        operation: StoreOperation,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let Some(permit) = self.breaker.permit(self.clock.monotonic_us()) else {
             return Err(E::held_back());
         };
+        let timer = Timer::begin(self.times.of(operation), &self.clock);
         let result = work.await;
+        drop(timer);
         match &result {
             Err(error) if error.is_outage() => permit.failed(self.clock.monotonic_us()),
             Ok(_) | Err(_) => permit.succeeded(),
@@ -117,19 +145,21 @@ impl<S> Guarded<S> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Guarded<S> {
     async fn insert(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
-        self.guard.run(self.inner.insert(record, note)).await
+        self.guard.write(self.inner.insert(record, note)).await
     }
 
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        self.guard.run(self.inner.get(id)).await
+        self.guard.read(self.inner.get(id)).await
     }
 
     async fn insert_first(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
-        self.guard.run(self.inner.insert_first(record, note)).await
+        self.guard
+            .write(self.inner.insert_first(record, note))
+            .await
     }
 
     async fn update(&self, record: &KeyRecord, note: &Note) -> Result<(), StoreError> {
-        self.guard.run(self.inner.update(record, note)).await
+        self.guard.write(self.inner.update(record, note)).await
     }
 
     async fn page(
@@ -140,46 +170,48 @@ impl<S: KeyStore> KeyStore for Guarded<S> {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let page = self.inner.page(filter, order, from, limit);
-        self.guard.run(page).await
+        self.guard.read(page).await
     }
 
     async fn settle(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.guard.run(self.inner.settle(now)).await
+        self.guard.read(self.inner.settle(now)).await
     }
 
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
-        self.guard.run(self.inner.claims(after)).await
+        self.guard.read(self.inner.claims(after)).await
     }
 
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
-        self.guard.run(self.inner.changes_since(seq)).await
+        self.guard.read(self.inner.changes_since(seq)).await
     }
 
     async fn last_change(&self) -> Result<i64, StoreError> {
-        self.guard.probe(self.inner.last_change()).await
+        self.guard
+            .probe(StoreOperation::Read, self.inner.last_change())
+            .await
     }
 
     async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.guard.run(self.inner.forget_changes(before)).await
+        self.guard.write(self.inner.forget_changes(before)).await
     }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {
-        self.guard.run(self.inner.is_empty()).await
+        self.guard.read(self.inner.is_empty()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.guard.run(self.inner.ping()).await
+        self.guard.read(self.inner.ping()).await
     }
 }
 
 #[async_trait]
 impl<S: AuditStore> AuditStore for Guarded<S> {
     async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
-        self.guard.run(self.inner.note(notes)).await
+        self.guard.write(self.inner.note(notes)).await
     }
 
     async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
-        self.guard.run(self.inner.audit_head()).await
+        self.guard.read(self.inner.audit_head()).await
     }
 
     fn witnessed(&self) -> Option<Anchor> {
@@ -187,11 +219,11 @@ impl<S: AuditStore> AuditStore for Guarded<S> {
     }
 
     async fn chain_page(&self, after: i64) -> Result<Vec<Found>, StoreError> {
-        self.guard.run(self.inner.chain_page(after)).await
+        self.guard.read(self.inner.chain_page(after)).await
     }
 
     async fn event_range(&self, filter: &EventFilter) -> Result<EventRange, StoreError> {
-        self.guard.run(self.inner.event_range(filter)).await
+        self.guard.read(self.inner.event_range(filter)).await
     }
 
     async fn events(
@@ -201,7 +233,7 @@ impl<S: AuditStore> AuditStore for Guarded<S> {
         limit: usize,
     ) -> Result<EventPage, StoreError> {
         self.guard
-            .run(self.inner.events(filter, range, limit))
+            .read(self.inner.events(filter, range, limit))
             .await
     }
 }
@@ -209,15 +241,19 @@ impl<S: AuditStore> AuditStore for Guarded<S> {
 #[async_trait]
 impl<S: TenantStore> TenantStore for Guarded<S> {
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
-        self.guard.run(self.inner.tenant(id)).await
+        self.guard.read(self.inner.tenant(id)).await
     }
 
     async fn insert_tenant(&self, record: &TenantRecord, note: &Note) -> Result<(), StoreError> {
-        self.guard.run(self.inner.insert_tenant(record, note)).await
+        self.guard
+            .write(self.inner.insert_tenant(record, note))
+            .await
     }
 
     async fn update_tenant(&self, record: &TenantRecord, note: &Note) -> Result<u64, StoreError> {
-        self.guard.run(self.inner.update_tenant(record, note)).await
+        self.guard
+            .write(self.inner.update_tenant(record, note))
+            .await
     }
 
     async fn tenants(
@@ -227,7 +263,7 @@ impl<S: TenantStore> TenantStore for Guarded<S> {
         limit: usize,
     ) -> Result<TenantPage, StoreError> {
         self.guard
-            .run(self.inner.tenants(filter, after, limit))
+            .read(self.inner.tenants(filter, after, limit))
             .await
     }
 }
@@ -235,11 +271,11 @@ impl<S: TenantStore> TenantStore for Guarded<S> {
 #[async_trait]
 impl<S: SecretStore> SecretStore for Guarded<S> {
     async fn mint_keys(&self) -> Result<MintKeys, SecretError> {
-        self.guard.run(self.inner.mint_keys()).await
+        self.guard.read(self.inner.mint_keys()).await
     }
 
     async fn hashes(&self, tenant: &TenantId, key: KeyId) -> Result<Vec<StoredHash>, SecretError> {
-        self.guard.run(self.inner.hashes(tenant, key)).await
+        self.guard.read(self.inner.hashes(tenant, key)).await
     }
 
     async fn add_hash(
@@ -248,7 +284,9 @@ impl<S: SecretStore> SecretStore for Guarded<S> {
         key: KeyId,
         hash: &StoredHash,
     ) -> Result<(), SecretError> {
-        self.guard.run(self.inner.add_hash(tenant, key, hash)).await
+        self.guard
+            .write(self.inner.add_hash(tenant, key, hash))
+            .await
     }
 
     async fn remove_hashes(
@@ -258,22 +296,22 @@ impl<S: SecretStore> SecretStore for Guarded<S> {
         generations: &[Generation],
     ) -> Result<(), SecretError> {
         let work = self.inner.remove_hashes(tenant, key, generations);
-        self.guard.run(work).await
+        self.guard.write(work).await
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, SecretError> {
-        self.guard.run(self.inner.holders()).await
+        self.guard.read(self.inner.holders()).await
     }
 
     async fn ping(&self) -> Result<(), SecretError> {
-        self.guard.run(self.inner.ping()).await
+        self.guard.read(self.inner.ping()).await
     }
 }
 
 #[async_trait]
 impl<S: UsageStore> UsageStore for Guarded<S> {
     async fn add_usage(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.guard.run(self.inner.add_usage(batch)).await
+        self.guard.write(self.inner.add_usage(batch)).await
     }
 
     async fn usage(
@@ -284,15 +322,15 @@ impl<S: UsageStore> UsageStore for Guarded<S> {
         to: Timestamp,
     ) -> Result<Vec<(Timestamp, Counts)>, StoreError> {
         let work = self.inner.usage(subject, interval, from, to);
-        self.guard.run(work).await
+        self.guard.read(work).await
     }
 
     async fn usage_total(&self, key: KeyId) -> Result<Counts, StoreError> {
-        self.guard.run(self.inner.usage_total(key)).await
+        self.guard.read(self.inner.usage_total(key)).await
     }
 
     async fn last_uses(&self, keys: &[KeyId]) -> Result<Vec<KeyUse>, StoreError> {
-        self.guard.run(self.inner.last_uses(keys)).await
+        self.guard.read(self.inner.last_uses(keys)).await
     }
 
     async fn recent(
@@ -301,21 +339,21 @@ impl<S: UsageStore> UsageStore for Guarded<S> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<RecentHour>, StoreError> {
-        self.guard.run(self.inner.recent(keys, from, to)).await
+        self.guard.read(self.inner.recent(keys, from, to)).await
     }
 
     async fn forget_uses(&self, key: KeyId, generation: Generation) -> Result<(), StoreError> {
         self.guard
-            .run(self.inner.forget_uses(key, generation))
+            .write(self.inner.forget_uses(key, generation))
             .await
     }
 
     async fn roll_up(&self, before: Timestamp) -> Result<bool, StoreError> {
-        self.guard.run(self.inner.roll_up(before)).await
+        self.guard.write(self.inner.roll_up(before)).await
     }
 
     async fn forget_flushes(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.guard.run(self.inner.forget_flushes(before)).await
+        self.guard.write(self.inner.forget_flushes(before)).await
     }
 }
 
@@ -325,54 +363,101 @@ mod tests {
     use crate::clock::ManualClock;
     use std::time::Duration;
 
+    async fn probe(
+        guard: &Guard,
+        work: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        guard.probe(StoreOperation::Read, work).await
+    }
+
     #[tokio::test]
     async fn who_follows_looks_for_recovery() {
         let clock = ManualClock::at(Timestamp::from_millis(1_000));
-        let is_open = IntGauge::new("open", "is it?").unwrap();
-        let guard = Guard::new(clock.clone(), is_open.clone());
+        let metrics = Metrics::new().unwrap();
+        let is_open = metrics.breaker_open(Dependency::Database);
+        let guard = Guard::new(clock.clone(), &metrics);
         let answer = || async { Ok::<(), StoreError>(()) };
         let away = || async { Err::<(), _>(StoreError::Unavailable("away".to_owned())) };
         for _ in 0..10 {
             let conflict = guard
-                .run(async { Err::<(), _>(StoreError::Conflict) })
+                .read(async { Err::<(), _>(StoreError::Conflict) })
                 .await;
             assert!(matches!(conflict, Err(StoreError::Conflict)));
         }
         assert_eq!(is_open.get(), 0, "a conflict is an answer");
         while is_open.get() == 0 {
-            guard.run(away()).await.unwrap_err();
+            guard.read(away()).await.unwrap_err();
         }
-        guard.run(answer()).await.unwrap_err();
-        guard.probe(answer()).await.unwrap_err();
+        guard.read(answer()).await.unwrap_err();
+        probe(&guard, answer()).await.unwrap_err();
         clock.advance(Duration::from_secs(1));
-        guard.run(answer()).await.unwrap_err();
-        let secrets = guard.run(async { Ok::<(), SecretError>(()) }).await;
+        guard.read(answer()).await.unwrap_err();
+        let secrets = guard.read(async { Ok::<(), SecretError>(()) }).await;
         assert!(matches!(secrets, Err(SecretError::Unavailable(_))));
-        guard.probe(away()).await.unwrap_err();
-        guard.probe(answer()).await.unwrap_err();
+        probe(&guard, away()).await.unwrap_err();
+        probe(&guard, answer()).await.unwrap_err();
         clock.advance(Duration::from_secs(1));
-        guard.probe(answer()).await.unwrap();
+        probe(&guard, answer()).await.unwrap();
         assert_eq!(is_open.get(), 0);
-        guard.run(answer()).await.unwrap();
+        guard.read(answer()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_caller_looks_where_who_follows_is_overdue() {
         let clock = ManualClock::at(Timestamp::from_millis(1_000));
-        let is_open = IntGauge::new("open", "is it?").unwrap();
-        let guard = Guard::new(clock.clone(), is_open.clone());
+        let metrics = Metrics::new().unwrap();
+        let is_open = metrics.breaker_open(Dependency::Database);
+        let guard = Guard::new(clock.clone(), &metrics);
         let answer = || async { Ok::<(), StoreError>(()) };
         let away = || async { Err::<(), _>(StoreError::Unavailable("away".to_owned())) };
         while is_open.get() == 0 {
-            guard.run(away()).await.unwrap_err();
+            guard.read(away()).await.unwrap_err();
         }
         clock.advance(Duration::from_millis(1_499));
-        guard.run(answer()).await.unwrap_err();
+        guard.read(answer()).await.unwrap_err();
         clock.advance(Duration::from_millis(1));
-        guard.run(away()).await.unwrap_err();
-        guard.run(answer()).await.unwrap_err();
+        guard.read(away()).await.unwrap_err();
+        guard.read(answer()).await.unwrap_err();
         clock.advance(Duration::from_millis(1_500));
-        guard.run(answer()).await.unwrap();
+        guard.read(answer()).await.unwrap();
         assert_eq!(is_open.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_measured_where_it_is_made() {
+        let clock = ManualClock::at(Timestamp::from_millis(1_000));
+        let metrics = Metrics::new().unwrap();
+        let guard = Guard::new(clock.clone(), &metrics);
+        let times = metrics.store_times();
+        let (reads, writes) = (
+            times.of(StoreOperation::Read),
+            times.of(StoreOperation::Write),
+        );
+        let slow = async {
+            clock.advance(Duration::from_millis(250));
+            Ok::<(), StoreError>(())
+        };
+        guard.write(slow).await.unwrap();
+        assert_eq!(
+            (reads.get_sample_count(), writes.get_sample_count()),
+            (0, 1)
+        );
+        assert_eq!(writes.get_sample_sum(), 0.25);
+        let is_open = metrics.breaker_open(Dependency::Database);
+        while is_open.get() == 0 {
+            let away = async { Err::<(), _>(StoreError::Unavailable("away".to_owned())) };
+            guard.read(away).await.unwrap_err();
+        }
+        let failed = reads.get_sample_count();
+        assert!(failed > 0, "a call that fails takes its time too");
+        guard
+            .read(async { Ok::<(), StoreError>(()) })
+            .await
+            .unwrap_err();
+        assert_eq!(
+            reads.get_sample_count(),
+            failed,
+            "what is held back is no call"
+        );
     }
 }

@@ -158,15 +158,15 @@ impl<S: KeyStore + ImportStore> ImportStore for Guarded<S> {
         note: &Note,
     ) -> Result<Imported, StoreError> {
         let work = self.inner.insert_imported(record, lookups, note);
-        self.guard.run(work).await
+        self.guard.write(work).await
     }
 
     async fn find_imported(&self, lookups: &[Lookup]) -> Result<Option<KeyId>, StoreError> {
-        self.guard.run(self.inner.find_imported(lookups)).await
+        self.guard.read(self.inner.find_imported(lookups)).await
     }
 
     async fn imports_since(&self, seq: i64) -> Result<ImportPage, StoreError> {
-        self.guard.run(self.inner.imports_since(seq)).await
+        self.guard.read(self.inner.imports_since(seq)).await
     }
 }
 

@@ -251,7 +251,7 @@ impl<S: OverviewStore> OverviewStore for Guarded<S> {
         to: Timestamp,
     ) -> Result<Vec<(usize, Timestamp, u64)>, StoreError> {
         let work = self.inner.requests_of(subjects, interval, from, to);
-        self.guard.run(work).await
+        self.guard.read(work).await
     }
 
     async fn sums_of(
@@ -260,7 +260,9 @@ impl<S: OverviewStore> OverviewStore for Guarded<S> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<(usize, Counts)>, StoreError> {
-        self.guard.run(self.inner.sums_of(subjects, from, to)).await
+        self.guard
+            .read(self.inner.sums_of(subjects, from, to))
+            .await
     }
 
     async fn listed(
@@ -269,6 +271,6 @@ impl<S: OverviewStore> OverviewStore for Guarded<S> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Listed, StoreError> {
-        self.guard.run(self.inner.listed(subject, from, to)).await
+        self.guard.read(self.inner.listed(subject, from, to)).await
     }
 }

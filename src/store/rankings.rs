@@ -234,11 +234,11 @@ impl RankingStore for SqlStore {
 #[async_trait]
 impl<S: RankingStore> RankingStore for Guarded<S> {
     async fn begin_ranking(&self, limit: Duration) -> Result<bool, StoreError> {
-        self.guard.run(self.inner.begin_ranking(limit)).await
+        self.guard.write(self.inner.begin_ranking(limit)).await
     }
 
     async fn end_ranking(&self, pause: Duration) -> Result<(), StoreError> {
-        self.guard.run(self.inner.end_ranking(pause)).await
+        self.guard.write(self.inner.end_ranking(pause)).await
     }
 
     async fn keys_of_hour(
@@ -246,11 +246,13 @@ impl<S: RankingStore> RankingStore for Guarded<S> {
         hour: Hour,
         after: Option<String>,
     ) -> Result<KeyHourPage, StoreError> {
-        self.guard.run(self.inner.keys_of_hour(hour, after)).await
+        self.guard.read(self.inner.keys_of_hour(hour, after)).await
     }
 
     async fn write_rankings(&self, hour: Hour, lists: &[TopList]) -> Result<(), StoreError> {
-        self.guard.run(self.inner.write_rankings(hour, lists)).await
+        self.guard
+            .write(self.inner.write_rankings(hour, lists))
+            .await
     }
 
     async fn unranked_hour(
@@ -258,14 +260,14 @@ impl<S: RankingStore> RankingStore for Guarded<S> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Option<Hour>, StoreError> {
-        self.guard.run(self.inner.unranked_hour(from, to)).await
+        self.guard.read(self.inner.unranked_hour(from, to)).await
     }
 
     async fn note_ranked(&self, hour: Hour) -> Result<(), StoreError> {
-        self.guard.run(self.inner.note_ranked(hour)).await
+        self.guard.write(self.inner.note_ranked(hour)).await
     }
 
     async fn forget_rankings(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.guard.run(self.inner.forget_rankings(before)).await
+        self.guard.write(self.inner.forget_rankings(before)).await
     }
 }

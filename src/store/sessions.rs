@@ -183,19 +183,19 @@ impl SqlStore {
 #[async_trait]
 impl<S: SessionStore> SessionStore for Guarded<S> {
     async fn add_session(&self, session: &Session) -> Result<(), StoreError> {
-        self.guard.run(self.inner.add_session(session)).await
+        self.guard.write(self.inner.add_session(session)).await
     }
 
     async fn session(&self, id: &str) -> Result<Option<Session>, StoreError> {
-        self.guard.run(self.inner.session(id)).await
+        self.guard.read(self.inner.session(id)).await
     }
 
     async fn touch_session(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.guard.run(self.inner.touch_session(id, now)).await
+        self.guard.write(self.inner.touch_session(id, now)).await
     }
 
     async fn end_session(&self, id: &str) -> Result<(), StoreError> {
-        self.guard.run(self.inner.end_session(id)).await
+        self.guard.write(self.inner.end_session(id)).await
     }
 
     async fn forget_sessions(
@@ -204,6 +204,6 @@ impl<S: SessionStore> SessionStore for Guarded<S> {
         seen: Timestamp,
     ) -> Result<bool, StoreError> {
         let work = self.inner.forget_sessions(created, seen);
-        self.guard.run(work).await
+        self.guard.read(work).await
     }
 }

@@ -17,6 +17,30 @@ pub enum Ending {
     RateLimited,
 }
 
+/// How many endings there are.
+pub const ENDINGS: usize = 5;
+
+impl Ending {
+    pub const ALL: [Ending; ENDINGS] = [
+        Ending::Plain,
+        Ending::Error4xx,
+        Ending::Error5xx,
+        Ending::Denied,
+        Ending::RateLimited,
+    ];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Plain => "ok",
+            Ending::Error4xx => "error_4xx",
+            Ending::Error5xx => "error_5xx",
+            Ending::Denied => "denied",
+            Ending::RateLimited => "rate_limited",
+        }
+    }
+}
+
 /// A request that is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {

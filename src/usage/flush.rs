@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::counts::Hour;
 use super::outcomes::Outcomes;
 use super::pending::Pending;
+use super::tenants::TenantTraffic;
 use crate::clock::{SharedClock, Timestamp};
 use crate::store::{StoreError, UsageStore};
 use crate::telemetry::Metrics;
@@ -34,6 +35,8 @@ pub struct Parts {
     pub instance: Arc<str>,
     pub interval: Duration,
     pub rows_max: usize,
+    /// Tenants that get series of their own in the metrics.
+    pub shown_tenants_max: usize,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
 }
@@ -49,6 +52,7 @@ pub struct Flusher {
     begun: Mutex<Timestamp>,
     pending: Mutex<Pending>,
     outcomes: Mutex<Outcomes>,
+    tenants: Mutex<TenantTraffic>,
     /// Whether it has been told that rows are dropped, or that the store fails.
     is_dropping: Mutex<bool>,
     is_failing: Mutex<bool>,
@@ -61,6 +65,10 @@ impl Flusher {
             begun: Mutex::new(parts.clock.now()),
             pending: Mutex::new(Pending::new(parts.instance, parts.rows_max)),
             outcomes: Mutex::default(),
+            tenants: Mutex::new(TenantTraffic::new(
+                parts.shown_tenants_max,
+                parts.metrics.clone(),
+            )),
             is_dropping: Mutex::new(false),
             is_failing: Mutex::new(false),
             has_rows: Notify::new(),
@@ -103,8 +111,11 @@ impl Flusher {
         let outcomes = self.metrics.outcomes();
         self.outcomes.lock().take(outcomes, hour, &mut pending);
         let dropped = pending.take_dropped();
+        let tenants = pending.take_tenants();
         self.show(&pending);
         drop(pending);
+        let now_us = self.clock.monotonic_us();
+        self.tenants.lock().add(&tenants, now_us);
         self.tell_dropped(dropped);
         self.has_rows.notify_one();
     }
@@ -139,6 +150,9 @@ impl Flusher {
             pending.stored();
             self.show(&pending);
         }
+        self.metrics
+            .usage_last_flush
+            .set(self.clock.now().as_millis() / 1000);
         if has_stored {
             let took_us = self.clock.monotonic_us().saturating_sub(begun_us);
             self.metrics.usage_flushes.inc();

@@ -7,6 +7,7 @@
 //! hours that are older than they are kept -> days    (roll_up)
 //! the differences of the routes' counters -> hours of outcomes, in the same batches    (outcomes)
 //! the busiest keys of each hour -> lists of them    (ranking)
+//! each tenant's requests, as they are taken out -> metrics of the busiest tenants    (tenants, busiest)
 //! ```
 //!
 //! Thread safety: counting takes nothing from anybody; what is taken out of a counter is in the pending
@@ -15,6 +16,7 @@
 //! again under its number, and the store takes each number once. A process that is killed loses what it
 //! has counted since the last flush.
 
+pub mod busiest;
 pub mod counters;
 pub mod counts;
 pub mod flush;
@@ -24,6 +26,7 @@ pub mod pending;
 pub mod ranking;
 pub mod roll_up;
 pub mod span;
+pub mod tenants;
 
 pub use counters::{Counters, Ending, Request};
 pub use counts::{Counts, Hour, KeyUse, LastUse, Subject};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::counts::{Counts, Hour, KeyUse, LastUse, Subject};
+use super::tenants::TenantCounts;
 use crate::key::{Generation, KeyId, TenantId};
 
 /// Keys in one batch, which is one transaction: nobody waits long for the rows that it holds.
@@ -107,6 +108,8 @@ pub struct Pending {
     instance: Arc<str>,
     keys: BTreeMap<KeyId, Waiting>,
     outcomes: BTreeMap<(Subject, Hour), u64>,
+    /// Of all that was added since somebody asked, that included which found no place.
+    tenants: TenantCounts,
     rows: usize,
     rows_max: usize,
     dropped: u64,
@@ -122,6 +125,7 @@ impl Pending {
             instance,
             keys: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            tenants: TenantCounts::new(),
             rows: 0,
             rows_max,
             dropped: 0,
@@ -140,12 +144,18 @@ impl Pending {
         std::mem::take(&mut self.dropped)
     }
 
+    /// What was added of each tenant since the last call.
+    pub fn take_tenants(&mut self) -> TenantCounts {
+        std::mem::take(&mut self.tenants)
+    }
+
     fn is_full(&self) -> bool {
         self.rows() >= self.rows_max
     }
 
     /// Adds what a key's requests of an hour came to.
     pub fn add(&mut self, key: KeyId, tenant: &TenantId, hour: Hour, counts: &Counts) {
+        self.add_to_tenant(tenant, counts);
         let is_full = self.is_full();
         let known = self.keys.get_mut(&key);
         if let Some(waiting) = known {
@@ -173,6 +183,15 @@ impl Pending {
         waiting.hours.push((hour, *counts));
         self.keys.insert(key, waiting);
         self.rows += 1;
+    }
+
+    fn add_to_tenant(&mut self, tenant: &TenantId, counts: &Counts) {
+        match self.tenants.get_mut(tenant) {
+            Some(sum) => sum.add(counts),
+            None => {
+                self.tenants.insert(tenant.clone(), *counts);
+            }
+        }
     }
 
     /// Adds requests of an hour that ended in one way.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntGauge;
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 use tokio::sync::oneshot;
 
@@ -90,6 +91,9 @@ impl BcryptPool {
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Arc<Self>> {
+        let shown = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.bcrypt_threads.set(shown(settings.threads));
+        metrics.bcrypt_queue_capacity.set(shown(settings.max_queue));
         let queue = Arc::new(Queue {
             jobs: Mutex::default(),
             changed: Condvar::new(),
@@ -133,7 +137,9 @@ impl BcryptPool {
         let timed = move |pause: &mut dyn FnMut()| {
             metrics.bcrypt_queued.dec();
             let start_us = clock.monotonic_us();
+            let running = Running::begin(&metrics.bcrypt_in_flight);
             let result = work(pause);
+            drop(running);
             metrics.bcrypt_runs.inc();
             let took_us = clock.monotonic_us().saturating_sub(start_us);
             metrics.bcrypt_seconds.observe(took_us as f64 / 1e6);
@@ -157,6 +163,22 @@ impl BcryptPool {
         // Not notify_one: that might wake the thread that only takes what has waited.
         self.queue.changed.notify_all();
         Ok(())
+    }
+}
+
+/// Counts a job for as long as it runs, also one that panics.
+struct Running<'a>(&'a IntGauge);
+
+impl<'a> Running<'a> {
+    fn begin(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Running(gauge)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -240,12 +262,17 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_costs_no_thread() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let pool = BcryptPool::start(&settings(1), Arc::new(SystemClock::new()), metrics).unwrap();
+        let clock = Arc::new(SystemClock::new());
+        let pool = BcryptPool::start(&settings(1), clock, metrics.clone()).unwrap();
         assert_eq!(
             pool.run(|_| panic!("in a test")).await,
             Err::<(), _>(PoolFull)
         );
-        assert_eq!(pool.run(|_| 7).await, Ok(7));
+        let seen = metrics.clone();
+        let running = pool.run(move |_| seen.bcrypt_in_flight.get());
+        assert_eq!(running.await, Ok(1), "the one that panicked is over");
+        assert_eq!(metrics.bcrypt_threads.get(), 1);
+        assert_eq!(metrics.bcrypt_queue_capacity.get(), 2);
     }
 
     /// Without a thread of the idle class at all, as where requests take every CPU.

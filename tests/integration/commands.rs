@@ -127,6 +127,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("usage-interval", &["usage.flush_interval_seconds"]),
     ("usage-retention", &["usage.retention_days"]),
     ("usage-rows", &["usage.max_pending_rows"]),
+    ("metrics-tenants", &["metrics.max_tenants"]),
     ("leftover-age", &["secrets.leftover_age_seconds"]),
     ("vault-auth", &["secrets.vault.auth"]),
     ("admin-listen", &["admin.listen"]),

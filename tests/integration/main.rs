@@ -37,6 +37,7 @@ mod interrupted;
 mod limits;
 mod list_orders;
 mod lists;
+mod metrics;
 mod openapi;
 mod outages;
 mod overlap;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 use sqlx::{AnyPool, Row};
 
+use crate::harness::eventually;
 use crate::harness::postgres::Postgres;
 use crate::harness::run::{Ended, run};
 use crate::harness::sidekey::{Sidekey, config};
@@ -47,6 +48,12 @@ async fn a_certificate_of_a_known_authority_is_accepted() {
         let mut environment = vec![("SIDEKEY__STORE__URL", url.as_str())];
         environment.extend(more);
         let sidekey = Sidekey::start_with(&config(upstream.address, ""), &environment).await;
+        let expiry = "sidekey_certificate_expiry_timestamp_seconds{certificate=\"database_ca\"}";
+        let is_named = more.is_none();
+        eventually("the end of a named authority is shown", || async {
+            (sidekey.metric(expiry).await > 0.0) == is_named
+        })
+        .await;
         if sidekey.directory().join("data/admin.key").exists() {
             let key = sidekey.create_key(json!({})).await;
             assert_eq!(sidekey.status("/", &key.text).await, 200);

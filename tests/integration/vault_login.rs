@@ -274,6 +274,11 @@ async fn an_authority_of_its_own() {
     let sidekey = Sidekey::start(&config(upstream.address, &bao.config(&lines))).await;
     let key = sidekey.create_key(json!({})).await;
     assert_eq!(sidekey.status("/", &key.text).await, 200);
+    let expiry = "sidekey_certificate_expiry_timestamp_seconds{certificate=\"vault_ca\"}";
+    eventually("its end is shown", || async {
+        sidekey.metric(expiry).await > 0.0
+    })
+    .await;
 
     let directory = tempfile::tempdir().unwrap();
     let text = config(upstream.address, &bao.config(&role.lines()));

@@ -89,6 +89,7 @@ pub async fn ready(State(state): Shared) -> Response {
         OpenProblems,
     ))]
 pub async fn metrics(State(state): Shared) -> Response {
+    state.metrics.refresh(state.clock.monotonic_us());
     match state.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {

@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use super::AdminState;
 use super::answer::{ApiError, PROPAGATION, propagation_field};
-use super::{client, dashboard, request_id, watch};
+use super::{client, counted, dashboard, request_id, watch};
 use crate::cluster::Propagation;
 use crate::problem::Kind;
 
@@ -63,6 +63,10 @@ pub fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
         .layer(middleware::from_fn_with_state(state.clone(), watch::note))
         .layer(middleware::from_fn_with_state(state.clone(), client::find))
         .layer(middleware::from_fn(request_id::assign))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            counted::count,
+        ))
 }
 
 fn routes() -> Router<Arc<AdminState>> {

@@ -20,8 +20,9 @@ use super::token::Token;
 use super::{HOME_PATH, origin};
 use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
-use crate::admin::{access, client};
+use crate::admin::{access, client, counted};
 use crate::problem::Kind;
+use crate::telemetry::admin::SignIn;
 
 type Shared = State<Arc<AdminState>>;
 
@@ -73,7 +74,8 @@ pub async fn is_signed_in(_: Visitor) -> StatusCode {
 /// Begins a session.
 pub async fn sign_in(State(state): Shared, request: Request) -> Result<Response, PageError> {
     let url = state.dashboard.settings.url.as_deref();
-    origin::check(request.headers(), url)?;
+    origin::check(request.headers(), url)
+        .inspect_err(|_| state.counted.signed_in(SignIn::Refused))?;
     let client = client::of(request.extensions());
     let cookie = SessionCookie::of(&state.dashboard.settings);
     let before = cookie.read(request.headers());
@@ -83,13 +85,18 @@ pub async fn sign_in(State(state): Shared, request: Request) -> Result<Response,
     let key = Zeroizing::new(key.map(|(_, key)| std::mem::take(key)).unwrap_or_default());
     match begin(&state, key.trim(), client, before).await {
         Ok(token) => {
+            state.counted.signed_in(SignIn::Ok);
             let mut response = go(Fragment(false), &next);
             response
                 .headers_mut()
                 .insert(SET_COOKIE, cookie.set(&token));
             Ok(response)
         }
-        Err(error) => refused(&error, next),
+        Err(error) => {
+            let result = counted::failed_sign_in(error.problem.kind);
+            state.counted.signed_in(result);
+            refused(&error, next)
+        }
     }
 }
 

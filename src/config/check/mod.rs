@@ -3,6 +3,7 @@
 
 mod dashboard;
 mod limits;
+mod metrics;
 mod proxy;
 mod reconcile;
 mod redis;
@@ -50,6 +51,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let admin = c.admin(&raw.admin);
     let dashboard = c.dashboard(&raw.dashboard);
     let usage = c.usage(&raw.usage);
+    let metrics = c.metrics(&raw.metrics);
     let log = c.log(&raw.log);
     Some(Settings {
         proxy: proxy?,
@@ -67,6 +69,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         admin: admin?,
         dashboard,
         usage,
+        metrics,
         log: log?,
     })
 }

@@ -1,6 +1,6 @@
 //! `[redis]`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -45,6 +45,8 @@ impl Checker<'_> {
         Some(RedisSettings {
             target: target.with_sentinel_login(login),
             timeout: Duration::from_millis(raw.timeout_ms),
+            ca_file: raw.ca_file.as_ref().map(PathBuf::from),
+            client_cert_file: raw.client_cert_file.as_ref().map(PathBuf::from),
         })
     }
 

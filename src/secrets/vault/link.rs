@@ -19,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::config::settings::VaultSettings;
 use crate::secrets::SecretError;
 use crate::telemetry::Metrics;
+use crate::telemetry::dependencies::{Timer, VaultOperation, VaultTimes};
 use crate::telemetry::metrics::Dependency;
 
 /// Characters of somebody else's text that a message takes over.
@@ -83,6 +84,7 @@ pub(super) struct Link {
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     breaker: Breaker,
+    times: VaultTimes,
 }
 
 impl Link {
@@ -92,6 +94,7 @@ impl Link {
             session: ArcSwapOption::empty(),
             login: tokio::sync::Mutex::new(None),
             clock,
+            times: metrics.vault_times(),
             metrics,
             breaker: Breaker::default(),
         }
@@ -101,13 +104,14 @@ impl Link {
     /// may have ended, or been revoked.
     pub async fn call<T, W>(
         &self,
+        operation: VaultOperation,
         path: &str,
         work: impl Fn(Arc<VaultClient>) -> W,
     ) -> Result<T, Failure>
     where
         W: Future<Output = Result<T, ClientError>>,
     {
-        self.guarded(self.attempt(path, work)).await
+        self.guarded(operation, self.attempt(path, work)).await
     }
 
     async fn attempt<T, W>(
@@ -138,6 +142,7 @@ impl Link {
     /// Runs one call within its limit on time, if the breaker lets it through.
     pub async fn guarded<T>(
         &self,
+        operation: VaultOperation,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         self.metrics.vault_calls.inc();
@@ -146,10 +151,12 @@ impl Link {
             return Err(self.away("it did not answer the last calls"));
         };
         let limit = self.settings.timeout;
+        let timer = Timer::begin(self.times.of(operation), &self.clock);
         let outcome = match tokio::time::timeout(limit, work).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.away(&format!("no answer within {} ms", limit.as_millis()))),
         };
+        drop(timer);
         let was_open = self.breaker.is_open();
         match &outcome {
             Err(Failure::Away(text)) => {

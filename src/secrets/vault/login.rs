@@ -17,6 +17,7 @@ use vaultrs::token;
 use super::link::{Answer, Failure, Link, answer_of};
 use crate::config::read_secret_file;
 use crate::config::settings::{SecretSource, VaultAuth};
+use crate::telemetry::dependencies::VaultOperation;
 
 /// How often Vault is asked whether the token holds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -219,9 +220,11 @@ impl Link {
     /// Asks Vault whether the token holds.
     pub async fn look(&self) -> Result<(), Failure> {
         let found = self
-            .call("auth/token/lookup-self", async |client| {
-                token::lookup_self(client.as_ref()).await
-            })
+            .call(
+                VaultOperation::Login,
+                "auth/token/lookup-self",
+                async |client| token::lookup_self(client.as_ref()).await,
+            )
             .await;
         if matches!(found, Err(Failure::Denied(_))) {
             self.token_does_not_hold();
@@ -272,7 +275,10 @@ impl Link {
             return Ok(true);
         }
         if self.can_log_in_again() {
-            return self.guarded(self.log_in()).await.map(|_| true);
+            return self
+                .guarded(VaultOperation::Login, self.log_in())
+                .await
+                .map(|_| true);
         }
         self.warn_of_end(lease, warned_us);
         self.look().await.map(|()| false)
@@ -281,9 +287,11 @@ impl Link {
     /// Renews the token. `false` where it would end soon all the same.
     async fn renew(&self, lease: Lease) -> Result<bool, Failure> {
         let renewed = self
-            .call("auth/token/renew-self", async |client| {
-                token::renew_self(client.as_ref(), None).await
-            })
+            .call(
+                VaultOperation::Login,
+                "auth/token/renew-self",
+                async |client| token::renew_self(client.as_ref(), None).await,
+            )
             .await;
         let auth = match renewed {
             Ok(auth) => auth,

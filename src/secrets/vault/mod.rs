@@ -38,6 +38,7 @@ use crate::clock::SharedClock;
 use crate::config::settings::VaultSettings;
 use crate::key::{Generation, KeyId, MintKeys, TenantId};
 use crate::telemetry::Metrics;
+use crate::telemetry::dependencies::VaultOperation;
 
 /// How often a write is made again because somebody else was faster.
 const RACES_MAX: usize = 20;
@@ -70,7 +71,7 @@ impl VaultSecrets {
         // Once a process; Pingora and the other clients use the same.
         pingora_core::tls::install_default_crypto_provider();
         let link = Arc::new(Link::new(settings, clock, metrics));
-        link.guarded(link.log_in()).await?;
+        link.guarded(VaultOperation::Login, link.log_in()).await?;
         tokio::spawn(link.clone().keep());
         Ok(VaultSecrets { link })
     }
@@ -264,7 +265,7 @@ impl VaultSecrets {
         let mount = self.mount();
         let answer = self
             .link
-            .call(&self.shown(path), async |client| {
+            .call(VaultOperation::Read, &self.shown(path), async |client| {
                 let request = ReadSecretRequest {
                     mount: mount.to_owned(),
                     path: path.to_owned(),
@@ -284,7 +285,7 @@ impl VaultSecrets {
         let (mount, value) = (self.mount(), &value);
         let written = self
             .link
-            .call(&self.shown(path), async |client| {
+            .call(VaultOperation::Write, &self.shown(path), async |client| {
                 let options = SetSecretRequestOptions { cas };
                 kv2::set_with_options(client.as_ref(), mount, path, value, options).await
             })
@@ -301,7 +302,7 @@ impl VaultSecrets {
     async fn keep_one_version(&self, path: &str) -> Result<(), Failure> {
         let mount = self.mount();
         self.link
-            .call(&self.shown(path), async |client| {
+            .call(VaultOperation::Write, &self.shown(path), async |client| {
                 let mut request = SetSecretMetadataRequest::builder();
                 request.max_versions(VERSIONS_KEPT);
                 kv2::set_metadata(client.as_ref(), mount, path, Some(&mut request)).await
@@ -313,7 +314,7 @@ impl VaultSecrets {
     async fn delete(&self, path: &str) -> Result<(), Failure> {
         let mount = self.mount();
         self.link
-            .call(&self.shown(path), async |client| {
+            .call(VaultOperation::Delete, &self.shown(path), async |client| {
                 kv2::delete_metadata(client.as_ref(), mount, path).await
             })
             .await
@@ -323,7 +324,7 @@ impl VaultSecrets {
         let mount = self.mount();
         let listed = self
             .link
-            .call(&self.shown(path), async |client| {
+            .call(VaultOperation::List, &self.shown(path), async |client| {
                 kv2::list(client.as_ref(), mount, path).await
             })
             .await;

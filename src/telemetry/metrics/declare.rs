@@ -91,6 +91,8 @@ macro_rules! declare {
         pub struct Metrics {
             registry: Registry,
             routes: Mutex<BTreeMap<String, RouteMetrics>>,
+            /// Of wrong keys, at either port.
+            pub failed_addresses: Arc<Addresses>,
             $(#[doc = $help] $access $field: $kind,)*
         }
 
@@ -106,6 +108,7 @@ macro_rules! declare {
                         &registry,
                     )?,)*
                     routes: Mutex::default(),
+                    failed_addresses: Arc::default(),
                     registry,
                 })
             }

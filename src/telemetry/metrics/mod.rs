@@ -4,6 +4,7 @@
 mod declare;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::{
@@ -11,7 +12,9 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::addresses::Addresses;
 use super::outcome::{OUTCOMES, Outcome};
+use super::status::StatusClass;
 use declare::{Metric, declare};
 
 pub use declare::Declaration;
@@ -40,7 +43,10 @@ impl Dependency {
 pub struct RouteMetrics {
     requests: Vec<IntCounter>,
     shadow_refusals: Vec<IntCounter>,
+    responses: Vec<IntCounter>,
     pub duration: Histogram,
+    pub upstream_duration: Histogram,
+    pub added_duration: Histogram,
 }
 
 impl RouteMetrics {
@@ -52,6 +58,11 @@ impl RouteMetrics {
     /// Counts one request that would have been refused, were the mode not `shadow`.
     pub fn count_shadow(&self, outcome: Outcome) {
         self.shadow_refusals[outcome as usize].inc();
+    }
+
+    /// Counts what the client got, by its status.
+    pub fn answered(&self, status: Option<u16>) {
+        self.responses[StatusClass::of(status) as usize].inc();
     }
 }
 
@@ -69,6 +80,19 @@ const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
+/// Time that Sidekey takes itself: microseconds where the key is warm, a tenth of a second where bcrypt has to
+/// run, more where something is waited for.
+const OWN_SECONDS: &[f64] = &[
+    0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
+/// Time of one call on a network: some take a tenth of a millisecond, and none goes on for ever.
+const CALL_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
 declare! {
     requests: IntCounterVec by [route, outcome] = "sidekey_requests_total",
         "Requests through the proxy, by route and how they ended.";
@@ -76,6 +100,26 @@ declare! {
         "Requests that would have been refused, were the mode not shadow, by route and reason.";
     duration: HistogramVec by [route] in SECONDS = "sidekey_request_duration_seconds",
         "Time from a request's header to the end of its answer, by route.";
+    upstream_duration: HistogramVec by [route] in SECONDS = "sidekey_upstream_duration_seconds",
+        "Time from the choice of a server to the header of its answer, other servers that were tried before included, by route. Without an answer there is none.";
+    added_duration: HistogramVec by [route] in OWN_SECONDS = "sidekey_added_duration_seconds",
+        "Time from a request's header until it was passed on or refused, by route: what Sidekey adds, waiting for bcrypt, stores and Redis included.";
+    responses: IntCounterVec by [route, code] = "sidekey_responses_total",
+        "Answers that clients got, whoever gave them, by route and class of the status; none where the client was gone before.";
+    pub tenant_requests: IntCounterVec by [tenant, outcome] = "sidekey_tenant_requests_total",
+        "Requests with a key that was proven, of the busiest tenants, by tenant and how they ended; (other) are all other tenants. Brought up to date with each flush of usage.";
+    pub tenants_shown: IntGauge = "sidekey_tenants_shown",
+        "Tenants that have series of their own: the busiest, at most metrics.max_tenants.";
+    pub failed_authentications: IntCounterVec by [reason, source] = "sidekey_failed_authentications_total",
+        "Requests that were refused for what their credential is, by reason and kind of the client's address.";
+    failed_authentication_addresses: IntGauge = "sidekey_failed_authentication_addresses",
+        "Addresses of clients (of IPv6: networks of 64 bits) that have presented a wrong key at either port in about the last hour; an estimate.";
+    pub admin_responses: IntCounterVec by [code] = "sidekey_admin_responses_total",
+        "Answers of the admin port, by class of the status.";
+    pub admin_refusals: IntCounterVec by [reason] = "sidekey_admin_refusals_total",
+        "Calls and forms that the admin port has refused, by reason.";
+    pub sign_ins: IntCounterVec by [result] = "sidekey_sign_ins_total",
+        "Attempts to sign in to the dashboard, by what came of them.";
     pub in_flight: IntGauge = "sidekey_requests_in_flight",
         "Requests that are being handled now.";
     pub connections: IntGauge = "sidekey_connections",
@@ -110,16 +154,33 @@ declare! {
         "Checks that wait for a bcrypt thread.";
     pub bcrypt_seconds: Histogram in SECONDS = "sidekey_bcrypt_duration_seconds",
         "Time of one bcrypt hash.";
+    pub bcrypt_in_flight: IntGauge = "sidekey_bcrypt_in_flight",
+        "bcrypt hashes that are being computed now.";
+    pub bcrypt_threads: IntGauge = "sidekey_bcrypt_threads",
+        "Threads that compute bcrypt hashes; where requests take every CPU, one more helps.";
+    pub bcrypt_queue_capacity: IntGauge = "sidekey_bcrypt_queue_capacity",
+        "Checks that may wait for a bcrypt thread (bcrypt.max_queue); more are refused.";
+    pub(super) limit_decisions: IntCounterVec by [source, verdict] = "sidekey_limit_decisions_total",
+        "Requests whose limits were decided, by who decided and what.";
     pub store_errors: IntCounter = "sidekey_store_errors_total",
         "Failed calls of the database or secret store.";
     pub store_up: IntGauge = "sidekey_store_up",
         "1 while the database answers, 0 while it is away.";
+    pub(super) store_call_seconds: HistogramVec by [operation] in CALL_SECONDS
+        = "sidekey_store_call_duration_seconds",
+        "Time of one call of the database, failed ones included and those left out that its circuit breaker held back.";
+    pub(super) keys: IntGaugeVec by [status] = "sidekey_keys",
+        "Keys in the database by what they were when they were counted last.";
+    pub tenants: IntGauge = "sidekey_tenants",
+        "Tenants in the database when they were counted last.";
     breaker_open: IntGaugeVec by [dependency] = "sidekey_breaker_open",
         "1 while calls of a dependency are refused at once because the last ones failed.";
     pub redis_calls: IntCounter = "sidekey_redis_calls_total",
         "Decisions about limits that Redis was asked for.";
     pub redis_errors: IntCounter = "sidekey_redis_errors_total",
         "Decisions that Redis did not give, or not in time.";
+    pub redis_seconds: Histogram in CALL_SECONDS = "sidekey_redis_call_duration_seconds",
+        "Time of one call of Redis about limits, failed ones included.";
     pub redis_up: IntGauge = "sidekey_redis_up",
         "1 while Redis answers, 0 while it is away or not used.";
     pub leases_open: IntGauge = "sidekey_limit_leases",
@@ -132,6 +193,9 @@ declare! {
         "Calls of Vault, those included that its circuit breaker held back.";
     pub vault_errors: IntCounter = "sidekey_vault_errors_total",
         "Calls of Vault that were refused, failed, held back, or not answered in time.";
+    pub(super) vault_call_seconds: HistogramVec by [operation] in CALL_SECONDS
+        = "sidekey_vault_call_duration_seconds",
+        "Time of one call of Vault, failed ones included and those left out that its circuit breaker held back.";
     pub vault_login_errors: IntCounter = "sidekey_vault_login_errors_total",
         "Logins at Vault and renewals of its token that failed, and looks that found a token which can't be replaced refused.";
     pub vault_up: IntGauge = "sidekey_vault_up",
@@ -164,6 +228,8 @@ declare! {
         "Entries that this instance has added to the audit chain.";
     pub audit_failures: IntCounter = "sidekey_audit_failures_total",
         "Writes that were not done because the audit chain could not be continued.";
+    pub audit_seconds: Histogram in CALL_SECONDS = "sidekey_audit_write_duration_seconds",
+        "Time from asking for the end of the audit chain to the commit of what was added, failed writes included.";
     pub audit_unrecorded: IntCounter = "sidekey_audit_unrecorded_total",
         "Refused admin calls and sign-ins that there was no room to note one by one.";
     pub usage_flushes: IntCounter = "sidekey_usage_flushes_total",
@@ -172,12 +238,17 @@ declare! {
         "Batches of usage that could not be stored, and are tried again.";
     pub usage_flush_seconds: Histogram in SECONDS = "sidekey_usage_flush_seconds",
         "Time until all usage which waited was stored.";
+    pub usage_last_flush: IntGauge = "sidekey_usage_last_flush_timestamp_seconds",
+        "When all usage was last found stored, in seconds since the Unix epoch; 0 before the first time.";
     pub usage_pending_rows: IntGauge = "sidekey_usage_pending_rows",
         "Rows of usage, one a key and hour, that wait to be stored.";
     pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
         "Rows of usage that are lost because usage.max_pending_rows waited.";
     pub log_dropped: IntGauge = "sidekey_log_lines_dropped",
         "Log lines dropped because their reader was too slow.";
+    pub(super) certificate_expiry: IntGaugeVec by [certificate]
+        = "sidekey_certificate_expiry_timestamp_seconds",
+        "When the first of the certificates in a configured file ends, in seconds since the Unix epoch.";
     build_info: IntGaugeVec by [version] = "sidekey_build_info",
         "Always 1; the label names the version.";
 }
@@ -207,10 +278,16 @@ impl Metrics {
                 .map(|o| counters.with_label_values(&[name, o.as_str()]))
                 .collect()
         };
+        let classes = StatusClass::ALL.iter();
         RouteMetrics {
             requests: each(&self.requests),
             shadow_refusals: each(&self.shadow_refusals),
+            responses: classes
+                .map(|class| self.responses.with_label_values(&[name, class.as_str()]))
+                .collect(),
             duration: self.duration.with_label_values(&[name]),
+            upstream_duration: self.upstream_duration.with_label_values(&[name]),
+            added_duration: self.added_duration.with_label_values(&[name]),
         }
     }
 
@@ -231,6 +308,13 @@ impl Metrics {
     /// The gauge of the circuit breaker in front of `dependency`.
     pub fn breaker_open(&self, dependency: Dependency) -> IntGauge {
         self.breaker_open.with_label_values(&[dependency.as_str()])
+    }
+
+    /// Brings what has to be computed up to date: for whoever reads the values next.
+    pub fn refresh(&self, now_us: u64) {
+        let addresses = self.failed_addresses.estimate(now_us);
+        let addresses = i64::try_from(addresses).unwrap_or(i64::MAX);
+        self.failed_authentication_addresses.set(addresses);
     }
 
     /// All values in the Prometheus text format.
@@ -267,10 +351,12 @@ mod tests {
         let route = metrics.route("orders");
         route.count(Outcome::RateLimited);
         route.count_shadow(Outcome::NoCredential);
+        route.answered(Some(429));
         let text = metrics.text().unwrap();
         assert!(
             text.contains("sidekey_requests_total{outcome=\"rate_limited\",route=\"orders\"} 1")
         );
+        assert!(text.contains("sidekey_responses_total{code=\"4xx\",route=\"orders\"} 1"));
         assert!(text.contains(
             "sidekey_shadow_refusals_total{outcome=\"no_credential\",route=\"orders\"} 1"
         ));

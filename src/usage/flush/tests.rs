@@ -122,6 +122,7 @@ impl Bench {
             instance: "me".into(),
             interval: Duration::from_secs(10),
             rows_max,
+            shown_tenants_max: 1,
             clock: clock.clone(),
             metrics: metrics.clone(),
         });

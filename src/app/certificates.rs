@@ -1,0 +1,72 @@
+//! Which certificates the configuration names.
+
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret;
+
+use crate::config::Settings;
+use crate::config::settings::SecretsSettings;
+use crate::telemetry::certificates::NamedFile;
+use crate::telemetry::dependencies::Certificate;
+
+/// Names of parameters of a database's URL, as its driver reads them.
+const DATABASE_CA: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
+const DATABASE_CLIENT: [&str; 2] = ["sslcert", "ssl-cert"];
+
+/// The files of certificates that are in use.
+pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
+    let redis = settings.limits.redis.as_ref();
+    let vault = match &settings.secrets {
+        SecretsSettings::Embedded => None,
+        SecretsSettings::Vault(vault) => vault.ca_file.clone(),
+    };
+    let url = settings.store.url.expose_secret();
+    let named = [
+        (Certificate::DatabaseCa, parameter(url, &DATABASE_CA)),
+        (
+            Certificate::DatabaseClient,
+            parameter(url, &DATABASE_CLIENT),
+        ),
+        (
+            Certificate::RedisCa,
+            redis.and_then(|redis| redis.ca_file.clone()),
+        ),
+        (
+            Certificate::RedisClient,
+            redis.and_then(|redis| redis.client_cert_file.clone()),
+        ),
+        (Certificate::VaultCa, vault),
+    ];
+    let named = named.into_iter();
+    named
+        .filter_map(|(certificate, path)| path.map(|path| NamedFile { certificate, path }))
+        .collect()
+}
+
+/// The last value of a parameter that has one of these names.
+fn parameter(url: &str, names: &[&str]) -> Option<PathBuf> {
+    let (_, query) = url.split_once('?')?;
+    form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, value)| names.contains(&name.as_ref()) && !value.is_empty())
+        .last()
+        .map(|(_, value)| PathBuf::from(value.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_taken_from_the_url_of_the_database() {
+        let find = |url| parameter(url, &DATABASE_CA).map(|path| path.display().to_string());
+        let some = |path: &str| Some(path.to_owned());
+        assert_eq!(find("postgres://u:p@h/d?sslmode=verify-full"), None);
+        assert_eq!(find("sqlite://data/sidekey.db"), None);
+        assert_eq!(find("postgres://h/d?sslrootcert=ca.pem"), some("ca.pem"));
+        assert_eq!(
+            find("postgres://h/d?a=b&ssl-ca=%2Fetc%2Fa%20b.pem&c"),
+            some("/etc/a b.pem")
+        );
+        assert_eq!(find("postgres://h/d?sslrootcert="), None);
+    }
+}

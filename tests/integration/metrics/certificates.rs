@@ -1,0 +1,141 @@
+//! When the certificates of configured files end.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sidekey::telemetry::Metrics;
+use sidekey::telemetry::certificates::{NamedFile, earliest_end, keep_watching};
+use sidekey::telemetry::dependencies::Certificate;
+
+use crate::harness::eventually;
+use crate::harness::sidekey::{Sidekey, config};
+use crate::harness::upstream::{Upstream, nobody};
+
+const EXPIRY: &str = "sidekey_certificate_expiry_timestamp_seconds";
+
+/// A certificate that signs itself, for so many days; when it ends, as OpenSSL says.
+fn make(directory: &Path, name: &str, days: u32) -> i64 {
+    let run = |arguments: &str| {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory)
+            .output()
+            .expect("openssl is installed: run `tools/setup test`");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&format!(
+        "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days {days} -subj /CN={name}"
+    ));
+    let told = run(&format!(
+        "x509 -in {name}.pem -noout -enddate -dateopt iso_8601"
+    ));
+    // notAfter=2026-11-28 05:00:00Z
+    let text = told.trim().strip_prefix("notAfter=").unwrap();
+    let text = text.replace(' ', "T");
+    let format = &time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::parse(&text, format)
+        .unwrap()
+        .unix_timestamp()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configured_files_have_series_and_others_have_none() {
+    let upstream = Upstream::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let [authority, client, soon] = [("authority", 30), ("client", 20), ("soon", 3)]
+        .map(|(name, days)| make(directory.path(), name, days));
+    // The first to end counts, wherever it stands in the file.
+    let both = ["authority.pem", "soon.pem", "client.pem"]
+        .map(|name| std::fs::read_to_string(at(name)).unwrap());
+    std::fs::write(at("bundle.pem"), both.concat()).unwrap();
+    // Redis is away, and its certificates end all the same.
+    let redis = format!(
+        "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"rediss://{}\"\nca_file = \"{}\"\n\
+         client_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
+        nobody().await,
+        at("bundle.pem"),
+        at("client.pem"),
+        at("client.key"),
+    );
+    let sidekey = Sidekey::start(&config(upstream.address, &redis)).await;
+    for (name, end) in [("redis_ca", soon), ("redis_client", client)] {
+        let series = format!("{EXPIRY}{{certificate=\"{name}\"}}");
+        eventually(&format!("{series} is {end}"), || async {
+            sidekey.metric(&series).await as i64 == end
+        })
+        .await;
+    }
+    assert!(soon < client && client < authority);
+    let text = sidekey.metrics().await;
+    let series = text.lines().filter(|line| line.starts_with(EXPIRY));
+    assert_eq!(series.count(), 2, "{text}");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_keeps_no_other_from_being_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let end = make(directory.path(), "there", 5);
+    std::fs::write(directory.path().join("empty.pem"), "nothing\n").unwrap();
+    let named = |certificate, name: &str| NamedFile {
+        certificate,
+        path: directory.path().join(name),
+    };
+    let files = vec![
+        named(Certificate::VaultCa, "missing.pem"),
+        named(Certificate::RedisCa, "empty.pem"),
+        named(Certificate::DatabaseCa, "there.pem"),
+    ];
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let watching = tokio::spawn(keep_watching(files, metrics.clone()));
+    let shown = format!("{EXPIRY}{{certificate=\"database_ca\"}} {end}\n");
+    eventually("the last file is shown", || async {
+        metrics.text().unwrap().contains(&shown)
+    })
+    .await;
+    let text = metrics.text().unwrap();
+    let series = text.lines().filter(|line| line.starts_with(EXPIRY));
+    assert_eq!(series.count(), 1, "{text}");
+    watching.abort();
+}
+
+#[test]
+fn a_file_is_read_as_far_as_it_can_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let late = make(directory.path(), "late", 9);
+    let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
+    let (certificate, key) = (read("late.pem"), read("late.key"));
+    assert_eq!(earliest_end(&certificate), Some(late));
+    assert_eq!(
+        earliest_end(&[key.clone(), certificate.clone()].concat()),
+        Some(late)
+    );
+    assert_eq!(earliest_end(&key), None);
+    assert_eq!(earliest_end(b""), None);
+    let damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(
+        earliest_end(&[&damaged[..], &certificate].concat()),
+        Some(late)
+    );
+    assert_eq!(earliest_end(&certificate[..certificate.len() / 2]), None);
+    assert_eq!(
+        earliest_end(&[&b"\xff\xfe\n"[..], &certificate].concat()),
+        Some(late)
+    );
+}
+
+proptest! {
+    /// Whatever is in a file, reading it ends, and nothing panics.
+    #[test]
+    fn anything_can_be_in_a_file(lines in prop::collection::vec(prop_oneof![
+        Just(b"-----BEGIN CERTIFICATE-----\n".to_vec()),
+        Just(b"-----END CERTIFICATE-----\n".to_vec()),
+        Just(b"MIIBszCCAVmgAwIBAgIUe\n".to_vec()),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ], 0..12)) {
+        let _ = earliest_end(&lines.concat());
+    }
+}
