@@ -12,11 +12,14 @@ use crate::key::Catalogue;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, LimitFields};
 use crate::proxy::route::{Place, Route, RouteTable};
+use crate::proxy::trace::Tracer;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Gateway, NO_ROUTE, echo, respond};
 use crate::redis_link::RedisLink;
 use crate::telemetry::Metrics;
+use crate::telemetry::access::AccessLines;
 use crate::telemetry::failed_auth::FailedAuthentications;
+use crate::telemetry::spans::SpanQueue;
 use crate::verify::{Records, Verifier};
 
 /// How often host names of upstreams are resolved again.
@@ -34,6 +37,7 @@ pub(super) async fn build_gateway(
     records: Records,
     clock: SharedClock,
     metrics: Arc<Metrics>,
+    spans: Option<SpanQueue>,
 ) -> Result<Gateway, AppError> {
     let upstreams: Vec<Arc<Upstream>> = settings
         .upstreams
@@ -81,7 +85,11 @@ pub(super) async fn build_gateway(
         settings: settings.proxy,
         credentials: settings.credentials,
         limits: settings.limits,
-        access_log: settings.log.access,
+        access: Arc::new(AccessLines::new(
+            &settings.log,
+            metrics.log_sampled_out.clone(),
+        )),
+        tracer: Tracer::new(&settings.tracing, spans),
         verifier,
         records,
         anonymous,

@@ -46,6 +46,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::admin::AdminMetrics;
 use crate::telemetry::certificates::keep_watching;
 use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry::spans::Spans;
 use crate::verify::{
     BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
     ViewBuilder,
@@ -235,6 +236,7 @@ struct App {
     recording: JoinHandle<()>,
     stop_recording: watch::Sender<bool>,
     usage: Usage,
+    spans: Option<Spans>,
     log: LogGuard,
 }
 
@@ -413,8 +415,12 @@ impl App {
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
-        let gateway =
-            build_gateway(settings, verifier.clone(), records, clock, metrics.clone()).await?;
+        let spans = Spans::start(&settings.tracing, &cluster.instance, &metrics)
+            .await
+            .map_err(failed("spans can't be sent"))?;
+        let queue = spans.as_ref().map(|spans| spans.queue.clone());
+        let (verified, counted) = (verifier.clone(), metrics.clone());
+        let gateway = build_gateway(settings, verified, records, clock, counted, queue).await?;
         let app = App {
             admin,
             verifier,
@@ -425,6 +431,7 @@ impl App {
             recording,
             stop_recording,
             usage,
+            spans,
             log,
         };
         Ok((app, gateway))
@@ -450,7 +457,7 @@ impl App {
             metrics: self.metrics.clone(),
             unreadable: Arc::new(Unreadable {
                 metrics: self.metrics.route(NO_ROUTE),
-                access_log: gateway.access_log,
+                access: gateway.access.clone(),
             }),
             app: Arc::new(set_up(|| http_proxy(&conf, gateway))?),
         };
@@ -475,21 +482,19 @@ impl App {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(failed("the admin port can't be served"))?;
         let router = admin::router(self.admin.clone());
-        let (verifier, metrics, dropped) = (
-            self.verifier.clone(),
-            self.metrics.clone(),
-            self.log.dropped(),
-        );
+        let verifier = self.verifier.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TIDY_INTERVAL);
             loop {
                 ticks.tick().await;
                 verifier.tidy();
-                metrics
-                    .log_dropped
-                    .set(i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX));
             }
         });
+        let dropped = self.log.dropped();
+        tokio::spawn(logs::keep_counting(
+            dropped,
+            self.metrics.log_dropped.clone(),
+        ));
         Ok(tokio::spawn(async move {
             let stopped = async move {
                 let _ = stopping.wait_for(|stop| *stop).await;
@@ -507,6 +512,9 @@ impl App {
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;
+        if let Some(spans) = self.spans {
+            spans.finish().await;
+        }
         self.store.close().await;
         self.log
     }

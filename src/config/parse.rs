@@ -7,6 +7,9 @@ use http::HeaderName;
 
 use super::settings::{HostPattern, Server, Source};
 
+/// What the specification of OTLP appends to a collector's address.
+const OTLP_TRACES_PATH: &str = "/v1/traces";
+
 /// One of `credentials.sources`.
 pub fn source(text: &str) -> Result<Source, String> {
     let named = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
@@ -151,6 +154,19 @@ pub fn base_url(text: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// Where OTLP over HTTP goes: traces have a path of their own below an address.
+pub fn otlp_traces(text: &str) -> Result<String, String> {
+    let url = web_url(text).ok_or_else(|| {
+        "must be a URL without login and query, such as http://127.0.0.1:4318".to_owned()
+    })?;
+    let base = url.as_str().trim_end_matches('/');
+    if base.ends_with(OTLP_TRACES_PATH) {
+        Ok(base.to_owned())
+    } else {
+        Ok(format!("{base}{OTLP_TRACES_PATH}"))
+    }
+}
+
 /// One with neither login nor query.
 fn web_url(text: &str) -> Option<url::Url> {
     let url = url::Url::parse(text).ok()?;
@@ -188,6 +204,26 @@ mod tests {
             "localhost:8081",
         ] {
             assert!(origin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn traces_have_a_path_of_their_own() {
+        for (text, url) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("http://[::1]:4318/", "http://[::1]:4318/v1/traces"),
+            ("https://a.example/otlp", "https://a.example/otlp/v1/traces"),
+            ("http://a:4318/v1/traces", "http://a:4318/v1/traces"),
+        ] {
+            assert_eq!(otlp_traces(text).as_deref(), Ok(url), "{text}");
+        }
+        for text in [
+            "127.0.0.1:4318",
+            "grpc://a:4317",
+            "http://a/?b",
+            "http://u:p@a",
+        ] {
+            assert!(otlp_traces(text).is_err(), "{text}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing here is checked beyond its type: `check` turns it into settings.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use toml::{Table, Value};
@@ -31,6 +33,7 @@ pub struct Raw {
     pub metrics: Metrics,
     pub smtp: Option<Table>,
     pub log: Log,
+    pub tracing: Tracing,
 }
 
 /// `[proxy]`: the port that clients call.
@@ -559,6 +562,11 @@ pub struct Log {
     pub format: String,
     /// Which requests get a line: `refused` (and errors), `all`, `off`.
     pub access: String,
+    /// How many of these lines are written, by how the request ended: 1 for all of them, 0.01 for one in a
+    /// hundred. `default` is for what is not named.
+    pub sample: BTreeMap<String, Share>,
+    /// The level of these lines, by how the request ended. `default` is for what is not named.
+    pub levels: BTreeMap<String, String>,
 }
 
 impl Default for Log {
@@ -567,7 +575,72 @@ impl Default for Log {
             level: "info".to_owned(),
             format: "auto".to_owned(),
             access: "refused".to_owned(),
+            sample: BTreeMap::new(),
+            levels: BTreeMap::new(),
         }
+    }
+}
+
+/// `[tracing]`: W3C Trace Context, and spans for a collector.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Tracing {
+    /// Where spans are sent, by OTLP/HTTP, such as `http://127.0.0.1:4318`. Empty: nowhere.
+    pub otlp_endpoint: String,
+    /// What this service is called in traces.
+    pub service_name: String,
+    /// Whether requests that come without a trace get one. Otherwise the service behind begins it.
+    pub create: bool,
+    /// How many of the traces that begin here are recorded.
+    pub sample_ratio: Share,
+    /// Whether traces that began elsewhere are recorded where they are there. Otherwise as those that
+    /// begin here: clients can't cause more spans than that.
+    pub follow_parent: bool,
+    /// How long the collector may take for one batch.
+    pub timeout_ms: u64,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Tracing {
+            otlp_endpoint: String::new(),
+            service_name: "sidekey".to_owned(),
+            create: true,
+            sample_ratio: Share(0.05),
+            follow_parent: true,
+            timeout_ms: 5_000,
+        }
+    }
+}
+
+/// A number, which may stand as a text: that is how it comes from an environment variable.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(pub f64);
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Share;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number from 0 to 1")
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Share, E> {
+                Ok(Share(number))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Share, E> {
+                Ok(Share(number as f64))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Share, E> {
+                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
+                text.parse().map(Share).map_err(wrong)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
     }
 }
 

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use crate::key::{Catalogue, Policy, Prefix, Scope};
 use crate::redis_link::Target;
+use crate::telemetry::access::PerOutcome;
 
 /// Everything that the program was told.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct Settings {
     pub usage: UsageSettings,
     pub metrics: MetricsSettings,
     pub log: LogSettings,
+    pub tracing: TracingSettings,
 }
 
 /// A scope of the catalogue.
@@ -330,4 +332,20 @@ pub struct LogSettings {
     pub level: tracing::Level,
     pub format: LogFormat,
     pub access: AccessLog,
+    /// How many of the lines about requests are written: 0 to 1.
+    pub shares: PerOutcome<f64>,
+    /// Their levels.
+    pub levels: PerOutcome<tracing::Level>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TracingSettings {
+    /// Where spans are sent, if anywhere.
+    pub endpoint: Option<String>,
+    pub service_name: String,
+    pub creates: bool,
+    /// 0 to 1.
+    pub sample_ratio: f64,
+    pub follows_parent: bool,
+    pub timeout: Duration,
 }

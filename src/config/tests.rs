@@ -1,5 +1,7 @@
 use super::*;
 use crate::config::settings::*;
+use crate::telemetry::Outcome;
+use crate::telemetry::access::PerOutcome;
 
 const MINIMAL: &str = r#"
 [[upstreams]]
@@ -286,6 +288,29 @@ fn servers_are_read_in_every_form() {
             host("c", 80, false)
         ]
     );
+}
+
+#[test]
+fn lines_are_sampled_by_outcome() {
+    let text = format!(
+        "{MINIMAL}[log]\nsample = {{ default = 0.5, forwarded = 0 }}\nlevels = {{ rate_limited = \"warn\" }}\n"
+    );
+    let environment = vec![(
+        "SIDEKEY__LOG__SAMPLE__INVALID_KEY".to_owned(),
+        "0.25".to_owned(),
+    )];
+    let log = parse(&text, &environment).unwrap().log;
+    for (outcome, share, level) in [
+        (Outcome::Forwarded, 0.0, tracing::Level::INFO),
+        (Outcome::InvalidKey, 0.25, tracing::Level::INFO),
+        (Outcome::RateLimited, 0.5, tracing::Level::WARN),
+        (Outcome::Unavailable, 0.5, tracing::Level::INFO),
+    ] {
+        assert_eq!(log.shares.get(outcome), share, "{outcome:?}");
+        assert_eq!(log.levels.get(outcome), level, "{outcome:?}");
+    }
+    let plain = settings(MINIMAL).log;
+    assert_eq!(plain.shares, PerOutcome::all(1.0));
 }
 
 #[test]

@@ -32,16 +32,16 @@ use tokio::time::{Sleep, sleep};
 
 use super::decide::Refusal;
 use super::respond;
-use crate::config::settings::AccessLog;
 use crate::problem;
 use crate::telemetry::Metrics;
+use crate::telemetry::access::{AccessLines, event_at};
 use crate::telemetry::metrics::RouteMetrics;
 
 /// What happens to a request that can't be read, before any hook sees it: Pingora would give it an
 /// empty answer, and nobody would know.
 pub struct Unreadable {
     pub metrics: RouteMetrics,
-    pub access_log: AccessLog,
+    pub access: Arc<AccessLines>,
 }
 
 /// Pingora gives up on a header of this many bytes, or of more lines than the other.
@@ -61,19 +61,22 @@ impl Unreadable {
         };
         let request_id = problem::new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
-        self.metrics.count(refusal.outcome());
+        let outcome = refusal.outcome();
+        self.metrics.count(outcome);
         let is_ours = theirs.get(9..12) == Some(b"400");
         self.metrics.answered(if is_ours {
             Some(refusal.kind().status())
         } else {
             status_of(theirs)
         });
-        if self.access_log != AccessLog::Off {
-            tracing::info!(
+        if let Some(line) = self.access.choose(outcome, None) {
+            event_at!(
+                line.level,
                 target: "sidekey::access",
                 request_id,
-                outcome = refusal.outcome().as_str(),
+                outcome = outcome.as_str(),
                 client = client.map(|client| client.to_string()),
+                sample = line.sampled(),
                 "request that can't be read"
             );
         }

@@ -6,9 +6,10 @@
 //! upstream_peer           whose turn it is
 //! upstream_request_filter credential out, identity in
 //! response_filter         rate-limit fields, request id
-//! logging                 counters, usage, access log
+//! logging                 counters, usage, access log, spans
 //! ```
 
+mod access_line;
 pub mod account;
 pub mod admit;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod route;
 pub mod self_service;
 pub mod target;
 pub mod timing;
+pub mod trace;
 pub mod upgrade;
 pub mod upstream;
 
@@ -40,12 +42,12 @@ use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use crate::clock::{SharedClock, Timestamp};
-use crate::config::settings::{AccessLog, CredentialSettings, LimitSettings, Mode, ProxySettings};
+use crate::config::settings::{CredentialSettings, LimitSettings, Mode, ProxySettings};
 use crate::forwarded;
-use crate::key::format::redact;
 use crate::limit::redis::RedisLimiter;
 use crate::limit::{AddressLimiter, Decision, LimitFields};
 use crate::problem;
+use crate::telemetry::access::AccessLines;
 use crate::telemetry::dependencies::LimitDecisions;
 use crate::telemetry::failed_auth::FailedAuthentications;
 use crate::telemetry::metrics::RouteMetrics;
@@ -55,6 +57,7 @@ use connection::{ClientStream, Peer};
 use decide::Refusal;
 use respond::{Answer, Challenges, Circumstances};
 use route::{Route, RouteTable};
+use trace::{Trace, Tracer};
 use upstream::{ATTEMPTS_MAX, Endpoint};
 
 /// The name of no route, in metrics and logs.
@@ -67,7 +70,8 @@ pub struct Gateway {
     pub settings: ProxySettings,
     pub credentials: CredentialSettings,
     pub limits: LimitSettings,
-    pub access_log: AccessLog,
+    pub access: Arc<AccessLines>,
+    pub tracer: Tracer,
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
     /// For what holders ask about their keys.
@@ -133,12 +137,19 @@ pub struct Context {
     is_self_service: bool,
     tried: SmallVec<[SocketAddr; ATTEMPTS_MAX]>,
     endpoint: Option<Arc<Endpoint>>,
+    trace: Option<Trace>,
     _in_flight: InFlight,
 }
 
 impl Context {
     fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The key of whoever has proven its secret, also where the key may not act.
+    fn caller_view(&self) -> Option<Arc<KeyView>> {
+        let proven = || self.caller.as_ref().map(|proof| proof.key.view_full());
+        self.key.clone().or_else(proven)
     }
 }
 
@@ -167,6 +178,7 @@ impl ProxyHttp for Gateway {
             is_self_service: false,
             tried: SmallVec::new(),
             endpoint: None,
+            trace: None,
             _in_flight: InFlight::new(&self.metrics.in_flight),
         }
     }
@@ -193,6 +205,7 @@ impl ProxyHttp for Gateway {
             .filter(|peer| forwarded::is_trusted(peer.to_canonical(), trusted))
             .and_then(|_| headers::request_id(headers));
         ctx.request_id = theirs.unwrap_or_else(problem::new_request_id);
+        ctx.trace = Some(self.tracer.begin(headers));
         Ok(())
     }
 
@@ -220,9 +233,8 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        if ctx.passed_on_us.is_none() {
-            ctx.passed_on_us = Some(self.clock.monotonic_us());
-        }
+        ctx.passed_on_us
+            .get_or_insert_with(|| self.clock.monotonic_us());
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
@@ -265,6 +277,9 @@ impl ProxyHttp for Gateway {
             headers::insert_identity(request, key)?;
         }
         request.insert_header("X-Request-Id", ctx.request_id.clone())?;
+        if let Some(trace) = &ctx.trace {
+            trace.write(request)?;
+        }
         if let (false, Some(endpoint)) = (request.headers.contains_key(header::HOST), &ctx.endpoint)
         {
             // HTTP/1.0 clients may leave it out, HTTP/1.1 services ask for it.
@@ -406,17 +421,11 @@ impl ProxyHttp for Gateway {
         if let Some(refusal) = ctx.shadow {
             metrics.count_shadow(refusal.outcome());
         }
-        let is_logged = match self.access_log {
-            AccessLog::All => true,
-            AccessLog::Refused => {
-                !matches!(outcome, Outcome::Forwarded | Outcome::SelfService)
-                    || ctx.shadow.is_some()
-            }
-            AccessLog::Off => false,
-        };
-        if is_logged {
-            write_access_line(session, ctx, outcome, took_us, error);
+        let shadow = ctx.shadow.map(Refusal::outcome);
+        if let Some(line) = self.access.choose(outcome, shadow) {
+            access_line::write(line, session, ctx, outcome, took_us, error);
         }
+        self.finish_trace(session, ctx, outcome, took_us);
     }
 
     fn request_summary(&self, session: &Session, ctx: &Context) -> String {
@@ -509,54 +518,4 @@ fn blame(error: &Error) -> Option<Refusal> {
         }
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Refusal::Internal),
     }
-}
-
-/// What went wrong, for the log. Only of a failed connection is the cause told (an unknown
-/// certificate, a refused port): later errors may quote header fields.
-fn describe(error: &Error) -> String {
-    use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert,
-        TLSHandshakeFailure,
-    };
-    match error.etype() {
-        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | InvalidCert
-        | TLSHandshakeFailure => error.to_string().trim().to_owned(),
-        kind => kind.as_str().to_owned(),
-    }
-}
-
-/// One line for a request. The query is left out, and of what looks like a key elsewhere only
-/// the part before the secret is shown.
-fn write_access_line(
-    session: &Session,
-    ctx: &Context,
-    outcome: Outcome,
-    took_us: u64,
-    error: Option<&Error>,
-) {
-    let request = session.req_header();
-    let status = session
-        .response_written()
-        .map_or(0, |response| response.status.as_u16());
-    let path = String::from_utf8_lossy(request.raw_path()).into_owned();
-    let path = target::without_keys(target::split(&path).0);
-    let key = ctx.key.as_deref();
-    tracing::info!(
-        target: "sidekey::access",
-        request_id = ctx.request_id(),
-        outcome = outcome.as_str(),
-        shadow = ctx.shadow.map(|refusal| refusal.outcome().as_str()),
-        status,
-        // A method can be any token, a key as well.
-        method = %redact(request.method.as_str()),
-        path,
-        client = %ctx.client,
-        route = ctx.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
-        key_id = key.map(|view| view.id.as_str().to_owned()),
-        tenant_id = key.map(|view| view.tenant.id.as_str().to_owned()),
-        upstream = ctx.endpoint.as_ref().map(|endpoint| endpoint.address().to_string()),
-        error = error.map(describe),
-        duration_ms = took_us as f64 / 1000.0,
-        "request"
-    );
 }

@@ -5,7 +5,9 @@
 //! some of them quote request headers, and headers hold keys.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
+use prometheus::IntCounter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,6 +17,8 @@ use crate::config::settings::{LogFormat, LogSettings};
 
 /// Lines that may wait for their reader.
 const QUEUE_LINES_MAX: usize = 16_384;
+/// How often dropped lines are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps the log's thread alive; dropping it writes what is queued.
 pub struct LogGuard {
@@ -26,6 +30,16 @@ impl LogGuard {
     /// Lines that were dropped so far.
     pub fn dropped(&self) -> ErrorCounter {
         self.dropped.clone()
+    }
+}
+
+/// Adds what is dropped to `counter`, for ever.
+pub async fn keep_counting(dropped: ErrorCounter, counter: IntCounter) {
+    let mut ticks = tokio::time::interval(COUNT_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let all = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+        counter.inc_by(all.saturating_sub(counter.get()));
     }
 }
 

@@ -1,5 +1,6 @@
-//! What the people on call see: metrics and logs. Must never see a credential.
+//! What the people on call see: metrics, logs and traces. Must never see a credential.
 
+pub mod access;
 pub mod addresses;
 pub mod admin;
 pub mod certificates;
@@ -8,7 +9,9 @@ pub mod failed_auth;
 pub mod logs;
 pub mod metrics;
 pub mod outcome;
+pub mod spans;
 pub mod status;
+pub mod trace_context;
 
 pub use metrics::Metrics;
 pub use outcome::Outcome;

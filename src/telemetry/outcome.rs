@@ -87,6 +87,11 @@ impl Outcome {
         }
     }
 
+    /// The outcome that is called `word`.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+
     /// Whether Sidekey has refused the request.
     pub fn is_refusal(self) -> bool {
         !matches!(

@@ -142,6 +142,13 @@ const BAD: &[(&str, &[&str])] = &[
     ("log-level", &["log.level"]),
     ("log-format", &["log.format"]),
     ("log-access", &["log.access"]),
+    ("log-sample", &["log.sample.default", "log.sample.forwarded"]),
+    ("log-sample-outcome", &["log.sample.refused"]),
+    ("log-levels", &["log.levels.nobody", "log.levels.rate_limited"]),
+    ("tracing-endpoint", &["tracing.otlp_endpoint"]),
+    ("tracing-sample", &["tracing.sample_ratio"]),
+    ("tracing-service", &["tracing.service_name"]),
+    ("tracing-timeout", &["tracing.timeout_ms"]),
     ("many", &["proxy.mode", "proxy.threads", "proxy.trusted_proxies[0]", "routes[0].path", "routes[0].upstream", "store.url", "colour"]),
 ];
 

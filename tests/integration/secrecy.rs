@@ -13,6 +13,7 @@ use sidekey::store::SqlStore;
 use sqlx::Row;
 use tokio::net::TcpListener;
 
+use crate::harness::collector::Collector;
 use crate::harness::raw::{Raw, get, request};
 use crate::harness::sidekey::{KEYS, Key, Sidekey};
 use crate::harness::upstream::nobody;
@@ -101,6 +102,9 @@ fn the_search_finds_what_is_planted() {
     assert_eq!(needles.found_in(harmless.as_bytes()), Vec::<&str>::new());
 }
 
+/// Of a client that records its trace.
+const SOUND_TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// A service that says nothing of what it was sent.
 async fn discreet() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -110,7 +114,8 @@ async fn discreet() -> SocketAddr {
     address
 }
 
-fn configuration(service: SocketAddr, gone: SocketAddr) -> String {
+fn configuration(service: SocketAddr, gone: SocketAddr, collector: &Collector) -> String {
+    let tracing = collector.configuration();
     format!(
         r#"
 [credentials]
@@ -146,7 +151,7 @@ name = "orders:read"
 [log]
 level = "debug"
 access = "all"
-"#
+{tracing}"#
     )
 }
 
@@ -174,6 +179,8 @@ fn requests(key: &str) -> Vec<(String, String)> {
         format!("Authorization: Bearer {key}\r\nX-Request-Id: {key}\r\nX-Forwarded-For: {key}"),
         format!("Authorization: Bearer {key}\r\nUser-Agent: {key}\r\nReferer: http://x/?{key}"),
         format!("Authorization: Bearer {key}\r\nX-Sidekey-Key-Id: {key}\r\n{key}: {key}"),
+        format!("Authorization: Bearer {key}\r\ntraceparent: {key}\r\ntracestate: a={key}"),
+        format!("Authorization: Bearer {key}\r\n{SOUND_TRACE}\r\ntracestate: a={key}"),
     ];
     let mut all = Vec::new();
     for path in ["/ok", "/gone", "/scoped", "/open", "/a//b"] {
@@ -348,8 +355,8 @@ fn assert_not_in_store(sidekey: &Sidekey, needles: &Needles) {
     assert!(files >= 1, "the store was looked at");
 }
 
-async fn start() -> Sidekey {
-    let config = configuration(discreet().await, nobody().await);
+async fn start(collector: &Collector) -> Sidekey {
+    let config = configuration(discreet().await, nobody().await, collector);
     Sidekey::start(&config).await
 }
 
@@ -366,7 +373,8 @@ async fn plant(sidekey: &Sidekey, key: &Key, needles: &Needles) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planted_key_is_found_nowhere() {
-    let mut sidekey = start().await;
+    let collector = Collector::start().await;
+    let mut sidekey = start(&collector).await;
     let fields = json!({
         "scopes": ["sidekey:admin", "orders:read"],
         "rate_limits": [{"name": "wide", "quota": 1_000_000, "window_seconds": 1}],
@@ -410,13 +418,22 @@ async fn a_planted_key_is_found_nowhere() {
     assert!(sidekey.wait().success());
     for needles in [&needles, &Needles::of(&new.text)] {
         needles.assert_absent("its last output", sidekey.output().as_bytes());
+        needles.assert_absent("its spans", &collector.bytes());
         assert_not_in_store(&sidekey, needles);
     }
+    let spans = collector.spans();
+    assert!(spans.len() > 100, "the spans were looked at");
+    let is_named = |key_id: &str| {
+        let named = spans.iter().filter_map(|seen| seen.text("sidekey.key_id"));
+        named.into_iter().any(|id| id == key_id)
+    };
+    assert!(is_named(&key.id), "spans name the key by its id");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_admin_key_is_found_in_its_file_alone() {
-    let sidekey = start().await;
+    let collector = Collector::start().await;
+    let sidekey = start(&collector).await;
     let text = sidekey.admin_key();
     let key = Key {
         id: text[8..20].to_owned(),
@@ -437,7 +454,8 @@ async fn the_first_admin_key_is_found_in_its_file_alone() {
 /// A name is on record as it was written; the audit log, which is kept for ever, has no key in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_pasted_into_a_name_is_not_audited() {
-    let sidekey = start().await;
+    let collector = Collector::start().await;
+    let sidekey = start(&collector).await;
     let key = sidekey.create_key(json!({})).await;
     let needles = Needles::of(&key.text);
     let fields = json!({"name": format!("({})", key.text), "metadata": {&key.text: [key.text]}});

@@ -25,7 +25,7 @@ impl Checker<'_> {
     }
 
     /// `None` where there is none.
-    fn web_address(
+    pub(super) fn web_address(
         &mut self,
         path: &str,
         text: &str,

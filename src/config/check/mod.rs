@@ -3,12 +3,14 @@
 
 mod dashboard;
 mod limits;
+mod log;
 mod metrics;
 mod proxy;
 mod reconcile;
 mod redis;
 mod routes;
 mod stores;
+mod tracing;
 mod usage;
 mod vault;
 
@@ -53,6 +55,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let usage = c.usage(&raw.usage);
     let metrics = c.metrics(&raw.metrics);
     let log = c.log(&raw.log);
+    let tracing = c.tracing(&raw.tracing);
     Some(Settings {
         proxy: proxy?,
         credentials: credentials?,
@@ -71,6 +74,7 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         usage,
         metrics,
         log: log?,
+        tracing,
     })
 }
 
@@ -180,43 +184,6 @@ impl Checker<'_> {
             listen: self.address("admin.listen", &raw.listen)?,
             trusted_proxies: trusted?,
             bootstrap_key_file: raw.bootstrap_key_file.clone().into(),
-        })
-    }
-
-    fn log(&mut self, raw: &raw::Log) -> Option<LogSettings> {
-        use tracing::Level;
-        let level = self.choice(
-            "log.level",
-            &raw.level,
-            &[
-                ("error", Level::ERROR),
-                ("warn", Level::WARN),
-                ("info", Level::INFO),
-                ("debug", Level::DEBUG),
-            ],
-        );
-        let format = self.choice(
-            "log.format",
-            &raw.format,
-            &[
-                ("auto", LogFormat::Auto),
-                ("json", LogFormat::Json),
-                ("text", LogFormat::Text),
-            ],
-        );
-        let access = self.choice(
-            "log.access",
-            &raw.access,
-            &[
-                ("refused", AccessLog::Refused),
-                ("all", AccessLog::All),
-                ("off", AccessLog::Off),
-            ],
-        );
-        Some(LogSettings {
-            level: level?,
-            format: format?,
-            access: access?,
         })
     }
 }

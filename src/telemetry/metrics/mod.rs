@@ -244,11 +244,17 @@ declare! {
         "Rows of usage, one a key and hour, that wait to be stored.";
     pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
         "Rows of usage that are lost because usage.max_pending_rows waited.";
-    pub log_dropped: IntGauge = "sidekey_log_lines_dropped",
+    pub log_dropped: IntCounter = "sidekey_log_lines_dropped_total",
         "Log lines dropped because their reader was too slow.";
     pub(super) certificate_expiry: IntGaugeVec by [certificate]
         = "sidekey_certificate_expiry_timestamp_seconds",
         "When the first of the certificates in a configured file ends, in seconds since the Unix epoch.";
+    pub log_sampled_out: IntCounter = "sidekey_log_lines_sampled_out_total",
+        "Lines about requests that were left out by log.sample.";
+    pub trace_spans_dropped: IntCounter = "sidekey_trace_spans_dropped_total",
+        "Spans that are lost because too many waited, or the collector did not take them.";
+    pub trace_export_failures: IntCounter = "sidekey_trace_export_failures_total",
+        "Batches of spans that the collector did not take, or not in time.";
     build_info: IntGaugeVec by [version] = "sidekey_build_info",
         "Always 1; the label names the version.";
 }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod calls;
+pub mod collector;
 pub mod fleet;
 pub mod openbao;
 pub mod postgres;

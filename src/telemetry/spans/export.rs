@@ -1,0 +1,124 @@
+//! The thread that makes spans of notes and sends them.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use futures_util::FutureExt;
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_otlp::{
+    Protocol, SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use prometheus::IntCounter;
+
+use super::{BATCH_MAX, Finished, INTERVAL, SpansError};
+use crate::config::settings::TracingSettings;
+
+/// What is counted of what is lost.
+pub struct Counters {
+    /// Spans.
+    pub dropped: IntCounter,
+    /// Batches.
+    pub failures: IntCounter,
+}
+
+pub struct Exporter {
+    inner: OtlpExporter,
+    scope: InstrumentationScope,
+    counters: Counters,
+    endpoint: String,
+    is_failing: bool,
+}
+
+impl Exporter {
+    pub fn new(
+        endpoint: &str,
+        settings: &TracingSettings,
+        instance: &str,
+        counters: Counters,
+    ) -> Result<Self, SpansError> {
+        // As with every other service: no proxy of the environment, and nothing is sent elsewhere.
+        let client = reqwest::blocking::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(settings.timeout)
+            .build()
+            .map_err(SpansError::Client)?;
+        let mut inner = OtlpExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint)
+            .with_timeout(settings.timeout)
+            .build()
+            .map_err(SpansError::Exporter)?;
+        let version = env!("CARGO_PKG_VERSION");
+        inner.set_resource(
+            &Resource::builder_empty()
+                .with_service_name(settings.service_name.clone())
+                .with_attribute(KeyValue::new("service.version", version))
+                .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+                .build(),
+        );
+        Ok(Exporter {
+            inner,
+            scope: InstrumentationScope::builder("sidekey")
+                .with_version(version)
+                .build(),
+            counters,
+            endpoint: endpoint.to_owned(),
+            is_failing: false,
+        })
+    }
+
+    /// Sends until the other end of `stopping` is gone, and then once more what waits.
+    pub fn run(mut self, waiting: &Receiver<Box<Finished>>, stopping: &Receiver<()>) {
+        loop {
+            let is_over = !matches!(
+                stopping.recv_timeout(INTERVAL),
+                Err(RecvTimeoutError::Timeout)
+            );
+            while self.send_batch(waiting) {}
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Sends one batch, and says whether more waits and is worth an attempt.
+    fn send_batch(&mut self, waiting: &Receiver<Box<Finished>>) -> bool {
+        let mut batch: Vec<SpanData> = Vec::new();
+        let notes = waiting.try_iter().take(BATCH_MAX);
+        let count = notes
+            .map(|finished| finished.into_spans(&self.scope, &mut batch))
+            .count();
+        if batch.is_empty() {
+            return false;
+        }
+        let spans = batch.len() as u64;
+        // With a blocking client, the first poll is the whole call.
+        let sent = self.inner.export(batch).now_or_never();
+        let is_sent = matches!(sent, Some(Ok(())));
+        if !is_sent {
+            self.counters.failures.inc();
+            self.counters.dropped.inc_by(spans);
+        }
+        self.tell(is_sent);
+        is_sent && count == BATCH_MAX
+    }
+
+    /// A line where it begins to fail, and one where it is over.
+    fn tell(&mut self, is_sent: bool) {
+        if is_sent == self.is_failing {
+            self.is_failing = !is_sent;
+            if is_sent {
+                tracing::info!(endpoint = %self.endpoint, "the collector takes spans again");
+            } else {
+                tracing::warn!(
+                    endpoint = %self.endpoint,
+                    "the collector takes no spans; they are lost and counted until it does"
+                );
+            }
+        }
+    }
+}
