@@ -18,6 +18,8 @@ pub struct Keys {
     pub expired: Key,
     pub disabled: Key,
     pub suspended: Key,
+    /// With a secret that is to be replaced for a day already.
+    pub overdue: Key,
     /// Text that has been replaced: well-formed, and wrong for bcrypt.
     pub superseded: String,
     /// Well-formed, and minted by nobody.
@@ -57,6 +59,7 @@ impl Keys {
             expired: create(json!({})).await,
             disabled: create(json!({})).await,
             suspended,
+            overdue: create(json!({})).await,
             superseded: replaced.text,
             forged: forged(&new.text),
             imported: import(sidekey).await,

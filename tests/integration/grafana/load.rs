@@ -29,14 +29,14 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(world: &World, keys: &Arc<Keys>, busy: Key) -> Self {
+    pub fn start(world: &World, busy: Key) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let keep_on = || {
             let stop = stop.clone();
             move || !stop.load(Ordering::Relaxed)
         };
         let pair = [world.one.clone(), world.two.clone()];
-        let (keys, shadow) = (keys.clone(), world.shadow.clone());
+        let (keys, shadow) = (world.keys.clone(), world.shadow.clone());
         let (goes_on, one) = (keep_on(), world.one.clone());
         let silent = async move {
             while goes_on() {
@@ -96,11 +96,14 @@ async fn callers(sidekey: &Sidekey, keys: &Keys, addresses: &mut Addresses, numb
     }
 }
 
-/// A key is made, used where nobody knows it yet, changed, and revoked.
+/// A key is made, used where nobody knows it yet, changed, and revoked. Another one is left, for somebody
+/// to be reminded of it.
 async fn change(sidekey: &Sidekey, other: &Sidekey) {
     let body = json!({
         "name": "a short life", "tenant_id": "acme", "environment": "live", "scopes": ["orders:*"],
+        "rotation_days": 1,
     });
+    other.ask(Method::POST, KEYS, Some(&body)).await;
     let created = sidekey.ask(Method::POST, KEYS, Some(&body)).await;
     if created.status != 201 {
         return;

@@ -2,12 +2,10 @@
 //! made to happen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use super::actors::Keys;
 use super::files::{Board, Query};
 use super::load::{Load, is_answered_well};
 use super::prometheus::{Found, Prometheus, RATE_INTERVAL};
@@ -26,8 +24,6 @@ const QUIET: &[(&str, &str)] = &[
     ("overview: bcrypt pool (B)", TOO_SHORT),
     ("overview: Log lines (B)", "the log is read"),
     ("overview: Traces (A)", NEVER_SO_MANY),
-    ("keys-and-tenants: Rotation overdue (A)", TOO_YOUNG),
-    ("keys-and-tenants: Rotation due and overdue (B)", TOO_YOUNG),
     (
         "keys-and-tenants: Keys that can't work (A)",
         "nobody damages the stores",
@@ -70,7 +66,6 @@ const QUIET: &[(&str, &str)] = &[
 ];
 const NEVER_SO_MANY: &str = "a test does not make so many";
 const TOO_SHORT: &str = "cheap hashes are done between two scrapes";
-const TOO_YOUNG: &str = "no secret is a day old";
 
 /// A query with its variables replaced, as Grafana does where everything is chosen.
 fn interpolated(text: &str, range: Duration) -> String {
@@ -153,11 +148,10 @@ async fn every_panel_finds_data_after_a_mixed_load() {
     let boards = Board::all();
     let mut questions = Questions::of(&boards);
     let mut world = World::start().await;
-    let keys = Arc::new(Keys::create(&world.one).await);
-    is_answered_well(&world.one, &keys).await;
+    is_answered_well(&world.one, &world.keys).await;
     let busy = json!({"rate_limits": [{"name": "plenty", "quota": 100_000, "window_seconds": 1}]});
     let busy = world.one.create_key(busy).await;
-    let load = Load::start(&world, &keys, busy);
+    let load = Load::start(&world, busy);
     let forwarded = "sum(rate(sidekey_requests_total{outcome=\"forwarded\"}[4s])) > 0";
     eventually("there is load", || world.prometheus.holds(forwarded)).await;
 

@@ -1,21 +1,25 @@
 //! Two instances on PostgreSQL, Redis and OpenBao, a third one by itself in shadow mode, services behind
 //! them that answer, fail and keep silent, and a Prometheus that scrapes all three.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::actors::Keys;
 use super::prometheus::Prometheus;
 use crate::harness::openbao::OpenBao;
 use crate::harness::postgres::Postgres;
 use crate::harness::redis::Redis;
-use crate::harness::sidekey::Sidekey;
+use crate::harness::run::run_command;
+use crate::harness::sidekey::{Key, Sidekey};
 use crate::harness::upstream::{Scripted, Upstream, nobody};
 use crate::tls::make_certificates;
 
 pub struct World {
     pub prometheus: Prometheus,
+    pub keys: Arc<Keys>,
     pub one: Arc<Sidekey>,
     pub two: Arc<Sidekey>,
     /// Refuses nobody, keeps everything in its own files.
@@ -41,6 +45,13 @@ trusted_proxies = ["127.0.0.0/8"]
 sign_in = { name = "sign-in", quota = 1, window_seconds = 60, burst = 3 }
 [usage]
 flush_interval_seconds = 1
+# Nobody listens there: spans are lost, and that is counted.
+[tracing]
+otlp_endpoint = "http://127.0.0.1:9"
+sample_ratio = 1.0
+[log]
+access = "all"
+sample = { default = 0.5 }
 [[scopes]]
 name = "orders:read"
 [[scopes]]
@@ -127,12 +138,17 @@ impl World {
             std::fs::copy(&key_file, sidekey.directory().join("data/admin.key")).expect("a copy");
             Arc::new(sidekey)
         };
-        let (one, two) = tokio::join!(start("one"), start("two"));
+        let one = start("one").await;
+        let keys = Arc::new(Keys::create(&one).await);
+        age(&postgres, &keys.overdue);
+        // What is due is counted when an instance starts, and rarely afterwards.
+        let two = start("two").await;
         let shadow = [("SIDEKEY__PROXY__MODE", "shadow")];
         let shadow = Arc::new(Sidekey::start_with(&alone, &shadow).await);
         let prometheus = Prometheus::start(&[one.admin, two.admin, shadow.admin]).await;
         World {
             prometheus,
+            keys,
             one,
             two,
             shadow,
@@ -144,4 +160,16 @@ impl World {
             _directory: directory,
         }
     }
+}
+
+/// Makes the key's secret two days older.
+fn age(postgres: &Postgres, key: &Key) {
+    let older = format!(
+        "UPDATE api_keys SET secret_created_at = secret_created_at - 172800000 WHERE id = '{}'",
+        key.id
+    );
+    let mut psql = Command::new("psql");
+    psql.args(["-v", "ON_ERROR_STOP=1", "-d", &postgres.url(), "-c", &older]);
+    let ended = run_command(psql);
+    assert_eq!(ended.stdout.trim(), "UPDATE 1", "{ended:?}");
 }
