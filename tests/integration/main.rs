@@ -31,6 +31,7 @@ mod events;
 mod fairness;
 mod first_steps;
 mod gitleaks;
+mod grafana;
 mod harness;
 mod health;
 mod idempotency;
