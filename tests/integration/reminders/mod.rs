@@ -73,11 +73,12 @@ impl World {
 
     fn of(directory: TempDir, store: SqlStore) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let journal = Journal::new(Sealer::new(&[]), &metrics);
+        let clock = ManualClock::at(made());
+        let journal = Journal::new(Sealer::new(&[]), clock.clone(), &metrics);
         World {
             _directory: directory,
             store: store.with_journal(journal),
-            clock: ManualClock::at(made()),
+            clock,
             metrics,
         }
     }
