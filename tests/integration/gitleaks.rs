@@ -297,6 +297,10 @@ async fn nothing_else_is_taken_for_a_key() {
             "0".repeat(SECRET_LEN)
         ),
         format!("another: sk_test_XXXXXXXXXXXX_{}", "x".repeat(SECRET_LEN)),
+        format!(
+            "the documents' own: sk_live_4fzN8cQ2pLrT_{}",
+            end_of(&key.text)
+        ),
         format!("a hash: {hash}"),
         format!("a digest: {sum}"),
         format!("a mint key: {sum}"),
