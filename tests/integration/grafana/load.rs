@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::actors::{Addresses, Keys, admin_requests, requests, sign_in};
@@ -77,12 +77,17 @@ async fn clients(sidekey: &Sidekey, keys: &Keys, addresses: &mut Addresses, busy
     for ask in requests(sidekey, keys, addresses) {
         let _ = ask.request.send().await;
     }
-    join_all((0..BUSY_REQUESTS).map(|_| sidekey.get("/orders/1", &busy.text))).await;
+    join_all((0..BUSY_REQUESTS).map(|_| use_key(sidekey, &busy.text))).await;
     for number in 0..GUESSES {
         let request = sidekey.request(Method::GET, "/orders/1");
         let request = request.bearer_auth(format!("guess-{number}"));
         let _ = request.header("x-forwarded-for", ATTACKER).send().await;
     }
+}
+
+async fn use_key(sidekey: &Sidekey, key: &str) {
+    let request = sidekey.request(Method::GET, "/orders/1");
+    let _ = request.bearer_auth(key).send().await;
 }
 
 async fn callers(sidekey: &Sidekey, keys: &Keys, addresses: &mut Addresses, number: usize) {
@@ -103,23 +108,23 @@ async fn change(sidekey: &Sidekey, other: &Sidekey) {
         "name": "a short life", "tenant_id": "acme", "environment": "live", "scopes": ["orders:*"],
         "rotation_days": 1,
     });
-    other.ask(Method::POST, KEYS, Some(&body)).await;
-    let created = sidekey.ask(Method::POST, KEYS, Some(&body)).await;
-    if created.status != 201 {
+    let _ = other.admin(Method::POST, KEYS).json(&body).send().await;
+    let created = sidekey.admin(Method::POST, KEYS).json(&body).send().await;
+    let Ok(created) = created else { return };
+    if created.status() != 201 {
         return;
     }
-    let created = created.json();
+    let Ok(created) = created.json::<Value>().await else {
+        return;
+    };
     let text = created["key"].as_str().expect("a key");
-    other.status("/orders/1", text).await;
-    let path = format!(
-        "{KEYS}/{}",
-        created["api_key"]["id"].as_str().expect("an id")
-    );
-    sidekey
-        .ask(Method::PATCH, &path, Some(&json!({"name": "changed"})))
-        .await;
-    other.ask(Method::DELETE, &path, None).await;
-    other.status("/orders/1", text).await;
+    use_key(other, text).await;
+    let id = created["api_key"]["id"].as_str().expect("an id");
+    let path = format!("{KEYS}/{id}");
+    let name = json!({"name": "changed"});
+    let _ = sidekey.admin(Method::PATCH, &path).json(&name).send().await;
+    let _ = other.admin(Method::DELETE, &path).send().await;
+    use_key(other, text).await;
 }
 
 /// Everything is answered as it should be, before anything goes away.

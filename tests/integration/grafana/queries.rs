@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use reqwest::Method;
 use serde_json::json;
 
 use super::files::{Board, Query};
@@ -11,6 +12,7 @@ use super::load::{Load, is_answered_well};
 use super::prometheus::{Found, Prometheus, RATE_INTERVAL};
 use super::world::World;
 use crate::harness::eventually;
+use crate::harness::sidekey::KEYS;
 
 /// How long the last metrics may take to arrive, at the pace of the slowest of them.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -204,15 +206,17 @@ async fn everything_goes_away_in_turn(world: &mut World) {
     world.postgres.launch().await;
     reaches("the database is back", &is_open("database", 0)).await;
 
-    let unconfirmed = "sum(sidekey_propagation_unconfirmed_total) > 0";
-    let key = world.one.create_key(json!({})).await;
-    world.two.signal("STOP");
-    world
-        .one
-        .change_key(&key.id, json!({"name": "alone"}))
-        .await;
-    world.two.signal("CONT");
-    reaches("a change was not confirmed", unconfirmed).await;
+    let unconfirmed = "sum(increase(sidekey_propagation_unconfirmed_total[4s])) > 0";
+    eventually("a change is not confirmed", || async {
+        world.two.signal("STOP");
+        let key = &world.keys.good[0].id;
+        let name = json!({"name": "one that only one knows"});
+        let change = world.one.admin(Method::PATCH, &format!("{KEYS}/{key}"));
+        let _ = change.json(&name).send().await;
+        world.two.signal("CONT");
+        prometheus.holds(unconfirmed).await
+    })
+    .await;
 }
 
 /// The lists above the dashboards have the values that there are.

@@ -52,6 +52,8 @@ sample_ratio = 1.0
 [log]
 access = "all"
 sample = { default = 0.5 }
+[reminders]
+interval_seconds = 1
 [[scopes]]
 name = "orders:read"
 [[scopes]]
