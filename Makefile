@@ -9,7 +9,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 # Tests wait for servers more than they compute.
 TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
 
-.PHONY: help run test bench lint setup
+.PHONY: help run test bench load lint setup
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -36,6 +36,10 @@ bench: ## Run the benchmarks and print their ratios
 	cargo bench --locked --bench store
 	cargo bench --locked --bench cluster
 	cargo bench --locked --bench dashboard
+
+load: ## Hold a mixed load for LOAD_SECONDS (120) and judge every single answer
+	@tools/setup run
+	cargo bench --locked --bench load
 
 lint: ## Check formatting, and lints as errors
 	@tools/setup lint

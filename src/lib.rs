@@ -27,6 +27,7 @@ pub mod problem;
 pub mod proxy;
 pub mod reconcile;
 pub mod redis_link;
+pub mod reminders;
 pub mod secrets;
 pub mod store;
 pub mod stores;

@@ -9,7 +9,8 @@ use crate::key::MintKeys;
 use crate::secrets::{self, SecretError, SecretStore};
 use crate::store::{
     AnswerStore, AuditStore, CensusStore, Guard, Guarded, ImportStore, Journal, KeyStore,
-    OverviewStore, RankingStore, SessionStore, SqlStore, StoreError, TenantStore, UsageStore,
+    OverviewStore, RankingStore, ReminderStore, SessionStore, SqlStore, StoreError, TenantStore,
+    UsageStore,
 };
 use crate::telemetry::Metrics;
 
@@ -37,6 +38,8 @@ pub struct Stores {
     pub overview: Arc<dyn OverviewStore>,
     pub census: Arc<dyn CensusStore>,
     pub rankings: Arc<dyn RankingStore>,
+    /// What was done about reminders, in the same place.
+    pub reminders: Arc<dyn ReminderStore>,
     /// Who is signed in to the dashboard, in the same place.
     pub sessions: Arc<dyn SessionStore>,
 }
@@ -83,6 +86,7 @@ impl Stores {
             overview: guarded.clone(),
             census: guarded.clone(),
             rankings: guarded.clone(),
+            reminders: guarded.clone(),
             imports: guarded.clone(),
             sessions: guarded.clone(),
             answers: guarded,

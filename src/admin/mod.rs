@@ -25,6 +25,7 @@ pub mod usage_report;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -77,6 +78,8 @@ pub struct AdminState {
     pub realm: String,
     pub deployment: Deployment,
     pub counted: AdminMetrics,
+    /// Whoever asks whether to send requests here is told no.
+    pub is_stopping: AtomicBool,
     pub metrics: Arc<Metrics>,
     pub clock: SharedClock,
 }

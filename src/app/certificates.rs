@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use secrecy::ExposeSecret;
 
 use crate::config::Settings;
-use crate::config::settings::SecretsSettings;
+use crate::config::settings::{SecretsSettings, Server};
 use crate::telemetry::certificates::NamedFile;
 use crate::telemetry::dependencies::Certificate;
+use crate::telemetry::shown_certificates::TlsServer;
 
 /// Names of parameters of a database's URL, as its driver reads them.
 const DATABASE_CA: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
@@ -41,6 +42,26 @@ pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
     named
         .filter_map(|(certificate, path)| path.map(|path| NamedFile { certificate, path }))
         .collect()
+}
+
+/// The servers behind Sidekey that are called with TLS, each once.
+pub(super) fn tls_servers(settings: &Settings) -> Vec<TlsServer> {
+    let servers = settings.upstreams.iter().flat_map(|one| &one.servers);
+    let with_tls = servers.filter_map(|server| match server {
+        Server::Host {
+            host,
+            port,
+            tls: true,
+        } => Some(TlsServer {
+            host: host.clone(),
+            port: *port,
+        }),
+        Server::Host { .. } | Server::Echo => None,
+    });
+    let mut servers: Vec<TlsServer> = with_tls.collect();
+    servers.sort();
+    servers.dedup();
+    servers
 }
 
 /// The last value of a parameter that has one of these names.

@@ -90,6 +90,7 @@ pub(super) async fn build_gateway(
             metrics.log_sampled_out.clone(),
         )),
         tracer: Tracer::new(&settings.tracing, spans),
+        tells_rotation: settings.reminders.has_response_header,
         verifier,
         records,
         anonymous,

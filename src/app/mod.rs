@@ -8,6 +8,7 @@ mod bootstrap;
 mod certificates;
 mod cluster;
 mod gateway;
+mod reminders;
 mod stop;
 mod usage;
 
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pingora_core::server::Fds;
@@ -46,6 +48,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::admin::AdminMetrics;
 use crate::telemetry::certificates::keep_watching;
 use crate::telemetry::logs::{self, LogGuard};
+use crate::telemetry::shown_certificates::keep_looking;
 use crate::telemetry::spans::Spans;
 use crate::verify::{
     BcryptPool, Follower, Freshness, Imports, LiveKeys, Parts, Proofs, Records, Verifier,
@@ -53,9 +56,10 @@ use crate::verify::{
 };
 
 use bootstrap::bootstrap;
-use certificates::named_files;
+use certificates::{named_files, tls_servers};
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use reminders::Reminding;
 use usage::Usage;
 
 /// Threads for everything that is not a request.
@@ -87,6 +91,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     let control = runtime("control", CONTROL_THREADS)?;
     let proxy = proxy_runtime(settings.proxy.threads)?;
     let listeners = bind(&settings)?;
+    let shutdown_notice = settings.proxy.shutdown_notice;
     let shutdown_after = settings.proxy.shutdown;
     let redis_timeout = settings.limits.redis.as_ref().map(|redis| redis.timeout);
     let built = control.block_on(App::build(settings, &listeners, log));
@@ -121,6 +126,8 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
             "ready proxy={proxy_address} admin={admin_address}"
         );
         stop::wait_for_signal().await?;
+        app.admin.is_stopping.store(true, Ordering::Relaxed);
+        stop::give_notice(shutdown_notice).await?;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         stop::drain(&metrics, shutdown_after).await;
@@ -237,6 +244,7 @@ struct App {
     stop_recording: watch::Sender<bool>,
     usage: Usage,
     spans: Option<Spans>,
+    reminding: Reminding,
     log: LogGuard,
 }
 
@@ -263,6 +271,7 @@ impl App {
             overview,
             census,
             rankings,
+            reminders,
             sessions,
         } = stores;
         let sealer = Sealer::from(&mint_keys);
@@ -348,6 +357,7 @@ impl App {
             metrics: metrics.clone(),
             settings: settings.reconcile.clone(),
         };
+        let reminding = Reminding::start(&settings, &reminders, &tenant_store, &clock, &metrics)?;
         let tenants = TenantService {
             store: tenant_store,
             live: live.clone(),
@@ -381,6 +391,7 @@ impl App {
         };
         tokio::spawn(census.run());
         tokio::spawn(keep_watching(named_files(&settings), metrics.clone()));
+        tokio::spawn(keep_looking(tls_servers(&settings), metrics.clone()));
         let (stop_recording, on_stop_recording) = watch::channel(false);
         let notes = Recorder::new(clock.clone(), metrics.clone());
         let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));
@@ -412,6 +423,7 @@ impl App {
             realm: settings.credentials.realm.clone(),
             deployment: Deployment::new(&settings),
             counted: AdminMetrics::of(&metrics),
+            is_stopping: AtomicBool::new(false),
             metrics: metrics.clone(),
             clock: clock.clone(),
         });
@@ -432,6 +444,7 @@ impl App {
             stop_recording,
             usage,
             spans,
+            reminding,
             log,
         };
         Ok((app, gateway))
@@ -507,6 +520,7 @@ impl App {
     async fn close(self) -> LogGuard {
         // No request is left that could be counted.
         self.usage.finish().await;
+        self.reminding.finish().await;
         self.following.abort();
         let _ = self.stop_recording.send(true);
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;

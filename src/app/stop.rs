@@ -24,6 +24,22 @@ pub(super) async fn wait_for_signal() -> Result<(), AppError> {
     Ok(())
 }
 
+/// Lets everything go on for `notice`, in which `/readyz` says that this instance is leaving. A second
+/// signal ends it.
+pub(super) async fn give_notice(notice: Duration) -> Result<(), AppError> {
+    if notice.is_zero() {
+        return Ok(());
+    }
+    tracing::info!(
+        seconds = notice.as_secs(),
+        "leaving: not ready any more, but requests are still taken"
+    );
+    tokio::select! {
+        () = tokio::time::sleep(notice) => Ok(()),
+        again = wait_for_signal() => again,
+    }
+}
+
 /// Waits until `gauge` is 0, and says whether it is within `limit`.
 async fn reaches_zero(gauge: &IntGauge, limit: Duration) -> bool {
     let idle = async {

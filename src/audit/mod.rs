@@ -30,6 +30,10 @@ pub enum Action {
     KeyOverlapEnded,
     KeyRevoked,
     KeyImported,
+    /// Somebody was reminded to replace its secret.
+    KeyReminderSent,
+    /// Nobody could be reminded of that, and it is not tried again.
+    KeyReminderFailed,
     TenantCreated,
     TenantChanged,
     TenantSuspended,
@@ -40,13 +44,15 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Action; 13] = [
+    pub const ALL: [Action; 15] = [
         Action::KeyCreated,
         Action::KeyChanged,
         Action::KeyRegenerated,
         Action::KeyOverlapEnded,
         Action::KeyRevoked,
         Action::KeyImported,
+        Action::KeyReminderSent,
+        Action::KeyReminderFailed,
         Action::TenantCreated,
         Action::TenantChanged,
         Action::TenantSuspended,
@@ -65,6 +71,8 @@ impl Action {
             Action::KeyOverlapEnded => "key.overlap_ended",
             Action::KeyRevoked => "key.revoked",
             Action::KeyImported => "key.imported",
+            Action::KeyReminderSent => "key.reminder_sent",
+            Action::KeyReminderFailed => "key.reminder_failed",
             Action::TenantCreated => "tenant.created",
             Action::TenantChanged => "tenant.changed",
             Action::TenantSuspended => "tenant.suspended",

@@ -7,6 +7,7 @@ mod call;
 mod check;
 mod client;
 mod failure;
+mod health;
 mod import;
 mod interrupt;
 mod keys;
@@ -53,6 +54,8 @@ enum Command {
     Serve(ConfigArgument),
     /// Print every problem of a configuration file, and of what is stored
     Check(check::Arguments),
+    /// Say whether the Sidekey of this configuration is alive, or ready for requests
+    Health(health::Arguments),
     /// Work on key hashes and mint keys
     #[command(subcommand)]
     Secrets(secrets::Secrets),
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments.config),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Secrets(command) => secrets::run(&command),
         Command::Keys(keys) => keys::run(&keys),
         Command::Tenants(tenants) => tenants::run(&tenants),

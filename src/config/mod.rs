@@ -11,6 +11,7 @@ pub mod raw;
 pub mod settings;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 pub use settings::Settings;
@@ -96,6 +97,24 @@ pub fn parse(text: &str, environment: &dyn Environment) -> Result<Settings, Vec<
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems),
     }
+}
+
+/// The address of the admin port, whatever else the file says: who asks a running process how it is has
+/// nothing to do with what has become of the file since.
+pub fn admin_address(path: &Path, environment: &dyn Environment) -> Result<SocketAddr, Problem> {
+    let text = read_file(path)?;
+    let table = text
+        .parse::<toml::Table>()
+        .map_err(|error| Problem::new("", syntax_error(&text, &error)))?;
+    let table = overlay::apply(table, environment, &mut Vec::new());
+    let listen = match table.get("admin").and_then(|admin| admin.get("listen")) {
+        Some(value) => value.as_str().unwrap_or_default().to_owned(),
+        None => raw::Admin::default().listen,
+    };
+    listen.parse().map_err(|_| {
+        let detail = "is not an address and port such as 127.0.0.1:8081";
+        Problem::new("admin.listen", detail)
+    })
 }
 
 fn read_file(path: &Path) -> Result<String, Problem> {

@@ -31,7 +31,8 @@ pub struct Raw {
     pub dashboard: Dashboard,
     pub usage: Usage,
     pub metrics: Metrics,
-    pub smtp: Option<Table>,
+    pub smtp: Smtp,
+    pub reminders: Reminders,
     pub log: Log,
     pub tracing: Tracing,
 }
@@ -62,7 +63,10 @@ pub struct Proxy {
     pub max_header_bytes: usize,
     /// The most bytes of a request's body; more is answered with 413.
     pub max_body_bytes: u64,
-    /// After SIGTERM, how long requests in flight may take to finish.
+    /// After SIGTERM, how long everything goes on while `/readyz` says 503, so that who sends requests
+    /// here can stop before connections are refused. A second signal ends it.
+    pub shutdown_notice_seconds: u64,
+    /// After that, how long requests in flight may take to finish.
     pub shutdown_seconds: u64,
 }
 
@@ -80,6 +84,7 @@ impl Default for Proxy {
             upgrade_idle_seconds: 3600,
             max_header_bytes: 64 << 10,
             max_body_bytes: 10 << 30,
+            shutdown_notice_seconds: 0,
             shutdown_seconds: 10,
         }
     }
@@ -549,6 +554,76 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics { max_tenants: 50 }
+    }
+}
+
+/// `[smtp]`: the server that takes mail. Without a host, reminders are only logged.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Smtp {
+    /// A name or an address.
+    pub host: String,
+    /// Absent: 587 with `starttls`, 465 with `implicit`, 25 with `none`.
+    pub port: Option<u16>,
+    /// `starttls`, `implicit`, or `none`, which is for this machine.
+    pub tls: String,
+    /// Whether `none` is for other machines too. A password is never sent without encryption.
+    pub allow_unencrypted: bool,
+    /// Empty: without authentication.
+    pub username: String,
+    pub password: Option<String>,
+    /// A file that holds the password, in place of `password`; read again for each connection.
+    pub password_file: Option<String>,
+    /// `keys@example.com`, or with a name: `Sidekey <keys@example.com>`.
+    pub from: String,
+    /// Whom answers go to, where that is somebody else.
+    pub reply_to: String,
+    /// The authorities (PEM) that the server's certificate must come from; the system's without it.
+    pub ca_file: Option<String>,
+    /// How long one mail may take, with the connection that it needs.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        Smtp {
+            host: String::new(),
+            port: None,
+            tls: "starttls".to_owned(),
+            allow_unencrypted: false,
+            username: String::new(),
+            password: None,
+            password_file: None,
+            from: String::new(),
+            reply_to: String::new(),
+            ca_file: None,
+            timeout_seconds: 30,
+        }
+    }
+}
+
+/// `[reminders]`: who is told that a key's secret should be replaced.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+pub struct Reminders {
+    /// Whether mails are sent, or lines logged.
+    pub enabled: bool,
+    /// How often to look which are due.
+    pub interval_seconds: u64,
+    /// How many mails all instances together begin to send within an hour; later ones wait.
+    pub max_per_hour: u64,
+    /// Whether answers say how many days are left, in the last 30: `Sidekey-Rotation-Due-In-Days`.
+    pub response_header: bool,
+}
+
+impl Default for Reminders {
+    fn default() -> Self {
+        Reminders {
+            enabled: true,
+            interval_seconds: 60,
+            max_per_hour: 500,
+            response_header: false,
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
+use lettre::message::Mailbox;
 use secrecy::SecretString;
 
+use super::read_secret_file;
 use crate::key::{Catalogue, Policy, Prefix, Scope};
 use crate::redis_link::Target;
 use crate::telemetry::access::PerOutcome;
@@ -33,6 +35,9 @@ pub struct Settings {
     pub dashboard: DashboardSettings,
     pub usage: UsageSettings,
     pub metrics: MetricsSettings,
+    /// Where mail can be sent.
+    pub smtp: Option<SmtpSettings>,
+    pub reminders: ReminderSettings,
     pub log: LogSettings,
     pub tracing: TracingSettings,
 }
@@ -67,6 +72,8 @@ pub struct ProxySettings {
     pub max_connections: usize,
     pub max_header_bytes: usize,
     pub max_body_bytes: u64,
+    /// Between a signal to stop and the end of listening.
+    pub shutdown_notice: Duration,
     pub shutdown: Duration,
     /// Where the holder of a key can ask about it, if anywhere.
     pub self_service: Option<String>,
@@ -260,6 +267,19 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+impl SecretSource {
+    /// The secret as it is now, without what stands around it.
+    pub fn read(&self) -> Result<SecretString, String> {
+        match self {
+            SecretSource::Text(text) => Ok(text.clone()),
+            SecretSource::File(path) => match read_secret_file(path) {
+                Ok(text) => Ok(SecretString::from(text.trim())),
+                Err(detail) => Err(format!("{} {detail}", path.display())),
+            },
+        }
+    }
+}
+
 /// How what a crash left between the stores is found and removed.
 #[derive(Debug, Clone)]
 pub struct ReconcileSettings {
@@ -285,6 +305,49 @@ pub struct UsageSettings {
 pub struct MetricsSettings {
     /// Tenants that have series of their own.
     pub max_tenants: usize,
+}
+
+/// How connections to the mail server are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailTls {
+    /// Before anything is said but that.
+    StartTls,
+    /// From the beginning.
+    Implicit,
+    Off,
+}
+
+/// The server that takes mail.
+#[derive(Debug, Clone)]
+pub struct SmtpSettings {
+    pub host: String,
+    pub port: u16,
+    pub tls: MailTls,
+    pub login: Option<MailLogin>,
+    pub from: Mailbox,
+    pub reply_to: Option<Mailbox>,
+    pub ca_file: Option<PathBuf>,
+    /// How long one mail may take.
+    pub timeout: Duration,
+}
+
+/// As whom mail is sent.
+#[derive(Debug, Clone)]
+pub struct MailLogin {
+    pub username: String,
+    pub password: SecretSource,
+}
+
+/// Who is told that a key's secret should be replaced.
+#[derive(Debug, Clone)]
+pub struct ReminderSettings {
+    pub is_enabled: bool,
+    /// How often to look which are due.
+    pub interval: Duration,
+    /// Of all instances together.
+    pub hourly_max: u64,
+    /// Whether answers say how many days are left.
+    pub has_response_header: bool,
 }
 
 #[derive(Debug)]

@@ -204,7 +204,8 @@ fn one_problem_each() {
         ("[store]\nurl = \"mysql://u:p@h/d\"\n", "store.url"),
         ("[store]\nurl = \"file.db\"\n", "store.url"),
         ("[store]\nurl_file = \"/nonexistent\"\n", "store.url_file"),
-        ("[smtp]\nhost = \"x\"\n", "smtp.host"),
+        ("[smtp]\nhost = \"x\"\n", "smtp.from"),
+        ("[smtp]\nfrom = \"a@b.example\"\n", "smtp.host"),
         ("[log]\nlevel = \"loud\"\n", "log.level"),
         ("[admin]\nlisten = \"x\"\n", "admin.listen"),
         (

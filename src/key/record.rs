@@ -11,6 +11,15 @@ use crate::clock::Timestamp;
 /// How long a secret may live before its owner is reminded, where the key doesn't say.
 pub const ROTATION_DAYS_DEFAULT: u32 = 90;
 
+const DAY_MS: i64 = 86_400_000;
+
+/// How many days are left at `now` until `end`, begun ones included; 0 on the day that begins with it, and
+/// less than 0 from a day after it on.
+pub fn days_left(end: Timestamp, now: Timestamp) -> i64 {
+    let left_ms = end.as_millis() - now.as_millis();
+    -(-left_ms).div_euclid(DAY_MS)
+}
+
 /// Reads a CIDR, or an address as a CIDR of one.
 pub fn parse_net(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok();
@@ -306,6 +315,24 @@ pub(crate) mod tests {
             generation: Generation::FIRST,
             previous: None,
             revision: 1,
+        }
+    }
+
+    #[test]
+    fn days_are_counted_as_people_do() {
+        let end = Timestamp::from_millis(90 * DAY_MS);
+        for (more_ms, left) in [
+            (-14 * DAY_MS, 14),
+            (-14 * DAY_MS + 60_000, 14),
+            (-DAY_MS - 1, 2),
+            (-DAY_MS, 1),
+            (-1, 1),
+            (0, 0),
+            (DAY_MS - 1, 0),
+            (DAY_MS, -1),
+        ] {
+            let now = Timestamp::from_millis(end.as_millis() + more_ms);
+            assert_eq!(days_left(end, now), left, "{more_ms}");
         }
     }
 

@@ -18,6 +18,7 @@ pub mod decide;
 pub mod echo;
 pub mod headers;
 pub mod respond;
+pub mod rotation;
 pub mod route;
 pub mod self_service;
 pub mod target;
@@ -72,6 +73,8 @@ pub struct Gateway {
     pub limits: LimitSettings,
     pub access: Arc<AccessLines>,
     pub tracer: Tracer,
+    /// Whether answers say when a secret is to be replaced.
+    pub tells_rotation: bool,
     pub routes: RouteTable,
     pub verifier: Arc<Verifier>,
     /// For what holders ask about their keys.
@@ -233,8 +236,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        ctx.passed_on_us
-            .get_or_insert_with(|| self.clock.monotonic_us());
+        if ctx.passed_on_us.is_none() {
+            ctx.passed_on_us = Some(self.clock.monotonic_us());
+        }
         let upstream = match &ctx.route {
             Some(route) => &route.upstream,
             None => return Error::err_in(ErrorType::InternalError),
@@ -466,10 +470,19 @@ impl Gateway {
     fn write_common(&self, session: &Session, response: &mut ResponseHeader, ctx: &Context) {
         let limits = self.limits_of(ctx);
         let limits = limits.map(|(fields, decision)| (fields, &decision.readings[..]));
+        let rotation = if self.tells_rotation {
+            response.remove_header(&rotation::FIELD);
+            rotation::days_left(ctx)
+        } else {
+            None
+        };
         if let Some(stream) = ClientStream::of(session.stream()) {
             stream.write_lines(|lines| {
                 let now = ctx.decided_at;
                 headers::write_common(response, &self.limits, limits, now, &ctx.request_id, lines);
+                if let Some(days) = rotation {
+                    rotation::write(days, lines);
+                }
             });
         }
     }

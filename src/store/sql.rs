@@ -111,6 +111,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (11, "orders", include_str!("migrations/0011_orders.sql")),
     (12, "rankings", include_str!("migrations/0012_rankings.sql")),
+    (
+        13,
+        "reminders",
+        include_str!("migrations/0013_reminders.sql"),
+    ),
 ];
 
 /// What each engine has its own words for.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use x509_parser::parse_x509_certificate;
 use x509_parser::pem::Pem;
 
 use super::Metrics;
 use super::dependencies::Certificate;
 
-/// How often files are read.
-const INTERVAL: Duration = Duration::from_secs(3600);
+/// How often it is looked.
+pub(super) const INTERVAL: Duration = Duration::from_secs(3600);
 /// The most bytes of a file: the system's bundle of all authorities has a quarter of a million.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// What a certificate's block is called.
@@ -63,9 +64,12 @@ pub fn earliest_end(pem: &[u8]) -> Option<i64> {
     Pem::iter_from_buffer(pem)
         .flatten()
         .filter(|block| block.label == LABEL)
-        .filter_map(|block| {
-            let certificate = block.parse_x509().ok()?;
-            Some(certificate.validity().not_after.timestamp())
-        })
+        .filter_map(|block| end_of(&block.contents))
         .min()
+}
+
+/// When a certificate ends.
+pub(super) fn end_of(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }

@@ -49,7 +49,7 @@ pub enum LimitVerdict {
     Unavailable,
 }
 
-/// Whose certificates a file holds. The label `certificate`.
+/// Whose certificates they are. The label `certificate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
     DatabaseCa,
@@ -58,6 +58,8 @@ pub enum Certificate {
     RedisClient,
     VaultCa,
     SmtpCa,
+    /// What servers behind Sidekey show.
+    Upstream,
 }
 
 impl StoreOperation {
@@ -142,6 +144,7 @@ impl Certificate {
             Certificate::RedisClient => "redis_client",
             Certificate::VaultCa => "vault_ca",
             Certificate::SmtpCa => "smtp_ca",
+            Certificate::Upstream => "upstream",
         }
     }
 }
@@ -215,7 +218,7 @@ impl Metrics {
         LimitDecisions(Arc::new(LimitSource::ALL.map(of)))
     }
 
-    /// Shows when the first of the certificates in a file ends.
+    /// Shows when the first of some certificates ends.
     pub fn show_certificate_end(&self, certificate: Certificate, unix_seconds: i64) {
         self.certificate_expiry
             .with_label_values(&[certificate.as_str()])

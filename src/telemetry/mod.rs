@@ -9,6 +9,8 @@ pub mod failed_auth;
 pub mod logs;
 pub mod metrics;
 pub mod outcome;
+pub mod reminders;
+pub mod shown_certificates;
 pub mod spans;
 pub mod status;
 pub mod trace_context;

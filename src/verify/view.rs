@@ -43,6 +43,8 @@ pub struct KeyView {
     pub id_field: HeaderValue,
     /// Where the last use of the previous secret is noted, if there is one.
     pub previous_use: Option<Arc<LastUseSlot>>,
+    /// When the current secret should be replaced.
+    pub rotation_due_at: Timestamp,
     /// That of the record: a higher one is newer.
     pub revision: i64,
 }
@@ -92,6 +94,7 @@ impl KeyView {
             shared: self.shared.clone(),
             id_field: self.id_field.clone(),
             previous_use: self.previous_use.clone(),
+            rotation_due_at: self.rotation_due_at,
             revision: self.revision,
         }
     }
@@ -192,6 +195,7 @@ struct Own {
     grants: Arc<Grants>,
     plan: Arc<Plan>,
     id_field: HeaderValue,
+    rotation_due_at: Timestamp,
     revision: i64,
 }
 
@@ -244,6 +248,7 @@ impl ViewBuilder {
             grants,
             plan,
             id_field: field(record.id.as_str()),
+            rotation_due_at: record.rotation_due_at(),
             revision: record.revision,
         };
         self.complete(own, tenant, old, now_us)
@@ -258,6 +263,7 @@ impl ViewBuilder {
             grants: view.grants.clone(),
             plan: own(&view.plan).clone(),
             id_field: view.id_field.clone(),
+            rotation_due_at: view.rotation_due_at,
             revision: view.revision,
         };
         let tenant = self.tenants.join(&view.tenant.id, view.id, now_us);
@@ -289,6 +295,7 @@ impl ViewBuilder {
             plan,
             buckets,
             id_field: own.id_field,
+            rotation_due_at: own.rotation_due_at,
             revision: own.revision,
         }
     }

@@ -75,7 +75,9 @@ async fn run_document(name: &str, environment: &[(&str, &str)]) {
         let command = step
             .command
             .replace("localhost:8080", &sidekey.proxy.to_string())
-            .replace("localhost:8081", &sidekey.admin.to_string());
+            .replace("localhost:8081", &sidekey.admin.to_string())
+            // Where the program under test has it.
+            .replace("config/sidekey.toml", "sidekey.toml");
         script.push_str(&format!("{command}\nprintf '\\n{MARK}\\n'\n"));
     }
     let output = Command::new("bash")
@@ -129,6 +131,11 @@ async fn the_command_line() {
         ("SIDEKEY__USAGE__FLUSH_INTERVAL_SECONDS", "1"),
     ];
     run_document("docs/cli.md", &environment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_security_guide() {
+    run_document("docs/security.md", &[]).await;
 }
 
 /// What the guides say to write into the file is taken.

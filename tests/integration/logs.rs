@@ -102,11 +102,9 @@ async fn a_refused_caller_is_named_if_it_is_known() {
     assert_eq!((status, &line["outcome"]), (401, &json!("disabled_key")));
     assert_eq!(line["key_id"], key.id);
     assert_eq!(line["tenant_id"], "acme");
-    let upstream_time = names(&line).contains("upstream_ms");
-    assert!(
-        !upstream_time && line["added_ms"] == line["duration_ms"],
-        "{line}"
-    );
+    assert!(!names(&line).contains("upstream_ms"), "{line}");
+    let (added, all) = (line["added_ms"].as_f64(), line["duration_ms"].as_f64());
+    assert!(added > Some(0.0) && added <= all, "{line}");
     sidekey.revoke_key(&key.id).await;
     let (_, id) = send(sidekey.proxy, get("/", &[&bearer])).await;
     let line = log_line(&sidekey, &id).await;

@@ -1,11 +1,11 @@
 //! A service behind TLS: its certificate is checked against the system's authorities, or those of
 //! SSL_CERT_FILE.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use reqwest::Method;
 
+pub use crate::harness::certificates::make_certificates;
 use crate::harness::eventually;
 use crate::harness::run::run;
 use crate::harness::sidekey::{Sidekey, config};
@@ -19,40 +19,6 @@ impl Drop for TlsServer {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(directory)
-        .output()
-        .expect("openssl is installed: run `tools/setup test`");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// An authority (`ca.pem`) and a certificate of it for localhost (`leaf.pem`).
-pub fn make_certificates(directory: &Path) {
-    std::fs::write(
-        directory.join("leaf.ext"),
-        "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n",
-    )
-    .expect("a file");
-    openssl(
-        directory,
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=Test-CA",
-    );
-    openssl(
-        directory,
-        "req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost",
-    );
-    openssl(
-        directory,
-        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 -extfile leaf.ext",
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +57,11 @@ async fn a_service_behind_tls_is_checked() {
     let page = trusting.request(Method::GET, "/page").send().await.unwrap();
     assert_eq!(page.status(), 200);
     assert_eq!(page.text().await.unwrap(), "behind TLS");
+    let expiry = "sidekey_certificate_expiry_timestamp_seconds{certificate=\"upstream\"}";
+    eventually("the end of its certificate is shown", || async {
+        trusting.metric(expiry).await > 0.0
+    })
+    .await;
     let strict = Sidekey::start(&config).await;
     assert_eq!(
         strict

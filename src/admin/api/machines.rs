@@ -1,6 +1,8 @@
 //! The endpoints for machines: readiness and metrics.
 
-use axum::extract::State;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Json;
@@ -8,10 +10,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problems::OpenProblems;
-use super::{Shared, private};
+use super::problems::{OpenProblems, OpenQueryProblems};
+use super::schemas::ReadyParameters;
+use super::{Shared, private, query};
+use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::problem::Kind;
+
+/// All is well.
+const OK: &str = "ok";
 
 #[derive(Serialize, ToSchema)]
 pub struct Health {
@@ -21,9 +28,11 @@ pub struct Health {
 
 #[derive(Serialize, ToSchema)]
 pub struct Readiness {
-    #[schema(value_type = OkOrAway, inline)]
+    #[schema(value_type = OkOrNot, inline)]
     status: &'static str,
-    checks: Checks,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Checks, required = false)]
+    checks: Option<Checks>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -49,37 +58,84 @@ enum OkOrAway {
     Away,
 }
 
+#[allow(dead_code)]
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum OkOrNot {
+    Ok,
+    Away,
+    Stopping,
+}
+
 /// Whether the process is alive
 #[utoipa::path(get, path = "/healthz", tag = "machines", security(()),
     responses((status = 200, body = Health, description = "It is."), OpenProblems))]
 pub async fn health() -> Json<Health> {
-    Json(Health { status: "ok" })
+    Json(Health { status: OK })
 }
 
 /// Whether this instance can verify keys that it has not seen yet
-#[utoipa::path(get, path = "/readyz", tag = "machines", security(()),
+///
+/// With `stores=false`: whether it takes requests at all. That is the question of a load balancer in
+/// front of several instances with the same stores: while these are away all of them can still serve
+/// the keys that they know.
+#[utoipa::path(get, path = "/readyz", tag = "machines", security(()), params(ReadyParameters),
     responses(
-        OpenProblems,
+        OpenQueryProblems,
         (status = 200, body = Readiness, description = "It can."),
-        (status = 503, body = Readiness, description = "It can't: something that it needs is away."),
+        (status = 503, body = Readiness, description = "It can't: something that it needs is away, or it is about to stop."),
     ))]
-pub async fn ready(State(state): Shared) -> Response {
-    let (store, secrets) = tokio::join!(state.keys.store.ping(), state.keys.secrets.ping());
-    let word = |is_ok: bool| if is_ok { "ok" } else { "away" };
-    let is_ready = store.is_ok() && secrets.is_ok();
-    let status = if is_ready {
+pub async fn ready(
+    State(state): Shared,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let checks = if asks_for_stores(&pairs)? {
+        Some(check_stores(&state).await)
+    } else {
+        None
+    };
+    let status = if state.is_stopping.load(Ordering::Relaxed) {
+        "stopping"
+    } else {
+        word(checks.as_ref().is_none_or(Checks::are_ok))
+    };
+    let code = if status == OK {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = Readiness {
-        status: word(is_ready),
-        checks: Checks {
-            database: word(store.is_ok()),
-            secret_store: word(secrets.is_ok()),
-        },
-    };
-    private(status, body)
+    Ok(private(code, Readiness { status, checks }))
+}
+
+fn asks_for_stores(pairs: &[(String, String)]) -> Result<bool, ApiError> {
+    let mut stores = true;
+    let read = query::read(pairs, |name, value| {
+        match name {
+            "stores" => stores = query::flag(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    });
+    read.map_err(|errors| ApiError::fields(&errors))?;
+    Ok(stores)
+}
+
+async fn check_stores(state: &AdminState) -> Checks {
+    let (store, secrets) = tokio::join!(state.keys.store.ping(), state.keys.secrets.ping());
+    Checks {
+        database: word(store.is_ok()),
+        secret_store: word(secrets.is_ok()),
+    }
+}
+
+impl Checks {
+    fn are_ok(&self) -> bool {
+        self.database == OK && self.secret_store == OK
+    }
+}
+
+fn word(is_ok: bool) -> &'static str {
+    if is_ok { OK } else { "away" }
 }
 
 /// Metrics for Prometheus

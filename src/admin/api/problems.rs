@@ -98,6 +98,16 @@ impl IntoResponses for OpenProblems {
     }
 }
 
+/// What a call that needs no key, but has parameters, may answer.
+pub struct OpenQueryProblems;
+
+impl IntoResponses for OpenQueryProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let kinds = [Kind::RequestTimeout, Kind::Internal, Kind::InvalidFields];
+        with_unread(by_status(&kinds))
+    }
+}
+
 /// The answers for `kinds` and for what every call with a key may answer.
 pub fn with_common(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     with_unread(by_status(&[&COMMON[..], kinds].concat()))

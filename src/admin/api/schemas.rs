@@ -212,6 +212,14 @@ pub struct SpanParameters {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub struct ReadyParameters {
+    /// `false`: stores that are away don't count, and are not asked.
+    #[param(required = false, default = true)]
+    stores: bool,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct TenantParameter {
     /// Of that tenant.
     #[param(

@@ -35,6 +35,8 @@ pub fn words(action: Action) -> &'static str {
         Action::KeyOverlapEnded => "Old secret ended",
         Action::KeyRevoked => "API key revoked",
         Action::KeyImported => "API key imported",
+        Action::KeyReminderSent => "Reminder of rotation sent",
+        Action::KeyReminderFailed => "Reminder of rotation not sent",
         Action::TenantCreated => "Tenant created",
         Action::TenantChanged => "Tenant changed",
         Action::TenantSuspended => "Tenant suspended",
@@ -53,11 +55,15 @@ fn tone(action: Action) -> &'static str {
         | Action::TenantCreated
         | Action::TenantResumed => "ok",
         Action::KeyChanged
+        | Action::KeyReminderSent
         | Action::TenantChanged
         | Action::AdminSignedIn
         | Action::AdminSignedOut => "info",
         Action::KeyRegenerated | Action::KeyOverlapEnded => "warn",
-        Action::KeyRevoked | Action::TenantSuspended | Action::AdminCallRefused => "bad",
+        Action::KeyRevoked
+        | Action::KeyReminderFailed
+        | Action::TenantSuspended
+        | Action::AdminCallRefused => "bad",
     }
 }
 

@@ -8,7 +8,9 @@ mod metrics;
 mod proxy;
 mod reconcile;
 mod redis;
+mod reminders;
 mod routes;
+mod smtp;
 mod stores;
 mod tracing;
 mod usage;
@@ -49,11 +51,12 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
     let store = c.store(&raw.store);
     let secrets = c.secrets(&raw.secrets);
     let reconcile = c.reconcile(&raw.secrets);
-    c.not_yet(&raw);
     let admin = c.admin(&raw.admin);
     let dashboard = c.dashboard(&raw.dashboard);
     let usage = c.usage(&raw.usage);
     let metrics = c.metrics(&raw.metrics);
+    let smtp = c.smtp(&raw.smtp);
+    let reminders = c.reminders(&raw.reminders);
     let log = c.log(&raw.log);
     let tracing = c.tracing(&raw.tracing);
     Some(Settings {
@@ -73,6 +76,8 @@ pub fn check(raw: Raw, problems: &mut Vec<Problem>) -> Option<Settings> {
         dashboard,
         usage,
         metrics,
+        smtp,
+        reminders,
         log: log?,
         tracing,
     })

@@ -83,6 +83,12 @@ impl Checker<'_> {
             0,
             i64::MAX as u64,
         );
+        self.number(
+            "proxy.shutdown_notice_seconds",
+            raw.shutdown_notice_seconds,
+            0,
+            3600,
+        );
         self.number("proxy.shutdown_seconds", raw.shutdown_seconds, 0, 86_400);
         Some(ProxySettings {
             listen: listen.into_iter().collect::<Option<_>>()?,
@@ -97,6 +103,7 @@ impl Checker<'_> {
             self_service,
             max_header_bytes: raw.max_header_bytes,
             max_body_bytes: raw.max_body_bytes,
+            shutdown_notice: Duration::from_secs(raw.shutdown_notice_seconds),
             shutdown: Duration::from_secs(raw.shutdown_seconds),
         })
     }

@@ -97,7 +97,7 @@ impl Checker<'_> {
     }
 
     /// The text of a PEM file, if one is named. `None` where that can't be had.
-    fn pem(&mut self, path: &str, file: Option<&str>) -> Option<Option<String>> {
+    pub(super) fn pem(&mut self, path: &str, file: Option<&str>) -> Option<Option<String>> {
         let Some(file) = file else {
             return Some(None);
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Checker, SECONDS_MAX, THREADS_MAX, threads};
-use crate::config::raw::{self, Raw};
+use crate::config::raw;
 use crate::config::settings::*;
 use crate::key::hash;
 
@@ -97,15 +97,5 @@ impl Checker<'_> {
             propagation_wait: Duration::from_millis(raw.propagation_wait_ms),
             instance_name: Some(raw.instance_name.clone()).filter(|name| !name.is_empty()),
         })
-    }
-
-    /// What the file may say already, but this version can't do.
-    pub(super) fn not_yet(&mut self, raw: &Raw) {
-        for field in raw.smtp.iter().flat_map(toml::Table::keys) {
-            self.report(
-                format!("smtp.{field}"),
-                "mail is not supported by this version; leave the section empty",
-            );
-        }
     }
 }

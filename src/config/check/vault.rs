@@ -122,7 +122,7 @@ impl Checker<'_> {
     }
 
     /// A secret that is given as text or as a file. A file that can't be read now is reported now.
-    fn source(
+    pub(super) fn source(
         &mut self,
         path: &str,
         text: Option<&str>,

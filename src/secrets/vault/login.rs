@@ -15,7 +15,6 @@ use vaultrs::error::ClientError;
 use vaultrs::token;
 
 use super::link::{Answer, Failure, Link, answer_of};
-use crate::config::read_secret_file;
 use crate::config::settings::{SecretSource, VaultAuth};
 use crate::telemetry::dependencies::VaultOperation;
 
@@ -338,11 +337,5 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 fn read(source: &SecretSource) -> Result<SecretString, Failure> {
-    match source {
-        SecretSource::Text(text) => Ok(text.clone()),
-        SecretSource::File(path) => match read_secret_file(path) {
-            Ok(text) => Ok(SecretString::from(text.trim())),
-            Err(detail) => Err(Failure::Denied(format!("{} {detail}", path.display()))),
-        },
-    }
+    source.read().map_err(Failure::Denied)
 }

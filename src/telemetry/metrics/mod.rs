@@ -244,11 +244,17 @@ declare! {
         "Rows of usage, one a key and hour, that wait to be stored.";
     pub usage_rows_dropped: IntCounter = "sidekey_usage_rows_dropped_total",
         "Rows of usage that are lost because usage.max_pending_rows waited.";
+    pub(super) reminders: IntCounterVec by [result] = "sidekey_reminders_total",
+        "Reminders to replace a key's secret, by what came of them; failed ones are tried again.";
+    pub keys_rotation_overdue: IntGauge = "sidekey_keys_rotation_overdue",
+        "Active keys whose secret is older than their rotation_days, up to 100000.";
+    pub keys_rotation_due: IntGauge = "sidekey_keys_rotation_due",
+        "Active keys whose secret reaches their rotation_days within 14 days, up to 100000.";
     pub log_dropped: IntCounter = "sidekey_log_lines_dropped_total",
         "Log lines dropped because their reader was too slow.";
     pub(super) certificate_expiry: IntGaugeVec by [certificate]
         = "sidekey_certificate_expiry_timestamp_seconds",
-        "When the first of the certificates in a configured file ends, in seconds since the Unix epoch.";
+        "When the first of the certificates ends that are in a configured file, or that upstreams show, in seconds since the Unix epoch.";
     pub log_sampled_out: IntCounter = "sidekey_log_lines_sampled_out_total",
         "Lines about requests that were left out by log.sample.";
     pub trace_spans_dropped: IntCounter = "sidekey_trace_spans_dropped_total",
@@ -265,6 +271,7 @@ impl Metrics {
         let metrics = Metrics::declared(Registry::new())?;
         let version = env!("CARGO_PKG_VERSION");
         metrics.build_info.with_label_values(&[version]).set(1);
+        metrics.show_reminders();
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process))?;
         Ok(metrics)

@@ -185,12 +185,19 @@ async fn a_batch_whose_answer_is_lost_is_stored_once() {
     bench.flusher.collect();
     assert!(!bench.flusher.store_all().await);
     assert_eq!(bench.metrics.usage_pending_rows.get(), 2);
+    assert_eq!(bench.metrics.usage_last_flush.get(), 0);
     *bench.store.loses_answers.lock() = false;
     assert!(bench.flusher.store_all().await);
     assert_eq!(bench.hours(), [(7, 3)]);
     assert_eq!(bench.metrics.usage_flush_failures.get(), 2);
     assert_eq!(bench.metrics.usage_flushes.get(), 1);
     assert_eq!(bench.metrics.usage_pending_rows.get(), 0);
+    let stored = bench.metrics.usage_last_flush.get();
+    assert_eq!(stored, bench.clock.now().as_millis() / 1000);
+    // Where nothing waits, everything is stored.
+    bench.clock.advance(Duration::from_secs(10));
+    assert!(bench.flusher.store_all().await);
+    assert_eq!(bench.metrics.usage_last_flush.get(), stored + 10);
 }
 
 #[tokio::test]
@@ -205,6 +212,9 @@ async fn an_outage_loses_what_is_over_the_limit_and_nothing_else() {
         bench.clock.advance(Duration::from_secs(3600));
     }
     assert_eq!(bench.metrics.usage_rows_dropped.get(), 2);
+    // Metrics need no store, and lose nothing.
+    let shown = &bench.metrics.tenant_requests;
+    assert_eq!(shown.with_label_values(&["acme", "ok"]).get(), 4);
     *bench.store.is_away.lock() = false;
     assert!(bench.flusher.store_all().await);
     assert_eq!(bench.hours(), [(7, 2)]);

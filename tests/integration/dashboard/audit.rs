@@ -25,6 +25,8 @@ const WORDS: [(Action, &str); Action::ALL.len()] = [
     (Action::KeyOverlapEnded, "Old secret ended"),
     (Action::KeyRevoked, "API key revoked"),
     (Action::KeyImported, "API key imported"),
+    (Action::KeyReminderSent, "Reminder of rotation sent"),
+    (Action::KeyReminderFailed, "Reminder of rotation not sent"),
     (Action::TenantCreated, "Tenant created"),
     (Action::TenantChanged, "Tenant changed"),
     (Action::TenantSuspended, "Tenant suspended"),

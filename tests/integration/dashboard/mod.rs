@@ -19,7 +19,7 @@ mod list;
 mod look;
 mod outdated;
 mod overview;
-mod person;
+pub mod person;
 mod session_store;
 mod sessions;
 mod visit;

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod calls;
+pub mod certificates;
 pub mod collector;
 pub mod fleet;
 pub mod openbao;
@@ -11,6 +12,7 @@ pub mod redis;
 pub mod run;
 pub mod service;
 pub mod sidekey;
+pub mod smtp;
 pub mod upstream;
 pub mod wire;
 

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use sidekey::telemetry::Metrics;
 use sidekey::telemetry::certificates::{NamedFile, earliest_end, keep_watching};
 use sidekey::telemetry::dependencies::Certificate;
+use sidekey::telemetry::shown_certificates::{TlsServer, look};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::eventually;
 use crate::harness::sidekey::{Sidekey, config};
@@ -100,6 +102,30 @@ async fn a_file_that_cannot_be_read_keeps_no_other_from_being_shown() {
     let series = text.lines().filter(|line| line.starts_with(EXPIRY));
     assert_eq!(series.count(), 1, "{text}");
     watching.abort();
+}
+
+/// What a server says instead of shaking hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_certificate_is_only_an_error() {
+    let closing = [21, 3, 3, 0, 2, 1, 0];
+    let closing_and_more = [&closing[..], &closing, b"more"].concat();
+    let plain = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+    for words in [Vec::new(), closing.to_vec(), closing_and_more, plain] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = TlsServer {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let speaking = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Once the greeting is there, so that the end of the connection is not its loss.
+            let mut greeting = [0; 4096];
+            let _ = stream.read(&mut greeting).await.unwrap();
+            stream.write_all(&words).await.unwrap();
+        });
+        look(&server).await.unwrap_err();
+        speaking.await.unwrap();
+    }
 }
 
 #[test]

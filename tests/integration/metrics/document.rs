@@ -85,20 +85,20 @@ fn faults(document: &str) -> Vec<String> {
     faults
 }
 
-fn document() -> String {
+pub fn text() -> String {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     std::fs::read_to_string(file).expect("the document")
 }
 
 #[test]
 fn every_metric_is_told() {
-    let faults = faults(&document());
+    let faults = faults(&text());
     assert!(faults.is_empty(), "docs/metrics.md:\n{}", faults.join("\n"));
 }
 
 #[test]
 fn what_is_wrong_is_found() {
-    let document = document();
+    let document = text();
     let one = "| `sidekey_breaker_open` | gauge | `dependency` |";
     assert!(document.contains(one));
     for (wrong, expected) in [

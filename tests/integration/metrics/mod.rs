@@ -33,4 +33,14 @@ async fn the_text_is_as_prometheus_wants_it() {
         let may_be_missing = !declaration.labels.is_empty();
         assert!(text.contains(&help) || may_be_missing, "{help}");
     }
+    // What the document says of the process itself is what is there, and all of it.
+    let document = document::text();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE process_") {
+            let name = rest.split(' ').next().unwrap_or_default();
+            assert!(document.contains(&format!("`process_{name}`")), "{name}");
+        }
+    }
+    let told = document.matches("`process_").count();
+    assert_eq!(text.matches("# TYPE process_").count(), told);
 }

@@ -1,0 +1,160 @@
+//! The program, configured for the load, and the keys that call it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sidekey::clock::{Clock, SystemClock};
+
+use super::bucket::Bucket;
+use crate::harness::eventually;
+use crate::harness::sidekey::{Key, Sidekey};
+
+const VALID_KEYS: usize = 50;
+const EXPIRED_KEYS: usize = 4;
+/// Keys whose limit the load exceeds, so few that even a slow machine does.
+pub const LIMITED_KEYS: usize = 2;
+const TENANTS: usize = 10;
+/// From then on, expired keys are.
+const EXPIRES_IN: Duration = Duration::from_secs(2);
+
+/// What most keys are held to: nobody reaches it.
+const WIDE_TOKENS: u64 = 1_000_000_000;
+/// What limited keys are held to.
+pub const TIGHT: Bucket = Bucket {
+    quota_per_second: 10,
+    burst: 10,
+};
+/// What all keys are granted, and what the routes need.
+pub const GRANTED: &str = "orders:read";
+pub const NEEDED_ELSEWHERE: &str = "orders:write";
+
+/// A limit as callers are told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub name: &'static str,
+    pub quota: u64,
+    pub window_seconds: u64,
+    pub burst: u64,
+}
+
+const WIDE_LIMIT: Limit = Limit {
+    name: "wide",
+    quota: WIDE_TOKENS,
+    window_seconds: 60,
+    burst: WIDE_TOKENS,
+};
+const TIGHT_LIMIT: Limit = Limit {
+    name: "tight",
+    quota: TIGHT.quota_per_second as u64,
+    window_seconds: 1,
+    burst: TIGHT.burst as u64,
+};
+
+/// Somebody with a key.
+#[derive(Debug)]
+pub struct Caller {
+    pub key: Key,
+    pub tenant: String,
+    pub limit: Limit,
+}
+
+/// Everybody.
+pub struct World {
+    pub valid: Vec<Caller>,
+    pub limited: Vec<Caller>,
+    pub expired: Vec<Caller>,
+    /// Never used before.
+    pub cold: Vec<Caller>,
+    /// Requests that it took until all keys were as they should be.
+    pub requests: u64,
+}
+
+/// Wrong keys are not limited here, or all of them would soon be answered 429. Refusals have no line in the
+/// log: whoever starts the program collects its lines, and there would be millions.
+pub fn config(service: SocketAddr, more: &str) -> String {
+    format!(
+        r#"
+[[upstreams]]
+name = "service"
+servers = ["{service}"]
+
+[[routes]]
+name = "orders"
+path = "/orders"
+upstream = "service"
+scopes = ["{GRANTED}"]
+
+[[routes]]
+name = "refunds"
+path = "/refunds"
+upstream = "service"
+scopes = ["{NEEDED_ELSEWHERE}"]
+
+[[scopes]]
+name = "{GRANTED}"
+[[scopes]]
+name = "{NEEDED_ELSEWHERE}"
+
+[limits]
+failed_auth = {{ name = "failed-auth", quota = {WIDE_TOKENS}, window_seconds = 60, burst = {WIDE_TOKENS} }}
+
+[log]
+access = "off"
+
+{more}
+"#
+    )
+}
+
+impl World {
+    /// Makes all keys, and uses those once that are not meant to be new.
+    pub async fn prepare(sidekey: &Sidekey, cold_keys: usize) -> Self {
+        let expires_at = SystemClock::new().now().plus(EXPIRES_IN).to_string();
+        let expires = json!({"expires_at": expires_at});
+        let nothing = json!({});
+        let mut world = World {
+            requests: 0,
+            expired: callers(sidekey, EXPIRED_KEYS, WIDE_LIMIT, &expires).await,
+            valid: callers(sidekey, VALID_KEYS, WIDE_LIMIT, &nothing).await,
+            limited: callers(sidekey, LIMITED_KEYS, TIGHT_LIMIT, &nothing).await,
+            cold: callers(sidekey, cold_keys, WIDE_LIMIT, &nothing).await,
+        };
+        let requests = AtomicU64::new(0);
+        for (callers, status) in [(&world.valid, 200), (&world.expired, 401)] {
+            for caller in callers {
+                eventually("a key is as it should be", || async {
+                    requests.fetch_add(1, Ordering::Relaxed);
+                    // In shadow mode nobody is refused.
+                    let answer = sidekey.status("/orders", &caller.key.text).await;
+                    answer == status || (answer == 200 && is_over(&expires_at))
+                })
+                .await;
+            }
+        }
+        world.requests = requests.into_inner();
+        world
+    }
+}
+
+fn is_over(time: &str) -> bool {
+    SystemClock::new().now().to_string().as_str() > time
+}
+
+async fn callers(sidekey: &Sidekey, count: usize, limit: Limit, fields: &Value) -> Vec<Caller> {
+    let mut callers = Vec::new();
+    for number in 0..count {
+        let tenant = format!("tenant-{}", number % TENANTS);
+        let mut fields = fields.clone();
+        fields["tenant_id"] = json!(tenant);
+        fields["scopes"] = json!([GRANTED]);
+        fields["rate_limits"] = json!([{
+            "name": limit.name, "quota": limit.quota, "window_seconds": limit.window_seconds,
+            "burst": limit.burst,
+        }]);
+        let key = sidekey.create_key(fields).await;
+        callers.push(Caller { key, tenant, limit });
+    }
+    callers
+}

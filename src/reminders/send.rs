@@ -1,0 +1,257 @@
+//! The way to the mail server: one connection for the mails of a pass, each mail within its time.
+//!
+//! Three kinds of failure are kept apart, because something else follows from each: the server does not want
+//! this mail, now or ever, or it takes none at all. So the steps of a mail are taken one by one here: a
+//! refused login and a refused recipient both have a code above 500.
+
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{
+    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters,
+};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
+use lettre::transport::smtp::{Error, response::Severity};
+use lettre::{Address, Message};
+use secrecy::ExposeSecret;
+
+use crate::config::settings::{MailLogin, MailTls, SmtpSettings};
+use crate::key::format::redact;
+
+/// Mails that one connection carries: servers limit them.
+const MAILS_A_CONNECTION: usize = 50;
+/// Of what a server says, so much is kept.
+const REPLY_LEN_MAX: usize = 200;
+
+/// Why a mail was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The server refuses this mail for good.
+    Refused(String),
+    /// It does not take this mail now.
+    Later(String),
+    /// It can't be reached, or takes no mail from us.
+    Server(String),
+}
+
+/// What is needed to reach the server.
+pub struct Mailer {
+    settings: SmtpSettings,
+    /// With encryption.
+    tls: Option<TlsParameters>,
+    hello: ClientId,
+}
+
+impl Mailer {
+    /// Reads the certificates that are trusted.
+    pub fn new(settings: &SmtpSettings) -> Result<Self, String> {
+        let tls = match settings.tls {
+            MailTls::Off => None,
+            MailTls::StartTls | MailTls::Implicit => Some(trust(settings)?),
+        };
+        Ok(Mailer {
+            settings: settings.clone(),
+            tls,
+            hello: hello(settings),
+        })
+    }
+
+    pub fn settings(&self) -> &SmtpSettings {
+        &self.settings
+    }
+
+    /// For the mails of a pass. Nothing is opened before the first.
+    pub fn session(&self) -> Session<'_> {
+        Session {
+            mailer: self,
+            open: None,
+        }
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Undelivered> {
+        let SmtpSettings { host, port, .. } = &self.settings;
+        let server = (host.as_str(), *port);
+        let implicit = match self.settings.tls {
+            MailTls::Implicit => self.tls.clone(),
+            MailTls::StartTls | MailTls::Off => None,
+        };
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(server, None, &self.hello, implicit, None)
+                .await
+                .map_err(|error| of_server("no connection", &error))?;
+        if let (MailTls::StartTls, Some(tls)) = (self.settings.tls, &self.tls) {
+            let started = connection.starttls(tls.clone(), &self.hello).await;
+            started.map_err(|error| of_server("no encryption", &error))?;
+        }
+        if let Some(login) = &self.settings.login {
+            let credentials = credentials(login)?;
+            let mechanisms = [Mechanism::Plain, Mechanism::Login];
+            let known = connection.auth(&mechanisms, &credentials).await;
+            known.map_err(|error| of_server("the login is refused", &error))?;
+        }
+        Ok(connection)
+    }
+}
+
+fn trust(settings: &SmtpSettings) -> Result<TlsParameters, String> {
+    let mut builder = TlsParameters::builder(settings.host.clone());
+    if let Some(file) = &settings.ca_file {
+        let pem = std::fs::read(file)
+            .map_err(|error| format!("{} can't be read: {error}", file.display()))?;
+        let authorities = Certificate::from_pem(&pem).map_err(|error| error.to_string())?;
+        builder = builder
+            .certificate_store(CertificateStore::None)
+            .add_root_certificate(authorities);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// What we call ourselves: this machine where its name is a whole one, and otherwise whom mail comes from.
+fn hello(settings: &SmtpSettings) -> ClientId {
+    let machine = rustix::system::uname();
+    let name = machine.nodename().to_str().unwrap_or_default();
+    let is_whole = name.contains('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+    let domain = if is_whole {
+        name
+    } else {
+        settings.from.email.domain()
+    };
+    ClientId::Domain(domain.to_owned())
+}
+
+/// The password may have been replaced since the last time.
+fn credentials(login: &MailLogin) -> Result<Credentials, Undelivered> {
+    let password = login.password.read().map_err(Undelivered::Server)?;
+    Ok(Credentials::new(
+        login.username.clone(),
+        password.expose_secret().to_owned(),
+    ))
+}
+
+/// What is told of a failure: a line of some length, without what looks like a key.
+fn told(what: &str, error: &Error) -> String {
+    let text = format!("{what}: {error}");
+    let line: String = redact(&text)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(REPLY_LEN_MAX)
+        .collect();
+    line
+}
+
+fn of_server(what: &str, error: &Error) -> Undelivered {
+    Undelivered::Server(told(what, error))
+}
+
+/// What a failure says that comes after the server knows whom the mail is for.
+fn of_mail(what: &str, error: &Error) -> Undelivered {
+    let told = told(what, error);
+    match error.status() {
+        // It closes the connection.
+        Some(code) if u16::from(code) == 421 => Undelivered::Server(told),
+        Some(code) if code.severity == Severity::PermanentNegativeCompletion => {
+            Undelivered::Refused(told)
+        }
+        Some(_) => Undelivered::Later(told),
+        None => Undelivered::Server(told),
+    }
+}
+
+/// A connection that is open.
+struct Open {
+    connection: AsyncSmtpConnection,
+    carried: usize,
+}
+
+/// The mails of a pass.
+pub struct Session<'m> {
+    mailer: &'m Mailer,
+    open: Option<Open>,
+}
+
+impl Session<'_> {
+    /// Hands one mail over.
+    pub async fn deliver(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+        let limit = self.mailer.settings.timeout;
+        let work = self.deliver_once_more(to, mail);
+        match tokio::time::timeout(limit, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.open = None;
+                let detail = format!("no answer within {} s", limit.as_secs());
+                Err(Undelivered::Server(detail))
+            }
+        }
+    }
+
+    /// A server may have closed a connection that has carried mails: that is no outage.
+    async fn deliver_once_more(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+        let was_open = self.open.is_some();
+        match self.deliver_once(to, mail).await {
+            Err(Undelivered::Server(_)) if was_open => self.deliver_once(to, mail).await,
+            result => result,
+        }
+    }
+
+    async fn deliver_once(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Open {
+                connection: self.mailer.connect().await?,
+                carried: 0,
+            },
+        };
+        let from = &self.mailer.settings.from.email;
+        // After a failure the connection is given up with what was begun on it.
+        hand_over(&mut open.connection, from, to, mail).await?;
+        open.carried += 1;
+        if open.carried < MAILS_A_CONNECTION {
+            self.open = Some(open);
+        } else {
+            let _ = open.connection.quit().await;
+        }
+        Ok(())
+    }
+
+    /// Takes leave, where a connection is open.
+    pub async fn close(mut self) {
+        if let Some(mut open) = self.open.take() {
+            let limit = self.mailer.settings.timeout;
+            let _ = tokio::time::timeout(limit, open.connection.quit()).await;
+        }
+    }
+}
+
+async fn hand_over(
+    connection: &mut AsyncSmtpConnection,
+    from: &Address,
+    to: &Address,
+    mail: &Message,
+) -> Result<(), Undelivered> {
+    let is_plain = |address: &Address| AsRef::<str>::as_ref(address).is_ascii();
+    let mut options = Vec::new();
+    if !is_plain(from) || !is_plain(to) {
+        if !connection
+            .server_info()
+            .supports_feature(Extension::SmtpUtfEight)
+        {
+            let detail = "the mail server does not know addresses outside of ASCII";
+            return Err(Undelivered::Refused(detail.to_owned()));
+        }
+        options.push(MailParameter::SmtpUtfEight);
+    }
+    let sender = Mail::new(Some(from.clone()), options);
+    let taken = connection.command(sender).await;
+    // No mail of ours is taken as long as it is so.
+    taken.map_err(|error| of_server("the sender is refused", &error))?;
+    let recipient = Rcpt::new(to.clone(), Vec::new());
+    let taken = connection.command(recipient).await;
+    taken.map_err(|error| of_mail("the recipient is refused", &error))?;
+    let taken = connection.command(Data).await;
+    taken.map_err(|error| of_mail("the mail is refused", &error))?;
+    let taken = connection.message(&mail.formatted()).await;
+    taken.map_err(|error| of_mail("the mail is refused", &error))?;
+    Ok(())
+}

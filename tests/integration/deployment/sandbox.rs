@@ -1,0 +1,149 @@
+//! The program as it is in its container: no root, no right of root's, and nothing that can be written to
+//! but `data/`.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::run::{Ended, run, run_command};
+use crate::harness::service::Service;
+use crate::harness::sidekey::{config, program};
+use crate::harness::upstream::nobody;
+
+/// Makes everything read-only but `$DATA`, as the container's user if this is root, and becomes the
+/// program. It is bound to a path that this user can reach, wherever the repository is.
+const IN_A_BOX: &str = r#"
+set -e
+mount --make-rprivate /
+mount --bind "$PROGRAM" "$FOLDER/sidekey"
+mount --bind "$DATA" "$DATA"
+while read -r _ place kind _; do
+    case $kind in proc | sysfs | cgroup*) continue ;; esac
+    case $place in "$DATA" | /proc/* | /sys/* | /dev/pts) continue ;; esac
+    mount -o remount,bind,ro "$place" 2>/dev/null || true
+done </proc/self/mounts
+cd "$FOLDER"
+if touch "$FOLDER/x" 2>/dev/null || touch /tmp/x 2>/dev/null; then
+    echo "something else can be written to" >&2
+    exit 1
+fi
+exec setpriv $AS --no-new-privs --inh-caps=-all --bounding-set=-all -- "$@"
+"#;
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    id.stdout == b"0\n"
+}
+
+/// `program` in `folder`, boxed.
+fn boxed(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    if !is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let user = if is_root() {
+        "--reuid=65532 --regid=65532 --clear-groups"
+    } else {
+        ""
+    };
+    command
+        .args(["--mount", "sh", "-c", IN_A_BOX, "sh"])
+        .args(arguments)
+        .env("PROGRAM", program())
+        .env("FOLDER", folder)
+        .env("DATA", folder.join("data"))
+        .envs(of_the_image(folder))
+        .env("AS", user);
+    command
+}
+
+/// The environment that the image sets, with the places of `folder`.
+fn of_the_image(folder: &Path) -> Vec<(String, String)> {
+    let dockerfile = super::text("Dockerfile");
+    let lines = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "));
+    let variables = lines.map(|line| {
+        let (name, value) = line.split_once('=').expect("NAME=VALUE");
+        let here = value.replace("/var/lib/sidekey", &folder.display().to_string());
+        (name.to_owned(), here)
+    });
+    variables.collect()
+}
+
+/// A folder that the container's user can read, with `data/`, which is its own.
+fn folder() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    std::fs::create_dir(folder.join("data")).unwrap();
+    std::fs::write(folder.join("sidekey"), "").unwrap();
+    if is_root() {
+        std::os::unix::fs::chown(folder.join("data"), Some(65532), Some(65532)).unwrap();
+    }
+    std::fs::set_permissions(folder.join("data"), Permissions::from_mode(0o700)).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_needs_no_root_and_writes_to_its_data_alone() {
+    let directory = folder();
+    let folder = directory.path();
+    let file = folder.join("sidekey.toml");
+    std::fs::write(&file, config(nobody().await, "")).unwrap();
+    let program = folder.join("sidekey").display().to_string();
+    let file = file.display().to_string();
+    let mut command = boxed(folder, &[&program, "serve", "--config", &file]);
+    command
+        .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
+        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
+        .env("SIDEKEY__BCRYPT__COST", "4")
+        .env("SIDEKEY__LOG__FORMAT", "json");
+    let sidekey = Service::start("sidekey", command, |line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let text = line.to_string();
+        let (_, rest) = text.split_once("\"admin\":\"")?;
+        rest.split('"').next()?.parse().ok()
+    });
+    let address = sidekey.address.to_string();
+    let ready = run(folder, &["health", "--ready", "--address", &address], &[]);
+    assert_eq!(ready.code, Some(0), "{ready:?}");
+    let url = format!("http://{address}");
+    let key_file = folder.join("data/admin.key").display().to_string();
+    let created = [
+        "keys",
+        "create",
+        "--name",
+        "one",
+        "--tenant",
+        "acme",
+        "--quiet",
+        "--admin-url",
+        &url,
+        "--admin-key-file",
+        &key_file,
+    ];
+    let created: Ended = run(folder, &created, &[]);
+    assert_eq!(created.code, Some(0), "{created:?}");
+    assert!(created.stdout.starts_with("sk_live_"), "{created:?}");
+}
+
+/// The box is one: where the data is anywhere else, the program says so and ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn elsewhere_it_can_write_nothing() {
+    let directory = folder();
+    let folder = directory.path();
+    let file = folder.join("sidekey.toml");
+    std::fs::write(&file, config(nobody().await, "")).unwrap();
+    let program = folder.join("sidekey").display().to_string();
+    let file = file.display().to_string();
+    let mut command = boxed(folder, &[&program, "serve", "--config", &file]);
+    command
+        .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
+        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
+        .env("SIDEKEY__STORE__URL", "sqlite://elsewhere/sidekey.db");
+    let ended = run_command(command);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("elsewhere"), "{ended:?}");
+}

@@ -1,0 +1,303 @@
+//! What happens where a mail can't be sent, or where a process ends in the middle of it.
+
+use super::*;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::json;
+use sidekey::store::reminders::{ClaimEnd, Claimed, Remindable, ReminderClaim, RotationCounts};
+
+fn failed(failed: usize) -> Passed {
+    Passed {
+        failed,
+        ..Passed::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_mail_server_is_away_reminders_wait() {
+    let (world, mut smtp) = (World::new().await, Smtp::start("starttls"));
+    for number in 1..=3 {
+        world.add(&key(number)).await;
+    }
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    smtp.stop();
+    // One key tries it; the others don't wait for the same.
+    assert_eq!(instance.pass().await.unwrap(), failed(1));
+    assert_eq!(instance.pass().await.unwrap(), sent(0), "it is left alone");
+    for _ in 0..10 {
+        world.clock.advance(15 * MINUTE);
+        assert_eq!(instance.pass().await.unwrap(), failed(1));
+    }
+    smtp.launch();
+    world.clock.advance(15 * MINUTE);
+    let mut passed = instance.pass().await.unwrap().sent;
+    world.clock.advance(8 * 60 * MINUTE);
+    passed += instance.pass().await.unwrap().sent;
+    assert_eq!(passed, 3);
+    assert_eq!(smtp.mails().len(), 3);
+    assert_eq!(world.count(ReminderResult::Failed), 11);
+    let notes = world.noted(Action::KeyReminderSent).await;
+    let attempts = notes.iter().map(|note| note["attempts"].as_i64().unwrap());
+    assert_eq!(attempts.sum::<i64>(), 14, "{notes:?}");
+    assert!(world.noted(Action::KeyReminderFailed).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stays_away_is_given_up_within_a_day() {
+    let (world, mut smtp) = (World::new().await, Smtp::start("none"));
+    world.add(&key(1)).await;
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    smtp.stop();
+    let mut attempts = 0;
+    let given_up = loop {
+        let passed = instance.pass().await.unwrap();
+        attempts += passed.failed + passed.given_up;
+        if passed.given_up > 0 {
+            break sidekey::clock::Clock::now(&*world.clock);
+        }
+        world.clock.advance(5 * MINUTE);
+    };
+    assert_eq!(attempts, 8);
+    assert!(given_up < day(77), "{given_up}");
+    let notes = world.noted(Action::KeyReminderFailed).await;
+    assert_eq!(notes.len(), 1);
+    assert_eq!(notes[0]["attempts"], 8);
+    assert!(
+        notes[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no connection"),
+        "{notes:?}"
+    );
+    smtp.launch();
+    world.now_is(day(86));
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    world.now_is(day(87));
+    assert_eq!(instance.pass().await.unwrap(), sent(1), "the next one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_is_refused_is_not_tried_again() {
+    let (world, smtp) = (World::new().await, Smtp::start("starttls"));
+    for (number, email) in [
+        (1, "bounce@acme.example"),
+        (2, "ops@acme.example"),
+        (3, "no address at all@"),
+        (4, "räte@acme.example"),
+    ] {
+        let mut key = key(number);
+        key.contact_email = Some(email.to_owned());
+        world.add(&key).await;
+    }
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    let passed = instance.pass().await.unwrap();
+    let expected = Passed {
+        sent: 1,
+        given_up: 3,
+        ..Passed::default()
+    };
+    assert_eq!(passed, expected);
+    world.clock.advance(DAY);
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    let notes = world.noted(Action::KeyReminderFailed).await;
+    assert_eq!(notes[0]["to"], "bounce@acme.example");
+    assert_eq!(notes[0]["attempts"], 1);
+    let reason = notes[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("550") && reason.contains("no such mailbox"),
+        "{reason}"
+    );
+    assert_eq!(world.count(ReminderResult::GivenUp), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_is_not_taken_now_is_tried_again_and_holds_nobody_up() {
+    let (world, smtp) = (World::new().await, Smtp::start("starttls"));
+    for (number, email) in [
+        (1, "later@acme.example"),
+        (2, "never@acme.example"),
+        (3, "ops@acme.example"),
+    ] {
+        let mut key = key(number);
+        key.contact_email = Some(email.to_owned());
+        world.add(&key).await;
+    }
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    let passed = instance.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.failed), (1, 2));
+    world.clock.advance(MINUTE);
+    let passed = instance.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.failed), (1, 1));
+    for _ in 0..24 {
+        world.clock.advance(60 * MINUTE);
+        instance.pass().await.unwrap();
+    }
+    assert_eq!(smtp.mails().len(), 2);
+    assert_eq!(world.count(ReminderResult::GivenUp), 1);
+    assert_eq!(world.count(ReminderResult::Failed), 1 + 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_no_refused_mail() {
+    let (world, smtp) = (World::new().await, Smtp::start("starttls"));
+    world.add(&key(1)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "hunter2-the-wrong-one\n").unwrap();
+    let right = format!("password = \"{}\"", crate::harness::smtp::PASSWORD);
+    let from_file = format!("password_file = \"{}\"", file.display());
+    let config = smtp.config().replace(&right, &from_file);
+    let instance = Reminders::new(world.parts(Some(mailer(&config))));
+    world.now_is(day(76));
+    assert_eq!(instance.pass().await.unwrap(), failed(1));
+    // The file is read again.
+    std::fs::write(&file, format!("{}\n", crate::harness::smtp::PASSWORD)).unwrap();
+    world.clock.advance(MINUTE);
+    assert_eq!(instance.pass().await.unwrap(), sent(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_settings_that_are_wrong_stop_all_mails_and_give_none_up() {
+    let world = World::new().await;
+    world.add(&key(1)).await;
+    world.now_is(day(76));
+    let other = tempfile::tempdir().unwrap();
+    crate::tls::make_certificates(other.path());
+    let stranger = other.path().join("ca.pem").display().to_string();
+    let (encrypted, plain) = (Smtp::start("starttls"), Smtp::start("none"));
+    let authority = encrypted.authority().display().to_string();
+    for config in [
+        encrypted.config().replace(&authority, &stranger),
+        // The certificate is for another name.
+        encrypted.config().replace("\"localhost\"", "\"127.0.0.1\""),
+        encrypted.config().replace("\"starttls\"", "\"implicit\""),
+        encrypted.config().replace("keys@", "stranger@"),
+        // No encryption where it is asked for: no mail.
+        plain.config().replace("\"none\"", "\"starttls\""),
+    ] {
+        let config = format!("{config}timeout_seconds = 5\n");
+        let instance = Reminders::new(world.parts(Some(mailer(&config))));
+        assert_eq!(instance.pass().await.unwrap(), failed(1), "{config}");
+        world.clock.advance(4 * 60 * MINUTE);
+    }
+    assert!(encrypted.mails().is_empty() && plain.mails().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_to_log_in_works() {
+    for without in ["PLAIN", "LOGIN"] {
+        let world = World::new().await;
+        let smtp = Smtp::start_with("starttls", json!({ "without": [without] }));
+        world.add(&key(1)).await;
+        world.now_is(day(76));
+        assert_eq!(
+            world.instance(&smtp).pass().await.unwrap(),
+            sent(1),
+            "{without}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_has_begun_when_it_ends_another_one_does() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    world.add(&key(1)).await;
+    world.now_is(day(76));
+    let record = world.store.get(key(1).id).await.unwrap().unwrap();
+    // Claimed, and no word since.
+    let claim = ReminderClaim {
+        key: &record,
+        step_at: day(76),
+        token: "gone",
+        now: day(76),
+        until: day(76).plus(10 * MINUTE),
+        hourly_max: Some(10),
+    };
+    let claimed = world.store.claim_reminder(&claim).await.unwrap();
+    assert_eq!(claimed, Claimed::Attempt(1));
+    let instance = world.instance(&smtp);
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    world.clock.advance(10 * MINUTE);
+    assert_eq!(instance.pass().await.unwrap(), sent(1));
+    // The one that was thought gone comes back late: its word does not count.
+    let end = ClaimEnd {
+        key_id: record.id,
+        token: "gone".to_owned(),
+        is_done: false,
+        next_at: day(76),
+        note: None,
+    };
+    assert!(!world.store.end_claim(&end).await.unwrap());
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+}
+
+/// A store that loses words about what came of mails, as often as is said.
+struct Forgetful {
+    inner: SqlStore,
+    losses: Mutex<u32>,
+}
+
+#[async_trait]
+impl ReminderStore for Forgetful {
+    async fn remindable(&self, now: Timestamp) -> Result<Vec<Remindable>, StoreError> {
+        self.inner.remindable(now).await
+    }
+
+    async fn claim_reminder(&self, claim: &ReminderClaim<'_>) -> Result<Claimed, StoreError> {
+        self.inner.claim_reminder(claim).await
+    }
+
+    async fn end_claim(&self, end: &ClaimEnd) -> Result<bool, StoreError> {
+        {
+            let mut losses = self.losses.lock();
+            if *losses > 0 {
+                *losses -= 1;
+                return Err(StoreError::Unavailable("a test".to_owned()));
+            }
+        }
+        self.inner.end_claim(end).await
+    }
+
+    async fn rest(
+        &self,
+        key: &KeyRecord,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.inner.rest(key, now, until).await
+    }
+
+    async fn rotations(
+        &self,
+        now: Timestamp,
+        soon: Timestamp,
+    ) -> Result<RotationCounts, StoreError> {
+        self.inner.rotations(now, soon).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_is_gone_does_not_go_again_because_the_database_was_away() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    world.add(&key(1)).await;
+    let mut parts = world.parts(Some(mailer(&smtp.config())));
+    parts.store = Arc::new(Forgetful {
+        inner: world.store.clone(),
+        losses: Mutex::new(3),
+    });
+    let instance = Reminders::new(parts);
+    world.now_is(day(76));
+    for _ in 0..3 {
+        instance.pass().await.unwrap_err();
+        world.clock.advance(MINUTE);
+    }
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    world.clock.advance(60 * MINUTE);
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    assert_eq!(smtp.mails().len(), 1);
+    assert_eq!(world.noted(Action::KeyReminderSent).await.len(), 1);
+}
