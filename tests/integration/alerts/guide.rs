@@ -6,27 +6,31 @@ use std::process::Command;
 
 use super::selectors::undeclared;
 use super::{GUIDE, alerts, text};
-use crate::harness::run::run_command;
+use crate::harness::run::{run, run_command};
+
+/// A document without its blocks of code.
+fn prose(document: &str) -> String {
+    let mut is_code = false;
+    let lines = document.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
 
 /// The anchors of a document's headings, as GitHub makes them.
 pub fn anchors(document: &str) -> BTreeSet<String> {
-    let mut is_code = false;
-    let mut anchors = BTreeSet::new();
-    for line in document.lines() {
-        if line.starts_with("```") {
-            is_code = !is_code;
-        }
-        let heading = line.trim_start_matches('#');
-        if is_code || heading.len() == line.len() {
-            continue;
-        }
-        let kept = heading.trim().to_lowercase();
-        let kept = kept
+    let document = prose(document);
+    let headings = document.lines().filter_map(|line| line.strip_prefix('#'));
+    let anchor = |heading: &str| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
             .chars()
             .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
-        anchors.insert(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
-    }
-    anchors
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
 }
 
 /// The queries of a document: what stands in its `promql` blocks, one a paragraph.
@@ -106,6 +110,44 @@ fn its_sections_about_alerts_have_their_alerts() {
             names.contains(&format!("Sidekey{heading}")),
             "there is no alert Sidekey{heading}"
         );
+    }
+}
+
+/// Commands that are named in passing have the options that are named with them. (Those in `console`
+/// blocks are run.)
+#[test]
+fn its_commands_have_the_options_that_it_names() {
+    let document = prose(&text(GUIDE));
+    let spans = document.split('`').skip(1).step_by(2);
+    let commands: Vec<&str> = spans.filter(|span| span.starts_with("sidekey ")).collect();
+    assert!(commands.len() > 5, "{commands:?}");
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+        let is_name = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        let path = words.iter().take_while(|word| !word.starts_with('-'));
+        let mut arguments: Vec<&str> = path.take_while(is_name).copied().collect();
+        arguments.push("--help");
+        let help = run(std::path::Path::new("."), &arguments, &[]);
+        assert_eq!(help.code, Some(0), "{command}: {}", help.stderr);
+        for option in words.iter().filter(|word| word.starts_with("--")) {
+            assert!(
+                help.stdout.contains(option),
+                "{command}: there is no {option}"
+            );
+        }
+    }
+}
+
+/// What needs servers of the reader's own is not run, but it is a script.
+#[test]
+fn its_other_commands_are_scripts() {
+    let document = text(GUIDE);
+    for block in document.split("```sh\n").skip(1) {
+        let mut command = Command::new("bash");
+        let script = block.split("```").next().unwrap_or_default();
+        command.args(["-n", "-c", script]);
+        let ended = run_command(command);
+        assert_eq!(ended.code, Some(0), "{script}{}", ended.stderr);
     }
 }
 
