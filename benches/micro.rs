@@ -219,3 +219,26 @@ fn client_address(bencher: divan::Bencher) {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     bencher.bench_local(|| sidekey::forwarded::address(Some(peer), black_box(&headers), &[]));
 }
+
+/// What every request pays for traces: a look at its header, ids, and the field for the service.
+#[divan::bench]
+fn begin_trace(bencher: divan::Bencher) {
+    use sidekey::config::settings::TracingSettings;
+    use sidekey::proxy::trace::Tracer;
+    let settings = TracingSettings {
+        endpoint: None,
+        service_name: "sidekey".to_owned(),
+        creates: true,
+        sample_ratio: 0.05,
+        follows_parent: true,
+        timeout: Duration::from_secs(1),
+    };
+    let tracer = Tracer::new(&settings, None);
+    let mut request =
+        pingora_http::RequestHeader::build("GET", b"/", None).expect("a request's header");
+    let headers = http::HeaderMap::new();
+    bencher.bench_local(|| {
+        let trace = tracer.begin(black_box(&headers));
+        trace.write(&mut request).is_ok()
+    });
+}

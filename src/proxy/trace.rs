@@ -10,7 +10,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::decide::Refusal;
-use super::{Context, Gateway, NO_ROUTE, access_line};
+use super::{Context, Gateway, access_line};
 use crate::config::settings::TracingSettings;
 use crate::telemetry::Outcome;
 use crate::telemetry::spans::{Call, Finished, SpanQueue};
@@ -151,11 +151,7 @@ impl Gateway {
             version: request.version,
             path: access_line::path(request),
             client: ctx.client,
-            route: ctx
-                .route
-                .as_ref()
-                .map_or(NO_ROUTE, |route| &route.name)
-                .to_owned(),
+            route: ctx.route.as_ref().map(|route| route.name.clone()),
             status,
             outcome,
             shadow: ctx.shadow.map(Refusal::outcome),

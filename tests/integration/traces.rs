@@ -77,7 +77,8 @@ async fn spans_fit_together_on_both_sides() {
     let upstream = Upstream::start().await;
     let collector = Collector::start().await;
     let more = format!("{}service_name = \"gate\"\n", collector.configuration());
-    let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
+    let token = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc");
+    let sidekey = Sidekey::start_with(&config(upstream.address, &more), &[token]).await;
     let key = sidekey.create_key(json!({})).await;
     let bearer = format!("Authorization: Bearer {}", key.text);
     let lines = [
@@ -128,6 +129,10 @@ async fn spans_fit_together_on_both_sides() {
     assert!(b.end_time_unix_nano <= a.end_time_unix_nano);
     assert_eq!(server.resource("service.name").as_deref(), Some("gate"));
     assert!(server.resource("service.instance.id").is_some());
+    assert_eq!(
+        collector.header("authorization").as_deref(),
+        Some("Bearer abc")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +171,11 @@ auth = "off"
     );
     assert_eq!(refused.number("http.response.status_code"), Some(401));
     assert_eq!(refused.parent_id(), "");
+    assert_eq!(refused.text("http.route").as_deref(), Some("all"));
+    let (_, id) = send(&sidekey, get("/a//b", &[])).await;
+    let lost = collector.spans_of(&id, 1).await.remove(0);
+    assert_eq!(lost.text("http.route"), None);
+    assert_eq!(lost.span.name, "GET");
     assert_eq!(refused.text("error.type"), None);
 
     let (_, id) = send(&sidekey, get("/gone", &[])).await;

@@ -71,13 +71,16 @@ impl Exporter {
         })
     }
 
-    /// Sends until the other end of `stopping` is gone, and then once more what waits.
+    /// Sends until the other end of `stopping` is gone, and then what waits, if there is hope for it.
     pub fn run(mut self, waiting: &Receiver<Box<Finished>>, stopping: &Receiver<()>) {
         loop {
             let is_over = !matches!(
                 stopping.recv_timeout(INTERVAL),
                 Err(RecvTimeoutError::Timeout)
             );
+            if is_over && self.is_failing {
+                return;
+            }
             while self.send_batch(waiting) {}
             if is_over {
                 return;

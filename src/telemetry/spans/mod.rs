@@ -156,7 +156,7 @@ mod tests {
             version: http::Version::HTTP_11,
             path: "/".to_owned(),
             client: std::net::Ipv4Addr::LOCALHOST.into(),
-            route: "r".to_owned(),
+            route: None,
             status: 200,
             outcome: Outcome::Forwarded,
             shadow: None,

@@ -1,6 +1,7 @@
 //! A finished request as spans, in the words of OpenTelemetry's conventions for HTTP: one of the
 //! server, and where a service was asked one of the client.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,8 @@ pub struct Finished {
     /// Without query and keys.
     pub path: String,
     pub client: IpAddr,
-    pub route: String,
+    /// Where one was found.
+    pub route: Option<String>,
     /// 0 where the client got no answer.
     pub status: u16,
     pub outcome: Outcome,
@@ -90,19 +92,20 @@ impl Finished {
             KeyValue::new("sidekey.outcome", self.outcome.as_str()),
             KeyValue::new("sidekey.request_id", self.request_id),
         ];
-        let name = match method {
-            OTHER_METHOD => format!("HTTP {}", self.route),
-            known => format!("{known} {}", self.route),
+        let verb = verb(method);
+        let name = match &self.route {
+            Some(route) => Cow::from(format!("{verb} {route}")),
+            None => Cow::from(verb),
         };
         attributes.push(KeyValue::new("url.path", self.path));
-        attributes.push(KeyValue::new("http.route", self.route));
         if self.status > 0 {
             attributes.push(status(self.status));
         }
         if is_failure {
             attributes.push(KeyValue::new("error.type", self.outcome.as_str()));
         }
-        let more: [(&'static str, Option<Value>); 3] = [
+        let more: [(&'static str, Option<Value>); 4] = [
+            ("http.route", self.route.map(Value::from)),
             ("sidekey.shadow", self.shadow.map(|o| o.as_str().into())),
             ("sidekey.key_id", self.key_id.map(Value::from)),
             ("sidekey.tenant_id", self.tenant_id.map(Value::from)),
@@ -115,7 +118,7 @@ impl Finished {
             parent_span_id: self.parent.map_or(SpanId::INVALID, span_id),
             parent_span_is_remote: self.parent.is_some(),
             span_kind: SpanKind::Server,
-            name: name.into(),
+            name,
             start_time: start,
             end_time: end,
             attributes,
@@ -156,16 +159,12 @@ impl Finished {
             };
             attributes.push(KeyValue::new("error.type", kind));
         }
-        let name = match method {
-            OTHER_METHOD => "HTTP",
-            known => known,
-        };
         SpanData {
             span_context: context(self.trace_id, call.span_id),
             parent_span_id: span_id(self.span_id),
             parent_span_is_remote: false,
             span_kind: SpanKind::Client,
-            name: name.into(),
+            name: verb(method).into(),
             start_time: start,
             end_time: end,
             attributes,
@@ -210,6 +209,15 @@ fn method(method: &Method) -> &'static str {
         Method::TRACE => "TRACE",
         Method::CONNECT => "CONNECT",
         _ => OTHER_METHOD,
+    }
+}
+
+/// The method as a part of a span's name.
+fn verb(method: &'static str) -> &'static str {
+    if method == OTHER_METHOD {
+        "HTTP"
+    } else {
+        method
     }
 }
 

@@ -91,6 +91,13 @@ impl Collector {
         headers.into_iter().chain(bodies).collect()
     }
 
+    /// A field of the newest batch's header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let taken = self.taken.lock().expect("what came");
+        let value = taken.headers.last()?.get(name)?;
+        Some(value.to_str().expect("text").to_owned())
+    }
+
     /// Waits for `count` spans of the request with the id `request_id`; the server's first.
     pub async fn spans_of(&self, request_id: &str, count: usize) -> Vec<Seen> {
         let of_request = || {
