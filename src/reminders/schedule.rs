@@ -62,8 +62,8 @@ impl Rotation {
             return self.step(weeks * WEEK_DAYS);
         }
         let begun = |step: &Step| step.at <= now;
-        let steps = FIRST_DAYS.into_iter().filter_map(|days| self.step(days));
-        steps.filter(begun).last()
+        let mut steps = FIRST_DAYS.into_iter().filter_map(|days| self.step(days));
+        steps.rfind(begun)
     }
 
     /// The first reminder after `now`.

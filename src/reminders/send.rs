@@ -133,12 +133,11 @@ fn credentials(login: &MailLogin) -> Result<Credentials, Undelivered> {
 /// What is told of a failure: a line of some length, without what looks like a key.
 fn told(what: &str, error: &Error) -> String {
     let text = format!("{what}: {error}");
-    let line: String = redact(&text)
+    redact(&text)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(REPLY_LEN_MAX)
-        .collect();
-    line
+        .collect()
 }
 
 fn of_server(what: &str, error: &Error) -> Undelivered {

@@ -32,7 +32,7 @@ impl Checker<'_> {
             ],
         );
         if raw.host.is_empty() {
-            if !raw.from.is_empty() || !raw.username.is_empty() || raw.ca_file.is_some() {
+            if !raw.from.is_empty() || !raw.username.is_empty() {
                 self.report("smtp.host", "is missing; name the server that takes mail");
             }
             return None;

@@ -11,7 +11,9 @@ use super::visit::{Visit, between, csrf, unescaped};
 use crate::audit::{EVENTS, events, events_as, lines};
 use crate::harness::eventually;
 use crate::harness::sidekey::{KEYS, Sidekey, config};
+use crate::harness::smtp::Smtp;
 use crate::harness::upstream::nobody;
+use crate::reminders::program::age;
 
 const AUDIT: &str = "/dashboard/audit";
 const VERIFICATION: &str = "/dashboard/audit/verification";
@@ -98,8 +100,18 @@ async fn written(sidekey: &Sidekey, action: &str, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_action_has_its_words() {
-    let sidekey = start().await;
+    let smtp = Smtp::start("none");
+    let often = format!("[reminders]\ninterval_seconds = 1\n{}", smtp.config());
+    let sidekey = Sidekey::start(&config(nobody().await, &often)).await;
     everything(&sidekey).await;
+    for (email, action) in [
+        ("ops@acme.example", "key.reminder_sent"),
+        ("bounce@acme.example", "key.reminder_failed"),
+    ] {
+        let key = sidekey.create_key(json!({"contact_email": email})).await;
+        age(&sidekey, &key.id, 80).await;
+        written(&sidekey, action, 1).await;
+    }
     let visit = Visit::of(&sidekey, &sidekey.admin_key()).await;
     let other = Visit::of(&sidekey, &sidekey.admin_key()).await;
     let page = other.page(AUDIT).await;

@@ -3,7 +3,7 @@
 
 mod failures;
 mod lives;
-mod program;
+pub mod program;
 mod store;
 
 use std::sync::Arc;

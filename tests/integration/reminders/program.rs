@@ -14,7 +14,7 @@ const FIELD: &str = "sidekey-rotation-due-in-days";
 
 /// Makes the secret of a key so many days older. Whoever has the key in memory is told by the change that
 /// follows.
-async fn age(sidekey: &Sidekey, id: &str, days: i64) {
+pub async fn age(sidekey: &Sidekey, id: &str, days: i64) {
     sqlx::any::install_default_drivers();
     let file = sidekey.directory().join("data/sidekey.db");
     let pool = AnyPool::connect(&format!("sqlite://{}", file.display()))
