@@ -101,14 +101,11 @@ async fn callers(sidekey: &Sidekey, keys: &Keys, addresses: &mut Addresses, numb
     }
 }
 
-/// A key is made, used where nobody knows it yet, changed, and revoked. Another one is left, for somebody
-/// to be reminded of it.
+/// A key is made, used where nobody knows it yet, changed, and revoked.
 async fn change(sidekey: &Sidekey, other: &Sidekey) {
     let body = json!({
         "name": "a short life", "tenant_id": "acme", "environment": "live", "scopes": ["orders:*"],
-        "rotation_days": 1,
     });
-    let _ = other.admin(Method::POST, KEYS).json(&body).send().await;
     let created = sidekey.admin(Method::POST, KEYS).json(&body).send().await;
     let Ok(created) = created else { return };
     if created.status() != 201 {

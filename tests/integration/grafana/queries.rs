@@ -10,7 +10,7 @@ use serde_json::json;
 use super::files::{Board, Query};
 use super::load::{Load, is_answered_well};
 use super::prometheus::{Found, Prometheus, RATE_INTERVAL};
-use super::world::World;
+use super::world::{World, age};
 use crate::harness::eventually;
 use crate::harness::sidekey::KEYS;
 
@@ -157,6 +157,8 @@ async fn every_panel_finds_data_after_a_mixed_load() {
     let forwarded = "sum(rate(sidekey_requests_total{outcome=\"forwarded\"}[4s])) > 0";
     eventually("there is load", || world.prometheus.holds(forwarded)).await;
 
+    // Somebody is to be reminded of it, now that the counter was seen at zero.
+    age(&world.postgres, &world.keys.good[1]);
     everything_goes_away_in_turn(&mut world).await;
 
     let start = Instant::now();

@@ -164,8 +164,8 @@ impl World {
     }
 }
 
-/// Makes the key's secret two days older.
-fn age(postgres: &Postgres, key: &Key) {
+/// Makes the key's secret two days older: its rotation, due after one, is overdue.
+pub fn age(postgres: &Postgres, key: &Key) {
     let older = format!(
         "UPDATE api_keys SET secret_created_at = secret_created_at - 172800000 WHERE id = '{}'",
         key.id
