@@ -21,6 +21,7 @@ pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
         SecretsSettings::Embedded => None,
         SecretsSettings::Vault(vault) => vault.ca_file.clone(),
     };
+    let smtp = settings.smtp.as_ref().and_then(|smtp| smtp.ca_file.clone());
     let url = settings.store.url.expose_secret();
     let named = [
         (Certificate::DatabaseCa, parameter(url, &DATABASE_CA)),
@@ -37,6 +38,7 @@ pub(super) fn named_files(settings: &Settings) -> Vec<NamedFile> {
             redis.and_then(|redis| redis.client_cert_file.clone()),
         ),
         (Certificate::VaultCa, vault),
+        (Certificate::SmtpCa, smtp),
     ];
     let named = named.into_iter();
     named
