@@ -23,7 +23,7 @@ pub fn days_left(ctx: &Context) -> Option<i64> {
 /// When the secret of `generation` should be given up; one that was replaced ends with its grace period.
 fn end(view: &KeyView, generation: Generation) -> Option<Timestamp> {
     if generation == view.authority.generation {
-        return Some(view.rotation_due_at);
+        return Some(view.rotation_due.begins_at());
     }
     let previous = view.authority.previous?;
     (previous.generation == generation).then_some(previous.valid_until)
