@@ -202,7 +202,8 @@ impl World {
     /// What an answer must show, and must not.
     fn check_content(&self, cell: &str, role: &Role, whose: Whose, things: &Things, reply: &Reply) {
         let text = &reply.text;
-        if !role.is_admin() {
+        // Metrics name the busiest tenants, to whoever may reach the port: the security guide says so.
+        if !role.is_admin() && !cell.contains(" /metrics ") {
             for name in BYSTANDER_NAMES.iter().chain([&&*self.bystander.id]) {
                 assert!(!text.contains(name), "{cell} shows {name}: {reply:?}");
             }

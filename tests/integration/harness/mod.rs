@@ -57,14 +57,23 @@ pub fn try_signal(signal: &str, processes: &[u32]) -> bool {
 }
 
 /// Waits until `condition` holds; fails the test with `what` after [`DEADLINE`].
-pub async fn eventually<F, R>(what: &str, mut condition: F)
+pub async fn eventually<F, R>(what: &str, condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    eventually_within(DEADLINE, what, condition).await;
+}
+
+/// The same after `deadline`, for what is slow on purpose.
+pub async fn eventually_within<F, R>(deadline: Duration, what: &str, mut condition: F)
 where
     F: FnMut() -> R,
     R: Future<Output = bool>,
 {
     let start = Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < DEADLINE, "waited too long until {what}");
+        assert!(start.elapsed() < deadline, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,16 +1,19 @@
 //! The program with everything that it can depend on.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::eventually;
 use crate::harness::openbao::OpenBao;
 use crate::harness::postgres::Postgres;
 use crate::harness::redis::Redis;
 use crate::harness::sidekey::Sidekey;
 use crate::harness::upstream::Upstream;
+use crate::harness::{eventually, eventually_within};
 
+/// How long a count of what is stored may take on a busy machine, its pauses included.
+const COUNT_DEADLINE: Duration = Duration::from_secs(120);
 /// Requests of a key of these tests that pass at once.
 pub const BURST: u64 = 1000;
 
@@ -93,6 +96,15 @@ impl Stack {
     /// Waits until a series has a value.
     pub async fn is(&self, series: &str, value: f64) {
         eventually(&format!("{series} is {value}"), || async {
+            self.now(series).await == value
+        })
+        .await;
+    }
+
+    /// Waits until a number of what is stored has been counted: that is done seldom, and more seldom where
+    /// it takes long.
+    pub async fn is_counted(&self, series: &str, value: f64) {
+        eventually_within(COUNT_DEADLINE, &format!("{series} is {value}"), || async {
             self.now(series).await == value
         })
         .await;
