@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -11,7 +12,7 @@ use sqlx::{AnyPool, AssertSqlSafe, Row};
 
 use crate::harness::api::Reply;
 use crate::harness::calls::{self, Call, NO_KEY, Request, Thing};
-use crate::harness::eventually;
+use crate::harness::eventually_within;
 use crate::harness::postgres::Postgres;
 use crate::harness::raw::Raw;
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
@@ -28,6 +29,8 @@ const SETTINGS: &str = "[limits]\n\
     failed_auth = { name = \"failed-auth\", quota = 1, window_seconds = 86400, burst = 1 }\n";
 /// Changes at the same time, so that one of them loses too often.
 const CROWD: usize = 40;
+/// For how long crowds are tried: whether one of them loses is chance.
+const CROWD_DEADLINE: Duration = Duration::from_secs(120);
 /// More than a request's header may have.
 const HEADER_TOO_LONG: usize = 200_000;
 /// More than a body may have, and than a list may have.
@@ -261,7 +264,7 @@ impl Bench {
     async fn crowd(&mut self, call: &Call, is_of_key: bool) {
         let this = &*self;
         let found = RefCell::new(None);
-        eventually(&format!("{} loses", call.name), || async {
+        eventually_within(CROWD_DEADLINE, &format!("{} loses", call.name), || async {
             let key = this.sidekey.create_key(json!({})).await;
             this.sidekey.regenerate_key(&key.id, 60).await;
             let tenant = Some("crowded");
