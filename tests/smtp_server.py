@@ -4,10 +4,13 @@
                      "port": 0, "mails": FILE}'
 
 Each mail that it takes is a line of JSON in FILE. Whom a mail is for says what becomes of it: `bounce@` is
-refused for good, `later@` the first time, `never@` each time; a sender `stranger@` is refused.
+refused for good, `later@` the first time, `never@` each time, and for `closing@` the server says that it
+closes the connection; a sender `stranger@` is refused. With `closes_after` it closes each connection after
+so many mails, and with `utf8` it takes addresses outside of ASCII.
 """
 
 import asyncio
+import itertools
 import json
 import ssl
 import sys
@@ -18,8 +21,12 @@ options = json.loads(sys.argv[1])
 
 
 class Mailbox:
-    def __init__(self):
-        self.seen = set()
+    """What one connection brings."""
+
+    def __init__(self, connection, seen):
+        self.connection = connection
+        self.seen = seen
+        self.taken = 0
 
     async def handle_MAIL(self, server, session, envelope, address, mail_options):
         if address.startswith("stranger@"):
@@ -31,6 +38,10 @@ class Mailbox:
         local = address.split("@")[0]
         if local == "bounce":
             return "550 5.1.1 there is no such mailbox"
+        if not (address.isascii() or envelope.smtp_utf8):
+            return "553 5.6.7 nobody said that there are such addresses"
+        if local == "closing":
+            return "421 4.3.2 the service is shutting down"
         if local == "never" or (local == "later" and address not in self.seen):
             self.seen.add(address)
             return "451 4.7.1 try again later"
@@ -43,11 +54,16 @@ class Mailbox:
             "to": envelope.rcpt_tos,
             "login": session.auth_data.decode() if session.auth_data else None,
             "hello": session.host_name,
+            "connection": self.connection,
             "is_encrypted": session.ssl is not None or options["tls"] == "implicit",
             "text": envelope.content.decode("utf-8"),
         }
         with open(options["mails"], "a", encoding="utf-8") as file:
             file.write(json.dumps(mail) + "\n")
+        self.taken += 1
+        if self.taken == options.get("closes_after"):
+            # After the answer, which is written next.
+            asyncio.get_running_loop().call_soon(server.transport.close)
         return "250 OK"
 
 
@@ -68,14 +84,15 @@ def context():
 async def main():
     tls, has_login = context(), options["user"] != ""
     is_start = options["tls"] == "starttls"
-    mailbox = Mailbox()
+    numbers, seen = itertools.count(1), set()
 
     def connection():
         return SMTP(
-            mailbox,
+            Mailbox(next(numbers), seen),
             hostname="mail.test",
             tls_context=tls if is_start else None,
             require_starttls=is_start,
+            enable_SMTPUTF8=options.get("utf8", False),
             auth_required=has_login,
             auth_require_tls=is_start,
             auth_exclude_mechanism=options.get("without", []),

@@ -28,6 +28,8 @@ pub struct Mail {
     pub to: Vec<String>,
     pub login: Option<String>,
     pub is_encrypted: bool,
+    /// Which of the server's connections brought it, from 1.
+    pub connection: u64,
     /// As it was sent, but for the breaks of long lines.
     pub text: String,
 }
@@ -128,6 +130,7 @@ impl Smtp {
                     to: serde_json::from_value(mail["to"].clone()).expect("recipients"),
                     login: text("login"),
                     is_encrypted: mail["is_encrypted"] == true,
+                    connection: mail["connection"].as_u64().expect("a number"),
                     text: whole.replace("=\r\n", "").replace("=3D", "="),
                 }
             })

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::json;
 use sidekey::store::reminders::{ClaimEnd, Claimed, Remindable, ReminderClaim, RotationCounts};
+use tokio::sync::watch;
 
 fn failed(failed: usize) -> Passed {
     Passed {
@@ -60,7 +61,8 @@ async fn a_server_that_stays_away_is_given_up_within_a_day() {
         world.clock.advance(5 * MINUTE);
     };
     assert_eq!(attempts, 8);
-    assert!(given_up < day(77), "{given_up}");
+    let hours = |hours| day(76).plus(60 * MINUTE * hours);
+    assert!(hours(15) < given_up && given_up < day(77), "{given_up}");
     let notes = world.noted(Action::KeyReminderFailed).await;
     assert_eq!(notes.len(), 1);
     assert_eq!(notes[0]["attempts"], 8);
@@ -235,10 +237,21 @@ async fn what_a_process_has_begun_when_it_ends_another_one_does() {
     assert_eq!(instance.pass().await.unwrap(), sent(0));
 }
 
-/// A store that loses words about what came of mails, as often as is said.
+/// A store that loses words about what came of mails, as often as is said, and ends a process with the first.
 struct Forgetful {
     inner: SqlStore,
     losses: Mutex<u32>,
+    stop: watch::Sender<bool>,
+}
+
+impl Forgetful {
+    fn of(world: &World, losses: u32) -> Self {
+        Forgetful {
+            inner: world.store.clone(),
+            losses: Mutex::new(losses),
+            stop: watch::Sender::new(false),
+        }
+    }
 }
 
 #[async_trait]
@@ -259,7 +272,9 @@ impl ReminderStore for Forgetful {
                 return Err(StoreError::Unavailable("a test".to_owned()));
             }
         }
-        self.inner.end_claim(end).await
+        let ended = self.inner.end_claim(end).await;
+        self.stop.send_replace(true);
+        ended
     }
 
     async fn rest(
@@ -285,10 +300,7 @@ async fn a_mail_that_is_gone_does_not_go_again_because_the_database_was_away() {
     let (world, smtp) = (World::new().await, Smtp::start("none"));
     world.add(&key(1)).await;
     let mut parts = world.parts(Some(mailer(&smtp.config())));
-    parts.store = Arc::new(Forgetful {
-        inner: world.store.clone(),
-        losses: Mutex::new(3),
-    });
+    parts.store = Arc::new(Forgetful::of(&world, 3));
     let instance = Reminders::new(parts);
     world.now_is(day(76));
     for _ in 0..3 {
@@ -300,4 +312,45 @@ async fn a_mail_that_is_gone_does_not_go_again_because_the_database_was_away() {
     assert_eq!(instance.pass().await.unwrap(), sent(0));
     assert_eq!(smtp.mails().len(), 1);
     assert_eq!(world.noted(Action::KeyReminderSent).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_of_which_nobody_knows_comes_again_after_ten_minutes_as_the_same() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    world.add(&key(1)).await;
+    let mut parts = world.parts(Some(mailer(&smtp.config())));
+    parts.store = Arc::new(Forgetful::of(&world, 1));
+    world.now_is(day(76));
+    // It ends between the mail and the note of it.
+    Reminders::new(parts).pass().await.unwrap_err();
+    let other = world.instance(&smtp);
+    world.clock.advance(10 * MINUTE - Duration::from_millis(1));
+    assert_eq!(other.pass().await.unwrap(), sent(0));
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(other.pass().await.unwrap(), sent(1));
+    let ids: Vec<_> = smtp
+        .mails()
+        .iter()
+        .map(|mail| mail.header("Message-ID"))
+        .collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_does_not_send_what_is_left() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    for number in 1..=40 {
+        world.add(&key(number)).await;
+    }
+    world.now_is(day(76));
+    let store = Forgetful::of(&world, 0);
+    let stopping = store.stop.subscribe();
+    let mut parts = world.parts(Some(mailer(&smtp.config())));
+    parts.store = Arc::new(store);
+    Reminders::new(parts).run(stopping).await;
+    let mails = smtp.mails().len();
+    assert!((1..40).contains(&mails), "{mails}");
+    // What is sent is noted.
+    assert_eq!(world.noted(Action::KeyReminderSent).await.len(), mails);
 }

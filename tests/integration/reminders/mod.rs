@@ -1,6 +1,7 @@
 //! Reminders to replace a key's secret: what the store keeps of them on both engines, what is sent through a
 //! real mail server while a clock moves by hand, and the program as a whole.
 
+mod bounds;
 mod failures;
 mod lives;
 pub mod program;

@@ -88,6 +88,8 @@ async fn a_reminder_is_claimed_once() {
         assert_eq!(won.len(), 1, "{all:?}");
         let token = &tokens[won[0]];
         assert!(found(world, now).await.is_empty());
+        // Whoever has read it before and finds nothing to do takes nothing away.
+        store.rest(&one, now, day(80)).await.unwrap();
         // It failed: it is there again when it was said.
         let again = now.plus(MINUTE);
         assert!(
@@ -133,6 +135,11 @@ async fn a_reminder_is_claimed_once() {
         // The next reminder is another one.
         let next = store.claim_reminder(&claim(&one, "next", day(87))).await;
         assert_eq!(next.unwrap(), Claimed::Attempt(1));
+        // So it is where the one before was not done.
+        let failed = end(&one, "next", false, day(90));
+        assert!(store.end_claim(&failed).await.unwrap());
+        let last = store.claim_reminder(&claim(&one, "last", day(90))).await;
+        assert_eq!(last.unwrap(), Claimed::Attempt(1));
     }
 }
 
@@ -216,7 +223,7 @@ async fn an_hour_has_its_limit() {
         assert!(begin(day(76).plus(hour - MINUTE)).await);
         assert!(!begin(day(76).plus(hour - MINUTE)).await);
         // One that was far ahead for a moment stops nobody.
-        assert!(begin(day(80)).await);
+        assert!(begin(day(80)).await && begin(day(80)).await);
         assert!(begin(day(76).plus(hour)).await);
         // What does not count is not held up.
         let one = world.store.get(key(8).id).await.unwrap().unwrap();

@@ -1,0 +1,69 @@
+//! What is kept in memory from one pass for the next: that the mail server fails, and what could not be
+//! written down because the database was away.
+
+use std::time::Duration;
+
+use super::{Reminders, micros};
+use crate::store::StoreError;
+use crate::store::reminders::ClaimEnd;
+
+/// How long nothing is sent after the mail server has failed, and by how much longer each time, up to this.
+const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The mail server fails: nothing is sent until then.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until_us: u64,
+    failures: u32,
+}
+
+impl Reminders {
+    /// Writes down what came of a claim, now or with the next pass: a mail that is gone must not go again
+    /// because the database was away for a moment.
+    pub(super) async fn end(&self, end: ClaimEnd) -> Result<(), StoreError> {
+        match self.parts.store.end_claim(&end).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                tracing::warn!(key_id = %end.key_id, "a reminder of rotation took so long that another instance has begun it too");
+                Ok(())
+            }
+            Err(error) => {
+                self.unwritten.lock().push(end);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn write_unwritten(&self) -> Result<(), StoreError> {
+        let mut unwritten = std::mem::take(&mut *self.unwritten.lock());
+        while let Some(end) = unwritten.pop() {
+            if let Err(error) = self.end(end).await {
+                self.unwritten.lock().append(&mut unwritten);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.parts.clock.monotonic_us() < self.pause.lock().until_us
+    }
+
+    pub(super) fn pause(&self, detail: &str) {
+        let mut pause = self.pause.lock();
+        let longer = PAUSE.saturating_mul(1 << pause.failures.min(16));
+        let lasts = longer.min(PAUSE_MAX);
+        pause.failures += 1;
+        pause.until_us = self.parts.clock.monotonic_us() + micros(lasts);
+        tracing::warn!(
+            detail,
+            pause_seconds = lasts.as_secs(),
+            "the mail server takes no mail; reminders of rotation wait"
+        );
+    }
+
+    pub(super) fn resume(&self) {
+        *self.pause.lock() = Pause::default();
+    }
+}
