@@ -130,6 +130,24 @@ fn alertmanager_takes_the_sample_and_sends_by_severity() {
     }
 }
 
+/// What one instance has lost says nothing about the others: an alert of an instance keeps back its own only.
+#[test]
+fn one_instance_does_not_keep_back_what_is_told_of_all() {
+    let alerts = alerts();
+    let sample = yaml(ALERTMANAGER);
+    let rules = sample["inhibit_rules"].as_array().expect("rules");
+    assert!(rules.len() > 3, "{rules:?}");
+    for rule in rules {
+        let source = rule["source_matchers"].to_string();
+        let named = |alert: &&Alert| source.contains(&format!("\"{}\\", alert.name));
+        let alert = alerts.iter().find(named);
+        let alert = alert.unwrap_or_else(|| panic!("{source} is about no alert"));
+        let equal = rule["equal"].to_string();
+        let is_of_an_instance = !alert.expression.contains("by (job");
+        assert!(!is_of_an_instance || equal.contains("instance"), "{rule}");
+    }
+}
+
 /// A rule of the sample that names an alert of another name would hold nothing back.
 #[test]
 fn the_sample_names_alerts_that_there_are() {
