@@ -1,7 +1,7 @@
 //! The rules themselves, and the sample for Alertmanager.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use super::selectors::undeclared;
 use super::{Alert, GUIDE, RULES, alerts, file, guide, text, yaml};
 use crate::harness::run::{Ended, run_command_within};
 
+/// The guide that says how to load the rules.
+const OPERATIONS: &str = "docs/operations.md";
 /// The tests that promtool runs.
 const TESTS: &str = "grafana/alerts/tests";
 /// Evaluating rules over simulated weeks takes half a minute, on a machine that has nothing else to do.
@@ -89,6 +91,42 @@ fn each_alert_says_how_urgent_it_is_and_where_to_read_on() {
             anchors.contains(&name.to_lowercase()),
             "{GUIDE} has no section {name}"
         );
+    }
+}
+
+/// The commands of docs/operations.md that hold `word`, as they stand there.
+fn commands(word: &str) -> String {
+    let document = text(OPERATIONS);
+    let blocks = document.split("```sh\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.contains(word));
+    block
+        .unwrap_or_else(|| panic!("{OPERATIONS} has no commands with {word}"))
+        .to_owned()
+}
+
+/// Runs `script` in `directory`, with its own copy of the rules and their tests.
+fn run_beside_the_rules(script: &str, directory: &Path) -> Ended {
+    std::fs::create_dir_all(directory.join(TESTS)).expect("a directory");
+    for name in test_files().into_iter().chain([RULES.to_owned()]) {
+        std::fs::copy(file(&name), directory.join(&name)).expect("a copy");
+    }
+    let mut command = Command::new("bash");
+    command.args(["-ec", script]).current_dir(directory);
+    let ended = run_command_within(command, PROMTOOL_LIMIT);
+    assert_eq!(ended.code, Some(0), "{script}{}", ended.stderr);
+    ended
+}
+
+#[test]
+fn links_to_the_guide_can_be_pointed_elsewhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    run_beside_the_rules(&commands("runbook_url"), directory.path());
+    for name in test_files().into_iter().chain([RULES.to_owned()]) {
+        let text = std::fs::read_to_string(directory.path().join(&name)).expect("a copy");
+        assert!(!text.contains("runbook_url: docs/"), "{name}");
+        let link = "runbook_url: https://wiki.example.com/sidekey/troubleshooting.md#sidekey";
+        assert!(text.contains(link), "{name}");
     }
 }
 
