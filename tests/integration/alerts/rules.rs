@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::selectors::undeclared;
-use super::{Alert, GUIDE, RULES, alerts, file, guide, text, yaml};
+use super::{Alert, GUIDE, RULES, alerts, file, guide, parsed, text, yaml};
 use crate::harness::run::{Ended, run_command_within};
 
 /// The guide that says how to load the rules.
@@ -15,6 +15,8 @@ const OPERATIONS: &str = "docs/operations.md";
 const TESTS: &str = "grafana/alerts/tests";
 /// Evaluating rules over simulated weeks takes half a minute, on a machine that has nothing else to do.
 const PROMTOOL_LIMIT: Duration = Duration::from_secs(300);
+/// How a resource is handed to Kubernetes.
+const APPLY: &str = "kubectl apply --namespace monitoring --filename -";
 /// The sample for Alertmanager.
 const ALERTMANAGER: &str = "grafana/alertmanager.yaml";
 
@@ -128,6 +130,19 @@ fn links_to_the_guide_can_be_pointed_elsewhere() {
         let link = "runbook_url: https://wiki.example.com/sidekey/troubleshooting.md#sidekey";
         assert!(text.contains(link), "{name}");
     }
+}
+
+/// What the Prometheus operator is given are the same rules.
+#[test]
+fn the_rules_can_be_given_to_an_operator() {
+    let script = commands("PrometheusRule").replace(APPLY, "cat");
+    assert!(!script.contains("kubectl"), "{script}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let ended = run_beside_the_rules(&script, directory.path());
+    let resource = parsed(ended.stdout.as_bytes());
+    assert_eq!(resource["apiVersion"], "monitoring.coreos.com/v1");
+    assert_eq!(resource["kind"], "PrometheusRule");
+    assert_eq!(resource["spec"], yaml(RULES));
 }
 
 /// A threshold without a reason is a guess that nobody dares to change.
