@@ -7,6 +7,7 @@ mod guide;
 mod rules;
 mod selectors;
 
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,14 +32,23 @@ fn text(name: &str) -> String {
 
 /// A YAML file of the repository.
 fn yaml(name: &str) -> Value {
+    parsed(text(name).as_bytes())
+}
+
+/// What a YAML document says.
+fn parsed(document: &[u8]) -> Value {
     let program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
+    let mut input = tempfile::tempfile().expect("a file");
+    input.write_all(document).expect("written");
+    input.rewind().expect("from its beginning");
     let output = Command::new(tool("python"))
         .args(["-c", program])
-        .stdin(std::fs::File::open(file(name)).unwrap_or_else(|error| panic!("{name}: {error}")))
+        .stdin(input)
         .stdout(Stdio::piped())
         .output()
         .expect("python runs");
-    assert!(output.status.success(), "{name} is no YAML");
+    let start = String::from_utf8_lossy(&document[..document.len().min(80)]);
+    assert!(output.status.success(), "no YAML: {start}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 

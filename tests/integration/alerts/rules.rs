@@ -1,18 +1,22 @@
 //! The rules themselves, and the sample for Alertmanager.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::selectors::undeclared;
-use super::{Alert, GUIDE, RULES, alerts, file, guide, text, yaml};
+use super::{Alert, GUIDE, RULES, alerts, file, guide, parsed, text, yaml};
 use crate::harness::run::{Ended, run_command_within};
 
+/// The guide that says how to load the rules.
+const OPERATIONS: &str = "docs/operations.md";
 /// The tests that promtool runs.
 const TESTS: &str = "grafana/alerts/tests";
 /// Evaluating rules over simulated weeks takes half a minute, on a machine that has nothing else to do.
 const PROMTOOL_LIMIT: Duration = Duration::from_secs(300);
+/// How a resource is handed to Kubernetes.
+const APPLY: &str = "kubectl apply --namespace monitoring --filename -";
 /// The sample for Alertmanager.
 const ALERTMANAGER: &str = "grafana/alertmanager.yaml";
 
@@ -92,6 +96,55 @@ fn each_alert_says_how_urgent_it_is_and_where_to_read_on() {
     }
 }
 
+/// The commands of docs/operations.md that hold `word`, as they stand there.
+fn commands(word: &str) -> String {
+    let document = text(OPERATIONS);
+    let blocks = document.split("```sh\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.contains(word));
+    block
+        .unwrap_or_else(|| panic!("{OPERATIONS} has no commands with {word}"))
+        .to_owned()
+}
+
+/// Runs `script` in `directory`, with its own copy of the rules and their tests.
+fn run_beside_the_rules(script: &str, directory: &Path) -> Ended {
+    std::fs::create_dir_all(directory.join(TESTS)).expect("a directory");
+    for name in test_files().into_iter().chain([RULES.to_owned()]) {
+        std::fs::copy(file(&name), directory.join(&name)).expect("a copy");
+    }
+    let mut command = Command::new("bash");
+    command.args(["-ec", script]).current_dir(directory);
+    let ended = run_command_within(command, PROMTOOL_LIMIT);
+    assert_eq!(ended.code, Some(0), "{script}{}", ended.stderr);
+    ended
+}
+
+#[test]
+fn links_to_the_guide_can_be_pointed_elsewhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    run_beside_the_rules(&commands("runbook_url"), directory.path());
+    for name in test_files().into_iter().chain([RULES.to_owned()]) {
+        let text = std::fs::read_to_string(directory.path().join(&name)).expect("a copy");
+        assert!(!text.contains("runbook_url: docs/"), "{name}");
+        let link = "runbook_url: https://wiki.example.com/sidekey/troubleshooting.md#sidekey";
+        assert!(text.contains(link), "{name}");
+    }
+}
+
+/// What the Prometheus operator is given are the same rules.
+#[test]
+fn the_rules_can_be_given_to_an_operator() {
+    let script = commands("PrometheusRule").replace(APPLY, "cat");
+    assert!(!script.contains("kubectl"), "{script}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let ended = run_beside_the_rules(&script, directory.path());
+    let resource = parsed(ended.stdout.as_bytes());
+    assert_eq!(resource["apiVersion"], "monitoring.coreos.com/v1");
+    assert_eq!(resource["kind"], "PrometheusRule");
+    assert_eq!(resource["spec"], yaml(RULES));
+}
+
 /// A threshold without a reason is a guess that nobody dares to change.
 #[test]
 fn each_threshold_has_its_reason_above_it() {
@@ -127,6 +180,24 @@ fn alertmanager_takes_the_sample_and_sends_by_severity() {
         let arguments = ["config", "routes", "test", config.as_str(), label.as_str()];
         let ended = content("amtool", &arguments, &[]);
         assert_eq!(ended.stdout.trim(), receiver, "{severity}");
+    }
+}
+
+/// What one instance has lost says nothing about the others: an alert of an instance keeps back its own only.
+#[test]
+fn one_instance_does_not_keep_back_what_is_told_of_all() {
+    let alerts = alerts();
+    let sample = yaml(ALERTMANAGER);
+    let rules = sample["inhibit_rules"].as_array().expect("rules");
+    assert!(rules.len() > 3, "{rules:?}");
+    for rule in rules {
+        let source = rule["source_matchers"].to_string();
+        let named = |alert: &&Alert| source.contains(&format!("\"{}\\", alert.name));
+        let alert = alerts.iter().find(named);
+        let alert = alert.unwrap_or_else(|| panic!("{source} is about no alert"));
+        let equal = rule["equal"].to_string();
+        let is_of_an_instance = !alert.expression.contains("by (job");
+        assert!(!is_of_an_instance || equal.contains("instance"), "{rule}");
     }
 }
 

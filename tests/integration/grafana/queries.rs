@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const QUIET: &[(&str, &str)] = &[
     ("overview: Instances down (A)", "all are up"),
     ("overview: Alerts firing (A)", "no rules are loaded"),
+    ("overview: Alerts firing (B)", "no rules are loaded"),
     ("overview: Connections refused (A)", NEVER_SO_MANY),
     ("overview: bcrypt pool (A)", TOO_SHORT),
     ("overview: bcrypt pool (B)", TOO_SHORT),
