@@ -5,6 +5,7 @@
 mod compose;
 mod image;
 mod kubernetes;
+mod memory;
 mod prometheus;
 mod sandbox;
 mod stack;
