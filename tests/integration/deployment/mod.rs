@@ -10,6 +10,7 @@ mod prometheus;
 mod sandbox;
 mod stack;
 mod systemd;
+mod trusted;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
