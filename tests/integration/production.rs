@@ -86,6 +86,8 @@ async fn the_guides_steps_and_the_shipped_file_make_two_instances_that_act_as_on
     );
     std::fs::write(file("redis-url"), redis_url).unwrap();
     let (database, redis_url) = (file("database-url"), file("redis-url"));
+    let smtp_password = file("smtp-password");
+    std::fs::write(&smtp_password, "not used here").unwrap();
     let servers = format!("[\"{}\"]", upstream.address);
     let address = bao.url();
     let environment = [
@@ -94,6 +96,7 @@ async fn the_guides_steps_and_the_shipped_file_make_two_instances_that_act_as_on
         ("SIDEKEY__REDIS__URL_FILE", &redis_url),
         ("SIDEKEY__SECRETS__VAULT__ADDRESS", &address),
         ("SIDEKEY__SECRETS__VAULT__SECRET_ID_FILE", &secret_id),
+        ("SIDEKEY__SMTP__PASSWORD_FILE", &smtp_password),
         ("SIDEKEY__ADMIN__BOOTSTRAP_KEY_FILE", "data/admin.key"),
     ];
     let config = document("config/production.toml");
@@ -124,4 +127,24 @@ async fn the_guides_steps_and_the_shipped_file_make_two_instances_that_act_as_on
         ready.status == 200 && first.metric("sidekey_redis_up").await == 1.0
     })
     .await;
+}
+
+/// What is easily forgotten, because everything seems to work without it.
+#[test]
+fn the_shipped_file_says_what_several_instances_need() {
+    let config: toml::Table = document("config/production.toml").parse().unwrap();
+    let text = |section: &str, field: &str| config[section][field].as_str().unwrap_or_default();
+    assert!(text("dashboard", "url").starts_with("https://"));
+    assert!(!text("smtp", "host").is_empty() && !text("smtp", "from").is_empty());
+    let notice = config["proxy"]["shutdown_notice_seconds"].as_integer();
+    assert!(notice.is_some_and(|seconds| seconds > 0), "{notice:?}");
+    let instances = config["limits"]["instances"].as_integer();
+    assert!(instances.is_some_and(|count| count > 1), "{instances:?}");
+    let named = config["store"].get("instance_name");
+    assert_eq!(named, None, "one file is for all of them");
+    for route in config["routes"].as_array().unwrap() {
+        let methods = route["methods"].as_array().unwrap();
+        let has = |method: &str| methods.iter().any(|one| one.as_str() == Some(method));
+        assert_eq!(has("GET"), has("HEAD"), "{route}");
+    }
 }

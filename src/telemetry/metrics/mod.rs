@@ -1,5 +1,6 @@
-//! Every metric, declared once. Names follow the Prometheus conventions; labels come from closed
-//! enums and from the configuration, never from a request.
+//! Every metric, declared once. Names follow the Prometheus conventions; labels come from closed enums
+//! and from the configuration, and `tenant` from the database, for so many as the configuration allows;
+//! never from a request.
 
 mod declare;
 

@@ -158,6 +158,18 @@ fn every_file_is_there_and_no_secret_is() {
     );
 }
 
+/// The dashboards are where Grafana is told to look for them.
+#[test]
+fn grafana_finds_its_dashboards() {
+    let provider = document("grafana/provisioning/dashboards/sidekey.yaml");
+    let folder = provider["providers"][0]["options"]["path"]
+        .as_str()
+        .unwrap();
+    let mounts = texts(&services()["grafana"]["volumes"]);
+    let wanted = format!("../grafana/dashboards:{folder}:ro");
+    assert!(mounts.contains(&wanted), "{wanted} is not in {mounts:?}");
+}
+
 /// Sidekey's configurations for containers are sound, but for what only exists there.
 #[test]
 fn the_configurations_are_sound() {

@@ -5,10 +5,12 @@
 mod compose;
 mod image;
 mod kubernetes;
+mod memory;
 mod prometheus;
 mod sandbox;
 mod stack;
 mod systemd;
+mod trusted;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

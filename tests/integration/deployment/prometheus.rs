@@ -46,3 +46,14 @@ fn the_job_is_called_as_alerts_ask() {
         assert!(compose["services"].get(name).is_some(), "{name}");
     }
 }
+
+/// Whether messages arrive at all is known from Alertmanager itself.
+#[test]
+fn alertmanager_is_watched_where_alerts_are_sent() {
+    let config = document(FILE);
+    let sent_to = &config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"];
+    let jobs = config["scrape_configs"].as_array().unwrap();
+    let job = jobs.iter().find(|job| job["job_name"] == "alertmanager");
+    let asked = &job.expect("a job")["static_configs"][0]["targets"];
+    assert_eq!(asked, sent_to);
+}
