@@ -82,7 +82,8 @@ impl Tracer {
         let onward = match (received, recorded) {
             (Some(_), Some((_, call))) => Onward::Changed(told(call)),
             (Some(context), None) if context.sampled == sampled => Onward::Same,
-            (Some(context), None) => Onward::Changed(told(context.span_id)),
+            // Who changes the flag is a parent of its own, as the specification asks.
+            (Some(_), None) => Onward::Changed(told(SpanId::random())),
             (None, Some((_, call))) => Onward::New(told(call)),
             (None, None) if self.creates => Onward::New(told(SpanId::random())),
             (None, None) => Onward::Nothing,
@@ -281,8 +282,18 @@ mod tests {
         let lines = [("traceparent", SAMPLED), ("tracestate", "a=1")];
         let (request, trace) = passed(&not_following(true, 0.0), &lines);
         assert_eq!(trace.recorded, None);
-        assert_eq!(all(&request, "traceparent"), [UNSAMPLED]);
+        let told = TraceContext::of(&request.headers).unwrap();
+        let parent = told.span_id.to_string();
+        assert_eq!(
+            all(&request, "traceparent"),
+            [format!("{}-{parent}-00", &SAMPLED[..35])]
+        );
+        // The flag is another, so the parent is.
+        assert_ne!(parent, &SAMPLED[36..52]);
         assert_eq!(all(&request, "tracestate"), ["a=1"]);
+        // The flag would be the same.
+        let (request, _) = passed(&not_following(true, 0.0), &[("traceparent", UNSAMPLED)]);
+        assert_eq!(all(&request, "traceparent"), [UNSAMPLED]);
         let (request, trace) = passed(&not_following(true, 1.0), &[("traceparent", UNSAMPLED)]);
         let (_, call) = trace.recorded.unwrap();
         let expected = format!("{}-{call}-01", &SAMPLED[..35]);
