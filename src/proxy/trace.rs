@@ -16,11 +16,15 @@ use crate::telemetry::Outcome;
 use crate::telemetry::spans::{Call, Finished, SpanQueue};
 use crate::telemetry::trace_context::{SpanId, TRACEPARENT, TRACESTATE, TraceContext, TraceId};
 
+/// The share that is everything.
+const ALL: f64 = 1.0;
+
 /// What decides about traces, and where spans go.
 #[derive(Debug)]
 pub struct Tracer {
     creates: bool,
     follows_parent: bool,
+    /// How many of the traces that are decided about here are marked as recorded.
     sample_ratio: f64,
     /// Where spans are noted; `None`: nothing is recorded.
     queue: Option<SpanQueue>,
@@ -55,7 +59,8 @@ impl Tracer {
         Tracer {
             creates: settings.creates,
             follows_parent: settings.follows_parent,
-            sample_ratio: settings.sample_ratio,
+            // Services do as the mark says: who records nothing doesn't keep them from it.
+            sample_ratio: queue.as_ref().map_or(ALL, |_| settings.sample_ratio),
             queue,
         }
     }
@@ -181,17 +186,22 @@ fn call(ctx: &Context, span_id: SpanId, status: u16) -> Option<Call> {
 mod tests {
     use super::*;
     use prometheus::IntCounter;
+    use std::time::Duration;
 
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
     fn tracer(exports: bool, ratio: f64) -> Tracer {
-        Tracer {
+        let settings = TracingSettings {
+            endpoint: None,
+            service_name: "sidekey".to_owned(),
             creates: true,
-            follows_parent: true,
             sample_ratio: ratio,
-            queue: exports.then(|| SpanQueue::for_test(IntCounter::new("a", "b").unwrap())),
-        }
+            follows_parent: true,
+            timeout: Duration::from_secs(1),
+        };
+        let queue = exports.then(|| SpanQueue::for_test(IntCounter::new("a", "b").unwrap()));
+        Tracer::new(&settings, queue)
     }
 
     /// The request as the service sees it, and its trace.
@@ -246,7 +256,8 @@ mod tests {
                 assert_eq!(fields.len(), 1, "{lines:?}");
                 let told = TraceContext::parse(fields[0].as_bytes()).unwrap();
                 assert_eq!(told.trace_id, trace.id);
-                assert_eq!(told.sampled, ratio > 0.0);
+                // Where nothing is recorded here, services decide by themselves.
+                assert_eq!(told.sampled, !exports || ratio > 0.0);
                 assert_eq!(trace.parent, None);
                 assert_eq!(all(&request, "tracestate"), Vec::<String>::new());
                 assert_eq!(trace.recorded.is_some(), exports && ratio > 0.0);
