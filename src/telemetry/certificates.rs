@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ pub async fn keep_watching(files: Vec<NamedFile>, metrics: Arc<Metrics>) {
     let mut unreadable = vec![false; files.len()];
     loop {
         for (file, was_unreadable) in files.iter().zip(&mut unreadable) {
-            let path = file.path.clone();
+            let named = file.clone();
             // A file may be on a network.
-            let end = tokio::task::spawn_blocking(move || read_end(&path)).await;
+            let end = tokio::task::spawn_blocking(move || read_end(&named)).await;
             let end = end.unwrap_or_else(|_| Err("can't be read".to_owned()));
             if let (Err(detail), false) = (&end, *was_unreadable) {
                 tracing::warn!(certificate = file.certificate.as_str(), file = %file.path.display(), detail, "it is not known when a certificate ends");
@@ -49,23 +49,29 @@ pub async fn keep_watching(files: Vec<NamedFile>, metrics: Arc<Metrics>) {
     }
 }
 
-fn read_end(path: &Path) -> Result<i64, String> {
-    let file = File::open(path).map_err(|error| format!("can't be read: {error}"))?;
+fn read_end(named: &NamedFile) -> Result<i64, String> {
+    let file = File::open(&named.path).map_err(|error| format!("can't be read: {error}"))?;
     let mut text = Vec::new();
     file.take(FILE_BYTES_MAX)
         .read_to_end(&mut text)
         .map_err(|error| format!("can't be read: {error}"))?;
-    earliest_end(&text).ok_or_else(|| "holds no certificate in PEM that can be read".to_owned())
+    end_in(&text, named.certificate)
+        .ok_or_else(|| "holds no certificate in PEM that can be read".to_owned())
 }
 
-/// When the first of the certificates in `pem` ends, in seconds since the Unix epoch. Blocks that can't be
+/// When what is in `pem` ends, in seconds since the Unix epoch: a chain with its first certificate,
+/// authorities with the last, because one that ends may stand beside its successor. Blocks that can't be
 /// read are left out, as they are by who uses them.
-pub fn earliest_end(pem: &[u8]) -> Option<i64> {
-    Pem::iter_from_buffer(pem)
+pub fn end_in(pem: &[u8], certificate: Certificate) -> Option<i64> {
+    let ends = Pem::iter_from_buffer(pem)
         .flatten()
         .filter(|block| block.label == LABEL)
-        .filter_map(|block| end_of(&block.contents))
-        .min()
+        .filter_map(|block| end_of(&block.contents));
+    if certificate.is_of_authorities() {
+        ends.max()
+    } else {
+        ends.min()
+    }
 }
 
 /// When a certificate ends.
