@@ -13,7 +13,7 @@ use super::decide::Refusal;
 use super::{Context, Gateway, access_line};
 use crate::config::settings::TracingSettings;
 use crate::telemetry::Outcome;
-use crate::telemetry::spans::{Call, Finished, SpanQueue};
+use crate::telemetry::spans::{Call, Finished, SpanQueue, known_method};
 use crate::telemetry::trace_context::{SpanId, TRACEPARENT, TRACESTATE, TraceContext, TraceId};
 
 /// The share that is everything.
@@ -153,7 +153,7 @@ impl Gateway {
             parent: trace.parent,
             ended_at: self.clock.now(),
             took_us,
-            method: request.method.clone(),
+            method: known_method(&request.method),
             version: request.version,
             path: access_line::path(request),
             client: ctx.client,
