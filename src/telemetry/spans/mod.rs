@@ -27,8 +27,8 @@ const QUEUE_MAX: usize = 8_192;
 const BATCH_MAX: usize = 512;
 /// How often the queue is looked into.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// How long the process waits at its end, beyond the limit of one batch.
-const FINISH_MARGIN: Duration = Duration::from_secs(1);
+/// How long the process waits for them at its end, however long a batch may take otherwise.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why no span can be sent.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,6 @@ pub struct Spans {
     /// Dropped to end the thread.
     stop: SyncSender<()>,
     ended: oneshot::Receiver<()>,
-    finish_timeout: Duration,
 }
 
 impl Spans {
@@ -98,7 +97,6 @@ impl Spans {
             failures,
         };
         let (settings, instance) = (settings.clone(), instance.to_owned());
-        let finish_timeout = settings.timeout.saturating_add(FINISH_MARGIN);
         std::thread::Builder::new()
             .name("traces".to_owned())
             .spawn(move || {
@@ -119,7 +117,6 @@ impl Spans {
             queue: SpanQueue { notes, dropped },
             stop,
             ended,
-            finish_timeout,
         };
         match on_started.await {
             Ok(result) => result.map(|()| Some(spans)),
@@ -130,7 +127,7 @@ impl Spans {
     /// Sends what waits, within a limit of time.
     pub async fn finish(self) {
         drop(self.stop);
-        if tokio::time::timeout(self.finish_timeout, self.ended)
+        if tokio::time::timeout(FINISH_TIMEOUT, self.ended)
             .await
             .is_err()
         {
