@@ -519,6 +519,12 @@ impl App {
     /// Ends what is left. The log goes on for as long as the result is there.
     async fn close(self) -> LogGuard {
         // No request is left that could be counted.
+        let spans = self.spans;
+        let spans = tokio::spawn(async move {
+            if let Some(spans) = spans {
+                spans.finish().await;
+            }
+        });
         self.usage.finish().await;
         self.reminding.finish().await;
         self.following.abort();
@@ -526,9 +532,8 @@ impl App {
         let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;
-        if let Some(spans) = self.spans {
-            spans.finish().await;
-        }
+        // A collector that hangs has had its time meanwhile.
+        let _ = spans.await;
         self.store.close().await;
         self.log
     }

@@ -666,7 +666,8 @@ pub struct Tracing {
     pub service_name: String,
     /// Whether requests that come without a trace get one. Otherwise the service behind begins it.
     pub create: bool,
-    /// How many of the traces that begin here are recorded.
+    /// How many of the traces that begin here are recorded. Without a collector nothing is, and all are
+    /// marked for whoever comes behind.
     pub sample_ratio: Share,
     /// Whether traces that began elsewhere are recorded where they are there. Otherwise as those that
     /// begin here: clients can't cause more spans than that.

@@ -71,6 +71,8 @@ fn cut(mut text: String, chars_max: usize) -> String {
     if let Some((at, _)) = text.char_indices().nth(chars_max) {
         text.truncate(at);
         text.push_str("...");
+        // It may wait in a queue: the rest must not stay behind it.
+        text.shrink_to_fit();
     }
     text
 }
@@ -111,6 +113,7 @@ mod tests {
         assert!(!shown(&long).contains("0aB1"), "{}", shown(&long));
         let long = shown(&format!("/{}", "x".repeat(2 * PATH_CHARS_MAX)));
         assert_eq!(long.len(), PATH_CHARS_MAX + 3);
+        assert_eq!(long.capacity(), long.len());
         let wide = "/ä".repeat(PATH_CHARS_MAX);
         assert_eq!(shown(&wide).chars().count(), PATH_CHARS_MAX + 3);
     }

@@ -13,14 +13,18 @@ use super::decide::Refusal;
 use super::{Context, Gateway, access_line};
 use crate::config::settings::TracingSettings;
 use crate::telemetry::Outcome;
-use crate::telemetry::spans::{Call, Finished, SpanQueue};
+use crate::telemetry::spans::{Call, Finished, SpanQueue, known_method};
 use crate::telemetry::trace_context::{SpanId, TRACEPARENT, TRACESTATE, TraceContext, TraceId};
+
+/// The share that is everything.
+const ALL: f64 = 1.0;
 
 /// What decides about traces, and where spans go.
 #[derive(Debug)]
 pub struct Tracer {
     creates: bool,
     follows_parent: bool,
+    /// How many of the traces that are decided about here are marked as recorded.
     sample_ratio: f64,
     /// Where spans are noted; `None`: nothing is recorded.
     queue: Option<SpanQueue>,
@@ -55,7 +59,8 @@ impl Tracer {
         Tracer {
             creates: settings.creates,
             follows_parent: settings.follows_parent,
-            sample_ratio: settings.sample_ratio,
+            // Services do as the mark says: who records nothing doesn't keep them from it.
+            sample_ratio: queue.as_ref().map_or(ALL, |_| settings.sample_ratio),
             queue,
         }
     }
@@ -82,7 +87,8 @@ impl Tracer {
         let onward = match (received, recorded) {
             (Some(_), Some((_, call))) => Onward::Changed(told(call)),
             (Some(context), None) if context.sampled == sampled => Onward::Same,
-            (Some(context), None) => Onward::Changed(told(context.span_id)),
+            // Who changes the flag is a parent of its own, as the specification asks.
+            (Some(_), None) => Onward::Changed(told(SpanId::random())),
             (None, Some((_, call))) => Onward::New(told(call)),
             (None, None) if self.creates => Onward::New(told(SpanId::random())),
             (None, None) => Onward::Nothing,
@@ -147,7 +153,7 @@ impl Gateway {
             parent: trace.parent,
             ended_at: self.clock.now(),
             took_us,
-            method: request.method.clone(),
+            method: known_method(&request.method),
             version: request.version,
             path: access_line::path(request),
             client: ctx.client,
@@ -180,17 +186,22 @@ fn call(ctx: &Context, span_id: SpanId, status: u16) -> Option<Call> {
 mod tests {
     use super::*;
     use prometheus::IntCounter;
+    use std::time::Duration;
 
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
     fn tracer(exports: bool, ratio: f64) -> Tracer {
-        Tracer {
+        let settings = TracingSettings {
+            endpoint: None,
+            service_name: "sidekey".to_owned(),
             creates: true,
-            follows_parent: true,
             sample_ratio: ratio,
-            queue: exports.then(|| SpanQueue::for_test(IntCounter::new("a", "b").unwrap())),
-        }
+            follows_parent: true,
+            timeout: Duration::from_secs(1),
+        };
+        let queue = exports.then(|| SpanQueue::for_test(IntCounter::new("a", "b").unwrap()));
+        Tracer::new(&settings, queue)
     }
 
     /// The request as the service sees it, and its trace.
@@ -245,7 +256,8 @@ mod tests {
                 assert_eq!(fields.len(), 1, "{lines:?}");
                 let told = TraceContext::parse(fields[0].as_bytes()).unwrap();
                 assert_eq!(told.trace_id, trace.id);
-                assert_eq!(told.sampled, ratio > 0.0);
+                // Where nothing is recorded here, services decide by themselves.
+                assert_eq!(told.sampled, !exports || ratio > 0.0);
                 assert_eq!(trace.parent, None);
                 assert_eq!(all(&request, "tracestate"), Vec::<String>::new());
                 assert_eq!(trace.recorded.is_some(), exports && ratio > 0.0);
@@ -281,8 +293,18 @@ mod tests {
         let lines = [("traceparent", SAMPLED), ("tracestate", "a=1")];
         let (request, trace) = passed(&not_following(true, 0.0), &lines);
         assert_eq!(trace.recorded, None);
-        assert_eq!(all(&request, "traceparent"), [UNSAMPLED]);
+        let told = TraceContext::of(&request.headers).unwrap();
+        let parent = told.span_id.to_string();
+        assert_eq!(
+            all(&request, "traceparent"),
+            [format!("{}-{parent}-00", &SAMPLED[..35])]
+        );
+        // The flag is another, so the parent is.
+        assert_ne!(parent, &SAMPLED[36..52]);
         assert_eq!(all(&request, "tracestate"), ["a=1"]);
+        // The flag would be the same.
+        let (request, _) = passed(&not_following(true, 0.0), &[("traceparent", UNSAMPLED)]);
+        assert_eq!(all(&request, "traceparent"), [UNSAMPLED]);
         let (request, trace) = passed(&not_following(true, 1.0), &[("traceparent", UNSAMPLED)]);
         let (_, call) = trace.recorded.unwrap();
         let expected = format!("{}-{call}-01", &SAMPLED[..35]);

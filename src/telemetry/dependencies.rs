@@ -147,6 +147,17 @@ impl Certificate {
             Certificate::Upstream => "upstream",
         }
     }
+
+    /// Whether it is of authorities that are trusted, each for itself.
+    pub fn is_of_authorities(self) -> bool {
+        match self {
+            Certificate::DatabaseCa
+            | Certificate::RedisCa
+            | Certificate::VaultCa
+            | Certificate::SmtpCa => true,
+            Certificate::DatabaseClient | Certificate::RedisClient | Certificate::Upstream => false,
+        }
+    }
 }
 
 /// How long calls of the database take.

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, Signa
 use tokio::net::TcpStream;
 
 use super::Metrics;
-use super::certificates::{INTERVAL, end_of};
+use super::certificates::{Rounds, end_of};
 use super::dependencies::Certificate;
 
 /// How long a look may take: name, connection and handshake.
@@ -31,38 +31,52 @@ pub struct TlsServer {
     pub port: u16,
 }
 
-/// Shows when the first certificate of `servers` ends, for ever. What was known of a server that is away
-/// stays.
+/// Shows when the first certificate of `servers` ends, for ever. A server that can't be looked at is
+/// warned of once, and what was known of it stays.
 pub async fn keep_looking(servers: Vec<TlsServer>, metrics: Arc<Metrics>) {
     if servers.is_empty() {
         return;
     }
     let mut ends = BTreeMap::new();
+    let mut first = None;
+    let mut rounds = Rounds::new(servers.len());
     loop {
-        for server in &servers {
-            match look(server).await {
+        for (at, server) in servers.iter().enumerate() {
+            if !rounds.is_due(at) {
+                continue;
+            }
+            let looked = look(server).await;
+            let begins_to_fail = rounds.note(at, looked.is_ok());
+            match looked {
                 Ok(end) => {
                     ends.insert(server, end);
                 }
-                Err(error) => {
-                    tracing::debug!(server = %server.host, %error, "a certificate could not be looked at");
+                Err(error) if begins_to_fail => {
+                    tracing::warn!(server = %server.host, port = server.port, %error, "it is not known when a server's certificate ends");
                 }
+                Err(_) => {}
             }
         }
-        if let Some(end) = ends.values().min() {
-            metrics.show_certificate_end(Certificate::Upstream, *end);
+        let now_first = ends.iter().min_by_key(|(_, end)| **end);
+        let now_first = now_first.map(|(server, end)| (*server, *end));
+        if let (Some((server, end)), true) = (now_first, now_first != first) {
+            // The metric has no name of a server.
+            tracing::info!(server = %server.host, port = server.port, unix_seconds = end, "of the upstreams' certificates its one ends first");
+            metrics.show_certificate_end(Certificate::Upstream, end);
         }
-        tokio::time::sleep(INTERVAL).await;
+        first = now_first;
+        rounds.next().await;
     }
 }
 
-/// When the first of the certificates ends that `server` shows, in seconds since the Unix epoch.
+/// When the certificate of `server` ends, in seconds since the Unix epoch. What it shows beside its own
+/// says little: a root that nobody needs any more may be there for years after its end.
 pub async fn look(server: &TlsServer) -> io::Result<i64> {
     let looking = async {
         let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
         let connection = shake_hands(&stream, &server.host).await?;
         let shown = connection.peer_certificates().unwrap_or_default();
-        let end = shown.iter().filter_map(|one| end_of(one)).min();
+        let end = shown.first().and_then(|own| end_of(own));
         end.ok_or_else(|| io::Error::other("it shows no certificate that can be read"))
     };
     tokio::time::timeout(LOOK_TIMEOUT, looking).await?

@@ -21,7 +21,7 @@ use sidekey::telemetry::Metrics;
 use crate::harness::redis::Redis;
 use crate::harness::sidekey::{Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
-use crate::harness::{BROWSERS, BROWSERS_MAX, eventually};
+use crate::harness::{HEAVY, HEAVY_MAX, eventually};
 
 fn policy(name: &str, quota: u64, window_seconds: u64, burst: u64) -> Policy {
     Policy {
@@ -252,10 +252,7 @@ async fn overload(
     run_for: Duration,
     meanwhile: impl AsyncFnOnce(&mut Fleet),
 ) -> (u64, f64) {
-    let _quiet = BROWSERS
-        .acquire_many(BROWSERS_MAX)
-        .await
-        .expect("all turns");
+    let _quiet = HEAVY.acquire_many(HEAVY_MAX).await.expect("all turns");
     let key = fleet
         .key(json!([{"name": "p", "quota": rate, "window_seconds": 1, "burst": burst}]))
         .await;

@@ -61,6 +61,8 @@ async fn a_trace_goes_on_and_one_begins_where_there_is_none() {
             );
         } else {
             assert_ne!(trace, TRACE);
+            // Nothing is recorded here: that keeps no service from it.
+            assert!(told.sampled);
         }
         let has_state = seen.header("tracestate").is_some();
         assert_eq!(has_state, goes_on && lines.contains(&state), "{lines:?}");
@@ -263,4 +265,23 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
         sidekey.signal("TERM");
         assert!(sidekey.wait().success());
     }
+}
+
+/// The limit of a batch may be longer than whoever stops the program waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_keeps_no_stop_waiting() {
+    let upstream = Upstream::start().await;
+    let silent = Scripted::start().await;
+    let more = format!(
+        "{OPEN}[tracing]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1\ntimeout_ms = 60000\n",
+        silent.address
+    );
+    let mut sidekey = Sidekey::start(&config(upstream.address, &more)).await;
+    let (answer, _) = send(&sidekey, get("/open", &[])).await;
+    assert_eq!(answer.status, 200);
+    let _batch = silent.accept().await;
+    sidekey.signal("TERM");
+    assert!(sidekey.wait().success());
+    let told = "spans that waited for the collector are lost";
+    assert!(sidekey.output().contains(told));
 }

@@ -1,6 +1,7 @@
 //! The endpoints for machines: readiness and metrics.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -17,6 +18,8 @@ use crate::admin::AdminState;
 use crate::admin::answer::ApiError;
 use crate::problem::Kind;
 
+/// How long a store may take until it counts as away. Probes wait 3 s, as `sidekey health` does.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// All is well.
 const OK: &str = "ok";
 
@@ -121,11 +124,20 @@ fn asks_for_stores(pairs: &[(String, String)]) -> Result<bool, ApiError> {
 }
 
 async fn check_stores(state: &AdminState) -> Checks {
-    let (store, secrets) = tokio::join!(state.keys.store.ping(), state.keys.secrets.ping());
+    let (store, secrets) = tokio::join!(
+        answers(state.keys.store.ping()),
+        answers(state.keys.secrets.ping())
+    );
     Checks {
-        database: word(store.is_ok()),
-        secret_store: word(secrets.is_ok()),
+        database: word(store),
+        secret_store: word(secrets),
     }
+}
+
+/// Whether a store answers, and soon enough for who asked.
+async fn answers<E>(ping: impl Future<Output = Result<(), E>>) -> bool {
+    let answer = tokio::time::timeout(STORE_TIMEOUT, ping).await;
+    matches!(answer, Ok(Ok(())))
 }
 
 impl Checks {
@@ -152,5 +164,17 @@ pub async fn metrics(State(state): Shared) -> Response {
             tracing::error!(%error, "the metrics can't be written");
             ApiError::new(Kind::Internal, "The metrics can't be written.").into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_says_nothing_counts_as_away() {
+        assert!(!answers(std::future::pending::<Result<(), ()>>()).await);
+        assert!(!answers(async { Err(()) }).await);
+        assert!(answers(async { Ok::<(), ()>(()) }).await);
     }
 }

@@ -7,7 +7,7 @@ use crate::config::settings::TracingSettings;
 use crate::config::{parse, raw};
 
 const TIMEOUT_MS_MIN: u64 = 100;
-/// The process waits as long at its end.
+/// So long nothing else is sent.
 const TIMEOUT_MS_MAX: u64 = 60_000;
 
 impl Checker<'_> {

@@ -255,7 +255,7 @@ declare! {
         "Log lines dropped because their reader was too slow.";
     pub(super) certificate_expiry: IntGaugeVec by [certificate]
         = "sidekey_certificate_expiry_timestamp_seconds",
-        "When the first of the certificates ends that are in a configured file, or that upstreams show, in seconds since the Unix epoch.";
+        "When certificates end, in seconds since the Unix epoch: of a file with authorities (..._ca) the last, of one with a client's chain the first, of upstreams the first of the servers' own.";
     pub log_sampled_out: IntCounter = "sidekey_log_lines_sampled_out_total",
         "Lines about requests that were left out by log.sample.";
     pub trace_spans_dropped: IntCounter = "sidekey_trace_spans_dropped_total",

@@ -18,16 +18,17 @@ use super::Metrics;
 use crate::config::settings::TracingSettings;
 use export::Exporter;
 
-pub use record::{Call, Finished};
+pub use record::{Call, Finished, known_method};
 
-/// Requests whose spans may wait: each takes about 700 bytes.
+/// Requests whose spans may wait: each takes some 700 bytes, and at most 5 KB more where a client chose
+/// the longest path that is shown.
 const QUEUE_MAX: usize = 8_192;
 /// Requests whose spans go to the collector together.
 const BATCH_MAX: usize = 512;
 /// How often the queue is looked into.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// How long the process waits at its end, beyond the limit of one batch.
-const FINISH_MARGIN: Duration = Duration::from_secs(1);
+/// How long the process waits for them at its end, however long a batch may take otherwise.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why no span can be sent.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,6 @@ pub struct Spans {
     /// Dropped to end the thread.
     stop: SyncSender<()>,
     ended: oneshot::Receiver<()>,
-    finish_timeout: Duration,
 }
 
 impl Spans {
@@ -97,7 +97,6 @@ impl Spans {
             failures,
         };
         let (settings, instance) = (settings.clone(), instance.to_owned());
-        let finish_timeout = settings.timeout.saturating_add(FINISH_MARGIN);
         std::thread::Builder::new()
             .name("traces".to_owned())
             .spawn(move || {
@@ -118,7 +117,6 @@ impl Spans {
             queue: SpanQueue { notes, dropped },
             stop,
             ended,
-            finish_timeout,
         };
         match on_started.await {
             Ok(result) => result.map(|()| Some(spans)),
@@ -129,7 +127,7 @@ impl Spans {
     /// Sends what waits, within a limit of time.
     pub async fn finish(self) {
         drop(self.stop);
-        if tokio::time::timeout(self.finish_timeout, self.ended)
+        if tokio::time::timeout(FINISH_TIMEOUT, self.ended)
             .await
             .is_err()
         {
@@ -152,7 +150,7 @@ mod tests {
             parent: None,
             ended_at: Timestamp::from_millis(1_000),
             took_us: 5_000_000,
-            method: http::Method::GET,
+            method: "GET",
             version: http::Version::HTTP_11,
             path: "/".to_owned(),
             client: std::net::Ipv4Addr::LOCALHOST.into(),

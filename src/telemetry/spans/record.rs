@@ -27,7 +27,8 @@ pub struct Finished {
     pub parent: Option<ids::SpanId>,
     pub ended_at: Timestamp,
     pub took_us: u64,
-    pub method: Method,
+    /// By [`known_method`]: what waits must not keep any token that a client may send.
+    pub method: &'static str,
     pub version: Version,
     /// Without query and keys.
     pub path: String,
@@ -83,7 +84,7 @@ impl Finished {
         scope: &InstrumentationScope,
     ) -> SpanData {
         let is_failure = self.status >= 500 || is_failure(self.outcome);
-        let method = method(&self.method);
+        let method = self.method;
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.scheme", "http"),
@@ -138,7 +139,7 @@ impl Finished {
         scope: &InstrumentationScope,
     ) -> SpanData {
         let is_failure = call.status >= 400 || is_failure(self.outcome);
-        let method = method(&self.method);
+        let method = self.method;
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("server.address", call.server.ip().to_string()),
@@ -197,7 +198,8 @@ fn status(status: u16) -> KeyValue {
     KeyValue::new("http.response.status_code", i64::from(status))
 }
 
-fn method(method: &Method) -> &'static str {
+/// A method as the conventions name it.
+pub fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -11,13 +11,13 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{document, path, succeed, text, texts};
-use crate::harness::eventually;
 use crate::harness::postgres::Postgres;
 use crate::harness::redis::free_port;
 use crate::harness::run::{Ended, run, run_command, run_command_within};
 use crate::harness::service::tool;
 use crate::harness::sidekey::Sidekey;
 use crate::harness::upstream::Upstream;
+use crate::harness::{HEAVY, eventually};
 
 /// How long the job that sets OpenBao up may take.
 const INIT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -242,6 +242,7 @@ fn secrets_are_made_once_and_are_what_compose_asks_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_stack_serves_and_comes_back_after_a_restart() {
+    let _turn = HEAVY.acquire().await.expect("a turn");
     let stack = Stack::new();
     let (postgres, upstream) = tokio::join!(Postgres::start(), Upstream::start());
     stack.database(&postgres);

@@ -11,8 +11,8 @@ use super::files::{Board, Query};
 use super::load::{Load, is_answered_well};
 use super::prometheus::{Found, Prometheus, RATE_INTERVAL};
 use super::world::{World, age};
-use crate::harness::eventually;
 use crate::harness::sidekey::KEYS;
+use crate::harness::{HEAVY, eventually};
 
 /// How long the last metrics may take to arrive, at the pace of the slowest of them.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -148,6 +148,7 @@ impl Questions {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_finds_data_after_a_mixed_load() {
+    let _turn = HEAVY.acquire().await.expect("a turn");
     let boards = Board::all();
     let mut questions = Questions::of(&boards);
     let mut world = World::start().await;

@@ -23,10 +23,10 @@ use ::sidekey::audit::{Action, Note};
 use ::sidekey::clock::Timestamp;
 use tokio::sync::Semaphore;
 
-/// Browsers that run at the same time: each takes some 400 MB and all of a CPU.
-pub const BROWSERS_MAX: u32 = 2;
+/// Browsers, and servers under a load, that run at the same time: each takes some 400 MB or all of a CPU.
+pub const HEAVY_MAX: u32 = 2;
 /// Their turns. Who counts how much gets through takes all of them.
-pub static BROWSERS: Semaphore = Semaphore::const_new(BROWSERS_MAX as usize);
+pub static HEAVY: Semaphore = Semaphore::const_new(HEAVY_MAX as usize);
 
 /// How long a test waits for something that has to happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -5,8 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use sidekey::telemetry::Metrics;
-use sidekey::telemetry::certificates::{NamedFile, earliest_end, keep_watching};
+use sidekey::telemetry::certificates::{NamedFile, end_in, keep_watching};
 use sidekey::telemetry::dependencies::Certificate;
 use sidekey::telemetry::shown_certificates::{TlsServer, look};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,21 +54,23 @@ async fn configured_files_have_series_and_others_have_none() {
     let at = |name: &str| directory.path().join(name).display().to_string();
     let [authority, client, soon] = [("authority", 30), ("client", 20), ("soon", 3)]
         .map(|(name, days)| make(directory.path(), name, days));
-    // The first to end counts, wherever it stands in the file.
-    let both = ["authority.pem", "soon.pem", "client.pem"]
-        .map(|name| std::fs::read_to_string(at(name)).unwrap());
-    std::fs::write(at("bundle.pem"), both.concat()).unwrap();
+    // Of authorities the last to end counts, of a chain the first, wherever it stands in the file.
+    let read = |name| std::fs::read_to_string(at(name)).unwrap();
+    let bundle = ["soon.pem", "authority.pem", "client.pem"].map(read);
+    std::fs::write(at("bundle.pem"), bundle.concat()).unwrap();
+    let chain = ["client.pem", "soon.pem", "authority.pem"].map(read);
+    std::fs::write(at("chain.pem"), chain.concat()).unwrap();
     // Redis is away, and its certificates end all the same.
     let redis = format!(
         "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"rediss://{}\"\nca_file = \"{}\"\n\
          client_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
         nobody().await,
         at("bundle.pem"),
-        at("client.pem"),
+        at("chain.pem"),
         at("client.key"),
     );
     let sidekey = Sidekey::start(&config(upstream.address, &redis)).await;
-    for (name, end) in [("redis_ca", soon), ("redis_client", client)] {
+    for (name, end) in [("redis_ca", authority), ("redis_client", soon)] {
         let series = format!("{EXPIRY}{{certificate=\"{name}\"}}");
         eventually(&format!("{series} is {end}"), || async {
             sidekey.metric(&series).await as i64 == end
@@ -128,27 +134,56 @@ async fn a_server_without_a_certificate_is_only_an_error() {
     }
 }
 
+/// A root that is shown beside it, and has ended long ago, is nobody's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_server_its_own_certificate_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let [end, _] =
+        [("own", 9), ("surplus", 3)].map(|(name, days)| make(directory.path(), name, days));
+    let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
+    let shown =
+        ["own.pem", "surplus.pem"].map(|name| CertificateDer::from_pem_slice(&read(name)).unwrap());
+    let key = PrivateKeyDer::from_pem_slice(&read("own.key")).unwrap();
+    let settings = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(shown.to_vec(), key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TlsServer {
+        host: "127.0.0.1".to_owned(),
+        port: listener.local_addr().unwrap().port(),
+    };
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut connection = ServerConnection::new(Arc::new(settings)).unwrap();
+        // It ends as soon as the certificate was seen.
+        let _ = connection.complete_io(&mut stream);
+    });
+    assert_eq!(look(&server).await.unwrap(), end);
+    serving.join().unwrap();
+}
+
 #[test]
 fn a_file_is_read_as_far_as_it_can_be() {
     let directory = tempfile::tempdir().unwrap();
     let late = make(directory.path(), "late", 9);
     let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
     let (certificate, key) = (read("late.pem"), read("late.key"));
-    assert_eq!(earliest_end(&certificate), Some(late));
+    let end = |pem: &[u8]| end_in(pem, Certificate::RedisClient);
+    assert_eq!(end(&certificate), Some(late));
     assert_eq!(
-        earliest_end(&[key.clone(), certificate.clone()].concat()),
+        end(&[key.clone(), certificate.clone()].concat()),
         Some(late)
     );
-    assert_eq!(earliest_end(&key), None);
-    assert_eq!(earliest_end(b""), None);
+    assert_eq!(end(&key), None);
+    assert_eq!(end(b""), None);
     let damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(end(&[&damaged[..], &certificate].concat()), Some(late));
+    assert_eq!(end(&certificate[..certificate.len() / 2]), None);
     assert_eq!(
-        earliest_end(&[&damaged[..], &certificate].concat()),
-        Some(late)
-    );
-    assert_eq!(earliest_end(&certificate[..certificate.len() / 2]), None);
-    assert_eq!(
-        earliest_end(&[&b"\xff\xfe\n"[..], &certificate].concat()),
+        end(&[&b"\xff\xfe\n"[..], &certificate].concat()),
         Some(late)
     );
 }
@@ -162,6 +197,6 @@ proptest! {
         Just(b"MIIBszCCAVmgAwIBAgIUe\n".to_vec()),
         prop::collection::vec(any::<u8>(), 0..60),
     ], 0..12)) {
-        let _ = earliest_end(&lines.concat());
+        let _ = end_in(&lines.concat(), Certificate::VaultCa);
     }
 }

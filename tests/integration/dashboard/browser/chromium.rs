@@ -11,7 +11,7 @@ use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogL
 use tokio::sync::SemaphorePermit;
 
 use crate::harness::service::Service;
-use crate::harness::{BROWSERS, DEADLINE, client_builder};
+use crate::harness::{DEADLINE, HEAVY, client_builder};
 
 /// How large the window is, in CSS pixels.
 const WINDOW: &str = "--window-size=1280,900";
@@ -43,7 +43,7 @@ pub struct Chromium {
 
 impl Chromium {
     pub async fn start() -> Self {
-        let turn = BROWSERS.acquire().await.expect("a turn");
+        let turn = HEAVY.acquire().await.expect("a turn");
         let directory = tempfile::tempdir().expect("a directory");
         let server = chromedriver(directory.path());
         // The driver's client is made like ours.
