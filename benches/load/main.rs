@@ -22,7 +22,7 @@ mod mixed;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mixed::Plan;
+use mixed::{Extent, Plan};
 
 const SECONDS: u64 = 120;
 const SECONDS_MAX: u64 = 900;
@@ -33,6 +33,8 @@ const BCRYPT_COST: u64 = 10;
 const BCRYPT_COST_MAX: u64 = 14;
 /// Keys that are used for the first time, each second: a tenth of what one CPU can hash.
 const COLD_PER_SECOND: u64 = 2;
+/// What the bucket of each limited key gains.
+const LIMITED_PER_SECOND: u32 = 10;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,9 +51,8 @@ async fn main() -> ExitCode {
         }
     };
     println!(
-        "making {} keys, then a load of {} s",
-        plan.cold_keys,
-        plan.run_for.as_secs()
+        "making {} keys, then a load of {}",
+        plan.cold_keys, plan.extent
     );
     let report = mixed::run(&plan).await;
     println!("{report}");
@@ -67,9 +68,10 @@ fn plan() -> Result<Plan, String> {
     let connections = number("LOAD_CONNECTIONS", CONNECTIONS, 1, CONNECTIONS_MAX)?;
     let cost = number("LOAD_BCRYPT_COST", BCRYPT_COST, 4, BCRYPT_COST_MAX)?;
     Ok(Plan {
-        run_for: Duration::from_secs(seconds),
+        extent: Extent::Time(Duration::from_secs(seconds)),
         connections: connections as usize,
         cold_keys: (seconds * COLD_PER_SECOND) as usize,
+        limited_per_second: LIMITED_PER_SECOND,
         bcrypt_cost: cost as u32,
         more: "",
     })

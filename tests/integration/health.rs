@@ -9,15 +9,15 @@ use serde_json::json;
 
 use crate::harness::eventually;
 use crate::harness::postgres::Postgres;
-use crate::harness::run::{Ended, run};
+use crate::harness::run::{Ended, run, run_health};
 use crate::harness::sidekey::{Sidekey, config};
 use crate::harness::upstream::{Upstream, nobody};
 
 /// Asks `address`.
 fn ask(address: impl ToString, more: &[&str]) -> Ended {
     let address = address.to_string();
-    let arguments = [&["health", "--address", &address], more].concat();
-    run(Path::new("/"), &arguments, &[])
+    let arguments = [&["--address", &address], more].concat();
+    run_health(Path::new("/"), &arguments, &[])
 }
 
 #[track_caller]
@@ -56,31 +56,31 @@ async fn the_configuration_names_the_port_whatever_else_it_says() {
     let directory = tempfile::tempdir().unwrap();
     let file = |text: &str| {
         std::fs::write(directory.path().join("sidekey.toml"), text).unwrap();
-        let arguments = ["health", "--config", "sidekey.toml"];
-        run(directory.path(), &arguments, &[])
+        run_health(directory.path(), &["--config", "sidekey.toml"], &[])
     };
     let port = sidekey.admin.port();
     // The process runs with what the file said at its start.
     let listen = format!("[proxy]\nmode = \"nonsense\"\n[admin]\nlisten = \"0.0.0.0:{port}\"");
     assert_well(&file(&listen), "alive");
-    let twin = run(
+    let twin = run_health(
         directory.path(),
-        &["health", "--config", "sidekey.toml", "--ready"],
+        &["--config", "sidekey.toml", "--ready"],
         &[("SIDEKEY__ADMIN__LISTEN", &sidekey.admin.to_string())],
     );
     assert_well(&twin, "ready");
     assert_told(&file("[admin]\nlisten = \"127.0.0.1:0\""), 2, "--address");
     assert_told(&file("[admin]\nlisten = 8081"), 2, "admin.listen: ");
     assert_told(&file("admin = "), 2, "not TOML");
-    let missing = run(directory.path(), &["health", "--config", "nowhere"], &[]);
+    let missing = run_health(directory.path(), &["--config", "nowhere"], &[]);
     assert_told(&missing, 2, "nowhere");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_the_connection_and_says_nothing_is_not_waited_for() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = silent.local_addr().unwrap();
-    assert_told(&ask(address, &[]), 1, "no answer within 3 s");
+    let address = silent.local_addr().unwrap().to_string();
+    let ended = run(Path::new("/"), &["health", "--address", &address], &[]);
+    assert_told(&ended, 1, "no answer within 3 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,14 +14,15 @@ mod report;
 mod service;
 mod world;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::sidekey::Sidekey;
-use bucket::Passage;
+use bucket::{Bucket, Passage};
 use calls::Call;
 pub use calls::Kind;
 use client::Connection;
@@ -29,19 +30,40 @@ use counters::Counters;
 pub use report::Report;
 use report::Tally;
 use service::Service;
-use world::{Caller, LIMITED_KEYS, TIGHT, World};
+use world::{Caller, LIMITED_KEYS, World};
 
 /// A connection that met so many faults is given up.
 const FAULTS_MAX: u64 = 100;
 /// Loads are made of reproducible requests; each connection has its own sequence.
 const SEED: u64 = 0x10ad;
+/// How long a number of requests may take: whatever is missing then, the report shows.
+const REQUESTS_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// How much of the load there is.
+#[derive(Clone, Copy)]
+pub enum Extent {
+    Time(Duration),
+    /// However slow the machine is: what a number of requests meets does not depend on it.
+    Requests(u64),
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Extent::Time(time) => write!(f, "{} s", time.as_secs()),
+            Extent::Requests(count) => write!(f, "{count} requests"),
+        }
+    }
+}
 
 /// What is asked of a run.
 pub struct Plan {
-    pub run_for: Duration,
+    pub extent: Extent,
     pub connections: usize,
     /// Keys that are used for the first time during the load, one after the other.
     pub cold_keys: usize,
+    /// What the bucket of a limited key gains: less than the load asks of it.
+    pub limited_per_second: u32,
     pub bcrypt_cost: u32,
     /// More of the program's configuration.
     pub more: &'static str,
@@ -54,14 +76,17 @@ pub async fn run(plan: &Plan) -> Report {
     let environment = [("SIDEKEY__BCRYPT__COST", cost.as_str())];
     let config = world::config(service.address, plan.more);
     let sidekey = Sidekey::start_with(&config, &environment).await;
-    let world = World::prepare(&sidekey, plan.cold_keys).await;
+    let tight = world::tight(plan.limited_per_second);
+    let world = World::prepare(&sidekey, plan.cold_keys, tight).await;
     let counted_before = Counters::after(&sidekey, world.requests).await;
     let before = counters::memory(sidekey.pid());
     let load = Arc::new(Load {
         proxy: sidekey.proxy,
         world,
-        run_for: plan.run_for,
+        tight,
+        extent: plan.extent,
         begin: Instant::now(),
+        begun: AtomicU64::new(0),
         cold_begun: AtomicUsize::new(0),
     });
     let connections = plan.connections;
@@ -86,8 +111,11 @@ pub async fn run(plan: &Plan) -> Report {
 struct Load {
     proxy: SocketAddr,
     world: World,
-    run_for: Duration,
+    tight: Bucket,
+    extent: Extent,
     begin: Instant,
+    /// Requests.
+    begun: AtomicU64,
     cold_begun: AtomicUsize,
 }
 
@@ -116,7 +144,7 @@ impl Load {
         });
         let took = self.begin.elapsed();
         for passages in &passages {
-            for what in TIGHT.complaints(passages) {
+            for what in self.tight.complaints(passages) {
                 tally.fault_of_all(what);
             }
         }
@@ -153,7 +181,19 @@ impl Load {
         met
     }
 
-    /// Sends requests until the time is over.
+    /// Which part of the load is behind us: all of it from 1 on.
+    fn part_done(&self, now: Duration) -> f64 {
+        let of = |time: Duration| now.as_secs_f64() / time.as_secs_f64();
+        match self.extent {
+            Extent::Time(time) => of(time),
+            Extent::Requests(count) => {
+                let begun = self.begun.load(Ordering::Relaxed);
+                (begun as f64 / count as f64).max(of(REQUESTS_TIME_MAX))
+            }
+        }
+    }
+
+    /// Sends requests until the load is over.
     fn talk<'a>(
         &'a self,
         connection: &mut Connection,
@@ -163,11 +203,13 @@ impl Load {
     ) -> std::io::Result<()> {
         while met.tally.fault_count < FAULTS_MAX {
             let now = self.begin.elapsed();
-            if now >= self.run_for {
+            let part_done = self.part_done(now);
+            if part_done >= 1.0 {
                 break;
             }
+            self.begun.fetch_add(1, Ordering::Relaxed);
             let cold = self
-                .next_cold(now)
+                .next_cold(part_done)
                 .or_else(|| take_due(told_to_come_back, now));
             let call = match cold {
                 Some(caller) => Call::cold(caller, random),
@@ -200,12 +242,11 @@ impl Load {
     }
 
     /// The key that is to be used for the first time now, if there is one.
-    fn next_cold(&self, now: Duration) -> Option<&Caller> {
+    fn next_cold(&self, part_done: f64) -> Option<&Caller> {
         let cold = &self.world.cold;
         let begun = self.cold_begun.load(Ordering::Relaxed);
         let caller = cold.get(begun)?;
-        let due = self.run_for.mul_f64(begun as f64 / cold.len() as f64);
-        let is_ours = now >= due
+        let is_ours = part_done >= begun as f64 / cold.len() as f64
             && (self.cold_begun)
                 .compare_exchange(begun, begun + 1, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();

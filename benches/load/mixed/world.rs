@@ -13,7 +13,7 @@ use crate::harness::sidekey::{Key, Sidekey};
 
 const VALID_KEYS: usize = 50;
 const EXPIRED_KEYS: usize = 4;
-/// Keys whose limit the load exceeds, so few that even a slow machine does.
+/// Keys whose limit the load exceeds.
 pub const LIMITED_KEYS: usize = 2;
 const TENANTS: usize = 10;
 /// From then on, expired keys are.
@@ -21,11 +21,8 @@ const EXPIRES_IN: Duration = Duration::from_secs(2);
 
 /// What most keys are held to: nobody reaches it.
 const WIDE_TOKENS: u64 = 1_000_000_000;
-/// What limited keys are held to.
-pub const TIGHT: Bucket = Bucket {
-    quota_per_second: 10,
-    burst: 10,
-};
+/// What a limited key's bucket holds.
+const TIGHT_BURST: u32 = 10;
 /// What all keys are granted, and what the routes need.
 pub const GRANTED: &str = "orders:read";
 pub const NEEDED_ELSEWHERE: &str = "orders:write";
@@ -45,12 +42,25 @@ const WIDE_LIMIT: Limit = Limit {
     window_seconds: 60,
     burst: WIDE_TOKENS,
 };
-const TIGHT_LIMIT: Limit = Limit {
-    name: "tight",
-    quota: TIGHT.quota_per_second as u64,
-    window_seconds: 1,
-    burst: TIGHT.burst as u64,
-};
+
+/// What limited keys are held to.
+pub fn tight(quota_per_second: u32) -> Bucket {
+    Bucket {
+        quota_per_second,
+        burst: TIGHT_BURST,
+    }
+}
+
+impl From<Bucket> for Limit {
+    fn from(bucket: Bucket) -> Self {
+        Limit {
+            name: "tight",
+            quota: bucket.quota_per_second.into(),
+            window_seconds: 1,
+            burst: bucket.burst.into(),
+        }
+    }
+}
 
 /// Somebody with a key.
 #[derive(Debug)]
@@ -110,7 +120,7 @@ access = "off"
 
 impl World {
     /// Makes all keys, and uses those once that are not meant to be new.
-    pub async fn prepare(sidekey: &Sidekey, cold_keys: usize) -> Self {
+    pub async fn prepare(sidekey: &Sidekey, cold_keys: usize, tight: Bucket) -> Self {
         let expires_at = SystemClock::new().now().plus(EXPIRES_IN).to_string();
         let expires = json!({"expires_at": expires_at});
         let nothing = json!({});
@@ -118,7 +128,7 @@ impl World {
             requests: 0,
             expired: callers(sidekey, EXPIRED_KEYS, WIDE_LIMIT, &expires).await,
             valid: callers(sidekey, VALID_KEYS, WIDE_LIMIT, &nothing).await,
-            limited: callers(sidekey, LIMITED_KEYS, TIGHT_LIMIT, &nothing).await,
+            limited: callers(sidekey, LIMITED_KEYS, tight.into(), &nothing).await,
             cold: callers(sidekey, cold_keys, WIDE_LIMIT, &nothing).await,
         };
         let requests = AtomicU64::new(0);

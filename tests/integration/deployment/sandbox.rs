@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::run::{Ended, run, run_command};
+use crate::harness::run::{Ended, run, run_command, run_health};
 use crate::harness::service::Service;
 use crate::harness::sidekey::{config, program};
 use crate::harness::upstream::nobody;
@@ -31,30 +31,59 @@ fi
 exec setpriv $AS --no-new-privs --inh-caps=-all --bounding-set=-all -- "$@"
 "#;
 
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id runs");
-    id.stdout == b"0\n"
+/// How this machine lets a test have mounts of its own.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// As root, with all of root's rights: the program gets the container's user.
+    Root,
+    /// As root of a user namespace of its own, whoever this is outside; there is no other user in it.
+    Namespace,
+}
+
+impl Way {
+    const ALL: [Way; 2] = [Way::Root, Way::Namespace];
+
+    /// Root may be without the rights to this: in a container, say.
+    fn found() -> Self {
+        let works = |way: &Way| {
+            let mut command = way.unshare();
+            command.args(["mount", "--make-rprivate", "/"]);
+            run_command(command).code == Some(0)
+        };
+        Way::ALL.into_iter().find(works).expect(
+            "this test needs mounts of its own: run it as root with CAP_SYS_ADMIN, or allow user namespaces",
+        )
+    }
+
+    fn unshare(self) -> Command {
+        let mut command = Command::new("unshare");
+        match self {
+            Way::Root => command.arg("--mount"),
+            Way::Namespace => command.args(["--user", "--map-root-user", "--mount"]),
+        };
+        command
+    }
+
+    /// What makes the program the container's user.
+    fn user(self) -> &'static str {
+        match self {
+            Way::Root => "--reuid=65532 --regid=65532 --clear-groups",
+            Way::Namespace => "",
+        }
+    }
 }
 
 /// `program` in `folder`, boxed.
-fn boxed(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("unshare");
-    if !is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    let user = if is_root() {
-        "--reuid=65532 --regid=65532 --clear-groups"
-    } else {
-        ""
-    };
+fn boxed(way: Way, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = way.unshare();
     command
-        .args(["--mount", "sh", "-c", IN_A_BOX, "sh"])
+        .args(["sh", "-c", IN_A_BOX, "sh"])
         .args(arguments)
         .env("PROGRAM", program())
         .env("FOLDER", folder)
         .env("DATA", folder.join("data"))
         .envs(of_the_image(folder))
-        .env("AS", user);
+        .env("AS", way.user());
     command
 }
 
@@ -73,13 +102,13 @@ fn of_the_image(folder: &Path) -> Vec<(String, String)> {
 }
 
 /// A folder that the container's user can read, with `data/`, which is its own.
-fn folder() -> tempfile::TempDir {
+fn folder(way: Way) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let folder = directory.path();
     std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     std::fs::create_dir(folder.join("data")).unwrap();
     std::fs::write(folder.join("sidekey"), "").unwrap();
-    if is_root() {
+    if matches!(way, Way::Root) {
         std::os::unix::fs::chown(folder.join("data"), Some(65532), Some(65532)).unwrap();
     }
     std::fs::set_permissions(folder.join("data"), Permissions::from_mode(0o700)).unwrap();
@@ -88,13 +117,14 @@ fn folder() -> tempfile::TempDir {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_needs_no_root_and_writes_to_its_data_alone() {
-    let directory = folder();
+    let way = Way::found();
+    let directory = folder(way);
     let folder = directory.path();
     let file = folder.join("sidekey.toml");
     std::fs::write(&file, config(nobody().await, "")).unwrap();
     let program = folder.join("sidekey").display().to_string();
     let file = file.display().to_string();
-    let mut command = boxed(folder, &[&program, "serve", "--config", &file]);
+    let mut command = boxed(way, folder, &[&program, "serve", "--config", &file]);
     command
         .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
         .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
@@ -107,7 +137,7 @@ async fn it_needs_no_root_and_writes_to_its_data_alone() {
         rest.split('"').next()?.parse().ok()
     });
     let address = sidekey.address.to_string();
-    let ready = run(folder, &["health", "--ready", "--address", &address], &[]);
+    let ready = run_health(folder, &["--ready", "--address", &address], &[]);
     assert_eq!(ready.code, Some(0), "{ready:?}");
     let url = format!("http://{address}");
     let key_file = folder.join("data/admin.key").display().to_string();
@@ -132,13 +162,14 @@ async fn it_needs_no_root_and_writes_to_its_data_alone() {
 /// The box is one: where the data is anywhere else, the program says so and ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn elsewhere_it_can_write_nothing() {
-    let directory = folder();
+    let way = Way::found();
+    let directory = folder(way);
     let folder = directory.path();
     let file = folder.join("sidekey.toml");
     std::fs::write(&file, config(nobody().await, "")).unwrap();
     let program = folder.join("sidekey").display().to_string();
     let file = file.display().to_string();
-    let mut command = boxed(folder, &[&program, "serve", "--config", &file]);
+    let mut command = boxed(way, folder, &[&program, "serve", "--config", &file]);
     command
         .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
         .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")

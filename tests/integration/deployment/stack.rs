@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::{document, path, succeed, text, texts};
 use crate::harness::postgres::Postgres;
 use crate::harness::redis::free_port;
-use crate::harness::run::{Ended, run, run_command, run_command_within};
+use crate::harness::run::{Ended, run_command, run_command_within, run_health};
 use crate::harness::service::tool;
 use crate::harness::sidekey::Sidekey;
 use crate::harness::upstream::Upstream;
@@ -265,9 +265,9 @@ async fn the_whole_stack_serves_and_comes_back_after_a_restart() {
     succeed(run_command(shell));
 
     let sidekey = stack.sidekey(&postgres, &upstream).await;
-    let ready = run(
+    let ready = run_health(
         sidekey.directory(),
-        &["health", "--ready", "--address", &sidekey.admin.to_string()],
+        &["--ready", "--address", &sidekey.admin.to_string()],
         &[],
     );
     assert_eq!(ready.code, Some(0), "{ready:?}");

@@ -1,10 +1,12 @@
 //! A mail server for one test (`tests/smtp_server.py`, on aiosmtpd), which keeps what it takes.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::certificates::make_certificates;
 use super::service::{Service, tool};
@@ -19,6 +21,18 @@ pub struct Smtp {
     options: Value,
     server: Option<Service>,
     port: u16,
+    /// Bound to the port, and silent: nobody else gets it while the server is away, and who calls is refused.
+    _place: TcpSocket,
+}
+
+/// A free port, and what holds it. The server binds it too: both say that it may be used again.
+fn reserve() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    socket.bind(any).expect("a port");
+    let port = socket.local_addr().expect("an address").port();
+    (socket, port)
 }
 
 /// A mail that was taken.
@@ -62,17 +76,20 @@ impl Smtp {
         let user = if tls == "none" { "" } else { USER };
         let mut options = json!({
             "tls": tls, "certificate": file("leaf.pem"), "key": file("leaf.key"), "user": user,
-            "password": PASSWORD, "port": 0, "mails": file("mails"),
+            "password": PASSWORD, "mails": file("mails"),
         });
         for (name, value) in more.as_object().expect("an object") {
             options[name] = value.clone();
         }
+        let (place, port) = reserve();
+        options["port"] = port.into();
         let mut smtp = Smtp {
             directory,
             tls,
             options,
             server: None,
-            port: 0,
+            port,
+            _place: place,
         };
         smtp.launch();
         smtp
@@ -81,13 +98,11 @@ impl Smtp {
     /// Starts the server (again), on the same port.
     pub fn launch(&mut self) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smtp_server.py");
-        self.options["port"] = self.port.into();
         let mut command = Command::new(tool("python"));
         command.arg(script).arg(self.options.to_string());
         let server = Service::start("the mail server", command, |line| {
             line.strip_prefix("listening on ")?.parse().ok()
         });
-        self.port = server.address.port();
         self.server = Some(server);
     }
 
@@ -136,4 +151,19 @@ impl Smtp {
             })
             .collect()
     }
+}
+
+#[test]
+fn the_port_of_a_stopped_server_stays_its_own() {
+    let mut smtp = Smtp::start("none");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, smtp.port));
+    smtp.stop();
+    let refused = TcpStream::connect(address).map(drop);
+    let refused = refused.expect_err("nobody is there").kind();
+    assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+    let other = TcpSocket::new_v4().expect("a socket");
+    let taken = other.bind(address).expect_err("it is taken").kind();
+    assert_eq!(taken, std::io::ErrorKind::AddrInUse);
+    smtp.launch();
+    assert!(TcpStream::connect(address).is_ok());
 }
