@@ -227,7 +227,7 @@ declare! {
     pub audit_entries: IntCounter = "sidekey_audit_entries_total",
         "Entries that this instance has added to the audit chain.";
     pub audit_failures: IntCounter = "sidekey_audit_failures_total",
-        "Writes that were not done because the audit chain could not be continued.";
+        "Writes that were not done because the audit chain could not be continued; outages of the database are not among them.";
     pub audit_seconds: Histogram in CALL_SECONDS = "sidekey_audit_write_duration_seconds",
         "Time from asking for the end of the audit chain to the commit of what was added, failed writes included.";
     pub audit_unrecorded: IntCounter = "sidekey_audit_unrecorded_total",
