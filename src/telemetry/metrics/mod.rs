@@ -201,7 +201,7 @@ declare! {
     pub vault_up: IntGauge = "sidekey_vault_up",
         "1 while Vault answers and is unsealed, 0 while it is away or not used.";
     pub vault_token_ttl: IntGauge = "sidekey_vault_token_ttl_seconds",
-        "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where Vault refuses one that can't be replaced.";
+        "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where it has ended, or Vault refuses it, and there is no other.";
     pub reconcile_runs: IntCounter = "sidekey_reconcile_runs_total",
         "Comparisons of the database with the secret store, failed ones included.";
     pub reconcile_errors: IntCounter = "sidekey_reconcile_errors_total",
