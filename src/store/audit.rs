@@ -13,6 +13,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
 
 use super::change::placeholders;
+use super::outage::is_outage;
 use super::sql::{SqlStore, within_limit};
 use super::{StoreError, audit_page};
 use crate::audit::Note;
@@ -135,7 +136,8 @@ impl SqlStore {
         // Until the commit, or for as long as somebody waits for it.
         let _timer = journal.map(|journal| Timer::begin(&journal.seconds, &journal.clock));
         let appended = self.append(&mut transaction, notes).await;
-        if let (Err(_), Some(journal)) = (&appended, journal) {
+        // An outage is told of elsewhere. One that comes with the commit has left a chain that goes on.
+        if let (Err(StoreError::Unrecorded(_)), Some(journal)) = (&appended, journal) {
             journal.failures.inc();
         }
         let head = appended?;
@@ -173,13 +175,17 @@ impl SqlStore {
     }
 }
 
-/// A server that answers with an error is not away: the chain is what is wrong, or its tables.
+/// The chain is what is wrong, or its tables, unless the error is one of a database that is away.
 fn unrecorded(error: sqlx::Error) -> StoreError {
-    match error {
-        sqlx::Error::Database(_) | sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => {
-            StoreError::Unrecorded(error.to_string())
-        }
-        _ => error.into(),
+    let is_chain = match &error {
+        sqlx::Error::Database(answer) => !is_outage(&**answer),
+        sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => true,
+        _ => false,
+    };
+    if is_chain {
+        StoreError::Unrecorded(error.to_string())
+    } else {
+        error.into()
     }
 }
 

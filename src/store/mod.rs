@@ -16,6 +16,7 @@ pub mod imports;
 pub mod instances;
 pub mod list;
 pub mod order;
+mod outage;
 pub mod overview;
 pub mod rankings;
 pub mod recent;

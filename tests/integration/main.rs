@@ -83,5 +83,6 @@ mod vault;
 mod vault_login;
 mod vault_move;
 mod vault_outage;
+mod vault_token_end;
 mod verification;
 mod websocket;

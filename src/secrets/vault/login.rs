@@ -29,7 +29,7 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// A token that nobody can replace is warned about this often.
 const WARN_INTERVAL_US: u64 = 60_000_000;
 
-/// What is shown as the time of a token that is refused; 0 is one without an end.
+/// What is shown as the time of a token that is refused or has ended; 0 is one without an end.
 const TTL_OF_NO_TOKEN: i64 = -1;
 
 /// A token in use.
@@ -59,6 +59,14 @@ impl Lease {
             renewable,
             refresh_at_us: now_us.saturating_add(share),
             end_us: now_us.saturating_add(ttl_us),
+        }
+    }
+
+    /// How many seconds are left at `now_us`, as the gauge shows it.
+    fn seconds_left(&self, now_us: u64) -> i64 {
+        match self.end_us.saturating_sub(now_us) {
+            0 => TTL_OF_NO_TOKEN,
+            us => i64::try_from(us.div_ceil(1_000_000)).unwrap_or(i64::MAX),
         }
     }
 }
@@ -206,7 +214,7 @@ impl Link {
         loop {
             tokio::time::sleep(self.pause()).await;
             if self.is_due() {
-                if !self.refresh(&mut warned_us).await.unwrap_or(false) {
+                if !self.refresh(&mut warned_us).await {
                     tokio::time::sleep(jittered(RETRY_PAUSE)).await;
                 }
             } else {
@@ -216,8 +224,9 @@ impl Link {
         }
     }
 
-    /// Asks Vault whether the token holds.
+    /// Asks Vault whether the token holds. What is shown of it follows, whatever comes of that.
     pub async fn look(&self) -> Result<(), Failure> {
+        let before = self.session.load_full();
         let found = self
             .call(
                 VaultOperation::Login,
@@ -225,19 +234,32 @@ impl Link {
                 async |client| token::lookup_self(client.as_ref()).await,
             )
             .await;
-        if matches!(found, Err(Failure::Denied(_))) {
-            self.token_does_not_hold();
+        match &found {
+            Ok(found) => self.show_ttl(Duration::from_secs(found.ttl)),
+            Err(Failure::Denied(_)) => self.token_does_not_hold(before.as_ref()),
+            Err(_) => self.show_what_was_told(),
         }
-        self.show_ttl(Duration::from_secs(found?.ttl));
-        Ok(())
+        found.map(|_| ())
     }
 
-    /// Vault does not know the token any more. A login that fails says so by itself; where there can
-    /// be none, nobody else does.
-    fn token_does_not_hold(&self) {
+    /// Vault does not know the token of `before` any more, unless it has been replaced since.
+    fn token_does_not_hold(&self, before: Option<&Arc<Session>>) {
+        let current = self.session.load_full();
+        if current.as_ref().map(Arc::as_ptr) != before.map(Arc::as_ptr) {
+            return;
+        }
+        self.metrics.vault_token_ttl.set(TTL_OF_NO_TOKEN);
+        // A login that fails has counted itself; where there can be none, nobody else does.
         if !self.can_log_in_again() {
-            self.metrics.vault_token_ttl.set(TTL_OF_NO_TOKEN);
             self.metrics.vault_login_errors.inc();
+        }
+    }
+
+    /// Vault can't be asked: the token's time goes on as it was told at the last login or renewal.
+    fn show_what_was_told(&self) {
+        if let Some(lease) = self.current_lease() {
+            let left = lease.seconds_left(self.clock.monotonic_us());
+            self.metrics.vault_token_ttl.set(left);
         }
     }
 
@@ -266,21 +288,31 @@ impl Link {
     }
 
     /// Renews the token, or logs in again; whether there is a new time for it.
-    async fn refresh(&self, warned_us: &mut u64) -> Result<bool, Failure> {
+    async fn refresh(&self, warned_us: &mut u64) -> bool {
         let Some(lease) = self.current_lease() else {
-            return Ok(true);
+            return true;
         };
+        match self.renew_or_replace(lease).await {
+            Ok(true) => return true,
+            Ok(false) => self.warn_of_end(lease, warned_us),
+            // It is in the log and the metrics, and comes again.
+            Err(_) => {}
+        }
+        // Else the gauge would stay where the last renewal has left it.
+        let _ = self.look().await;
+        false
+    }
+
+    /// `false` where the token can be neither renewed nor replaced.
+    async fn renew_or_replace(&self, lease: Lease) -> Result<bool, Failure> {
         if lease.renewable && self.renew(lease).await? {
             return Ok(true);
         }
-        if self.can_log_in_again() {
-            return self
-                .guarded(VaultOperation::Login, self.log_in())
-                .await
-                .map(|_| true);
+        if !self.can_log_in_again() {
+            return Ok(false);
         }
-        self.warn_of_end(lease, warned_us);
-        self.look().await.map(|()| false)
+        let logged_in = self.guarded(VaultOperation::Login, self.log_in()).await;
+        logged_in.map(|_| true)
     }
 
     /// Renews the token. `false` where it would end soon all the same.

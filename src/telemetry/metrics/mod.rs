@@ -202,7 +202,7 @@ declare! {
     pub vault_up: IntGauge = "sidekey_vault_up",
         "1 while Vault answers and is unsealed, 0 while it is away or not used.";
     pub vault_token_ttl: IntGauge = "sidekey_vault_token_ttl_seconds",
-        "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where Vault refuses one that can't be replaced.";
+        "How long the token of Vault lasts without being renewed; 0 where it has no end, or Vault is not used; -1 where it has ended, or Vault refuses it, and there is no other.";
     pub reconcile_runs: IntCounter = "sidekey_reconcile_runs_total",
         "Comparisons of the database with the secret store, failed ones included.";
     pub reconcile_errors: IntCounter = "sidekey_reconcile_errors_total",
@@ -228,7 +228,7 @@ declare! {
     pub audit_entries: IntCounter = "sidekey_audit_entries_total",
         "Entries that this instance has added to the audit chain.";
     pub audit_failures: IntCounter = "sidekey_audit_failures_total",
-        "Writes that were not done because the audit chain could not be continued.";
+        "Writes that were not done because the audit chain could not be continued; outages of the database are not among them.";
     pub audit_seconds: Histogram in CALL_SECONDS = "sidekey_audit_write_duration_seconds",
         "Time from asking for the end of the audit chain to the commit of what was added, failed writes included.";
     pub audit_unrecorded: IntCounter = "sidekey_audit_unrecorded_total",

@@ -4,6 +4,7 @@
 mod api;
 mod chain;
 mod command;
+mod outages;
 mod plans;
 mod refusals;
 mod tampering;
