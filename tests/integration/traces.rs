@@ -293,9 +293,27 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
             .matches("the collector takes no spans")
             .count();
         assert_eq!(told, 1, "once, and not for each batch");
+        assert!(sidekey.output().contains("network error"), "and why");
         sidekey.signal("TERM");
         assert!(sidekey.wait().success());
     }
+}
+
+/// Something answers there, but wants another credential.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_refuses_is_told_with_its_status() {
+    let upstream = Upstream::start().await;
+    let refusing = Sidekey::start(&config(upstream.address, "")).await;
+    let more = format!(
+        "{OPEN}[tracing]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1\n",
+        refusing.proxy
+    );
+    let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
+    send(&sidekey, get("/open", &[])).await;
+    eventually("the log says why", || async {
+        sidekey.output().contains("status code: 401")
+    })
+    .await;
 }
 
 /// The limit of a batch may be longer than whoever stops the program waits for it.
