@@ -115,6 +115,8 @@ pub struct Context {
     passed_on_us: Option<u64>,
     /// When the header of the upstream's answer was there.
     answered_us: Option<u64>,
+    /// The upstream's status, also where the client got another; 0 before there is one.
+    upstream_status: u16,
     /// When it was known what Sidekey answers itself.
     own_answer_us: Option<u64>,
     /// The wall clock when the request was decided.
@@ -165,6 +167,7 @@ impl ProxyHttp for Gateway {
             started_us: self.clock.monotonic_us(),
             passed_on_us: None,
             answered_us: None,
+            upstream_status: 0,
             own_answer_us: None,
             decided_at: Timestamp::from_millis(0),
             request_id: HeaderValue::from_static(""),
@@ -327,6 +330,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         ctx.answered_us = Some(self.clock.monotonic_us());
+        ctx.upstream_status = response.status.as_u16();
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             if !session.is_upgrade_req() {
                 return Err(Error::new_up(ErrorType::InvalidHTTPHeader));

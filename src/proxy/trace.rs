@@ -164,13 +164,13 @@ impl Gateway {
             request_id: ctx.request_id().to_owned(),
             key_id: caller.as_ref().map(|view| view.id.as_str().to_owned()),
             tenant_id: caller.map(|view| view.tenant.id.as_str().to_owned()),
-            call: call(ctx, call_id, status),
+            call: call(ctx, call_id),
         });
     }
 }
 
 /// The call of the service, where there was one.
-fn call(ctx: &Context, span_id: SpanId, status: u16) -> Option<Call> {
+fn call(ctx: &Context, span_id: SpanId) -> Option<Call> {
     let (passed_on_us, endpoint) = (ctx.passed_on_us?, ctx.endpoint.as_ref()?);
     let tried = ctx.tried.iter();
     Some(Call {
@@ -178,7 +178,7 @@ fn call(ctx: &Context, span_id: SpanId, status: u16) -> Option<Call> {
         after_us: passed_on_us.saturating_sub(ctx.started_us),
         server: endpoint.address(),
         failed_attempts: tried.filter(|other| **other != endpoint.address()).count(),
-        status: ctx.answered_us.map_or(0, |_| status),
+        status: ctx.upstream_status,
     })
 }
 

@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::json;
 use sidekey::telemetry::trace_context::TraceContext;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::contract::log_line;
 use crate::harness::collector::Collector;
@@ -125,6 +126,10 @@ async fn spans_fit_together_on_both_sides() {
         span.status.as_ref().is_some_and(|status| status.code == 2)
     };
     assert!(!failed(&server.span) && failed(&client.span));
+    // The status code says it; words would be beside it.
+    assert_eq!(client.text("error.type").as_deref(), Some("404"));
+    let standing = client.span.status.as_ref().expect("a status");
+    assert_eq!(standing.message, "");
     let (a, b) = (&server.span, &client.span);
     assert!(a.start_time_unix_nano <= b.start_time_unix_nano);
     assert!(b.start_time_unix_nano <= b.end_time_unix_nano);
@@ -198,6 +203,32 @@ auth = "off"
     assert_eq!(upstream.last().header("traceparent"), Some(&told[..]));
 }
 
+/// The client is told 502, and the span of the call what the service said.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_nobody_asked_for_is_told_as_it_came() {
+    let service = Scripted::start().await;
+    let collector = Collector::start().await;
+    let more = format!("{OPEN}{}", collector.configuration());
+    let sidekey = Sidekey::start(&config(service.address, &more)).await;
+    let serving = tokio::spawn(async move {
+        let mut stream = service.accept().await;
+        let _ = stream.read(&mut [0; 4096]).await.expect("a request");
+        let answer =
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+        stream.write_all(answer).await.expect("written");
+        stream
+    });
+    let (answer, id) = send(&sidekey, get("/open", &[])).await;
+    assert_eq!(answer.status, 502);
+    let spans = collector.spans_of(&id, 2).await;
+    let status = |at: usize| spans[at].number("http.response.status_code");
+    assert_eq!((status(0), status(1)), (Some(502), Some(101)));
+    for span in &spans {
+        assert_eq!(span.text("error.type").as_deref(), Some("upstream_failed"));
+    }
+    drop(serving.await);
+}
+
 /// Whose trace is not recorded at its beginning has no spans here, and clients may not decide that
 /// where they are not followed.
 #[tokio::test(flavor = "multi_thread")]
@@ -262,9 +293,27 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
             .matches("the collector takes no spans")
             .count();
         assert_eq!(told, 1, "once, and not for each batch");
+        assert!(sidekey.output().contains("network error"), "and why");
         sidekey.signal("TERM");
         assert!(sidekey.wait().success());
     }
+}
+
+/// Something answers there, but wants another credential.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_refuses_is_told_with_its_status() {
+    let upstream = Upstream::start().await;
+    let refusing = Sidekey::start(&config(upstream.address, "")).await;
+    let more = format!(
+        "{OPEN}[tracing]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1\n",
+        refusing.proxy
+    );
+    let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
+    send(&sidekey, get("/open", &[])).await;
+    eventually("the log says why", || async {
+        sidekey.output().contains("status code: 401")
+    })
+    .await;
 }
 
 /// The limit of a batch may be longer than whoever stops the program waits for it.

@@ -13,6 +13,10 @@ use prometheus::IntCounter;
 
 use super::{BATCH_MAX, Finished, INTERVAL, SpansError};
 use crate::config::settings::TracingSettings;
+use crate::key::format::redact;
+
+/// Characters of a reason that are told.
+const REASON_CHARS_MAX: usize = 200;
 
 /// What is counted of what is lost.
 pub struct Counters {
@@ -101,27 +105,57 @@ impl Exporter {
         let spans = batch.len() as u64;
         // With a blocking client, the first poll is the whole call.
         let sent = self.inner.export(batch).now_or_never();
-        let is_sent = matches!(sent, Some(Ok(())));
-        if !is_sent {
+        let failure = match sent {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(reason(&error.to_string())),
+            None => Some("the attempt did not end".to_owned()),
+        };
+        if failure.is_some() {
             self.counters.failures.inc();
             self.counters.dropped.inc_by(spans);
         }
-        self.tell(is_sent);
-        is_sent && count == BATCH_MAX
+        self.tell(failure.as_deref());
+        failure.is_none() && count == BATCH_MAX
     }
 
     /// A line where it begins to fail, and one where it is over.
-    fn tell(&mut self, is_sent: bool) {
-        if is_sent == self.is_failing {
-            self.is_failing = !is_sent;
-            if is_sent {
-                tracing::info!(endpoint = %self.endpoint, "the collector takes spans again");
-            } else {
-                tracing::warn!(
-                    endpoint = %self.endpoint,
-                    "the collector takes no spans; they are lost and counted until it does"
-                );
-            }
+    fn tell(&mut self, failure: Option<&str>) {
+        if failure.is_some() == self.is_failing {
+            return;
         }
+        self.is_failing = failure.is_some();
+        match failure {
+            None => tracing::info!(endpoint = %self.endpoint, "the collector takes spans again"),
+            Some(reason) => tracing::warn!(
+                endpoint = %self.endpoint,
+                reason,
+                "the collector takes no spans; they are lost and counted until it does"
+            ),
+        }
+    }
+}
+
+/// Why a batch was not taken, fit for a line of the log: the words are a library's.
+fn reason(text: &str) -> String {
+    redact(text)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(REASON_CHARS_MAX)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_short_line_without_keys() {
+        assert_eq!(reason("status code:\n401"), "status code: 401");
+        let key = "sk_live_4fzN8cQ2pLrT_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX2yZ3A4b5C6d7E8f9G0h1I2";
+        assert!(!reason(&format!("{key} is refused")).contains("0aB1"));
+        assert_eq!(
+            reason(&"ä ".repeat(REASON_CHARS_MAX)).chars().count(),
+            REASON_CHARS_MAX
+        );
     }
 }

@@ -103,7 +103,7 @@ impl Finished {
             attributes.push(status(self.status));
         }
         if is_failure {
-            attributes.push(KeyValue::new("error.type", self.outcome.as_str()));
+            attributes.push(error_type(self.status, self.outcome));
         }
         let more: [(&'static str, Option<Value>); 4] = [
             ("http.route", self.route.map(Value::from)),
@@ -153,12 +153,7 @@ impl Finished {
             attributes.push(KeyValue::new("http.request.resend_count", count));
         }
         if is_failure {
-            let kind = match call.status {
-                0 => Value::from(self.outcome.as_str()),
-                status if status >= 400 => Value::from(status.to_string()),
-                _ => Value::from(self.outcome.as_str()),
-            };
-            attributes.push(KeyValue::new("error.type", kind));
+            attributes.push(error_type(call.status, self.outcome));
         }
         SpanData {
             span_context: context(self.trace_id, call.span_id),
@@ -186,12 +181,22 @@ fn is_failure(outcome: Outcome) -> bool {
     )
 }
 
-fn standing(is_failure: bool, outcome: Outcome) -> Status {
-    if is_failure {
-        Status::error(outcome.as_str())
-    } else {
-        Status::Unset
+/// Without words where the status code says it all.
+fn standing(is_error: bool, outcome: Outcome) -> Status {
+    match (is_error, outcome) {
+        (false, _) => Status::Unset,
+        (true, Outcome::Forwarded) => Status::error(""),
+        (true, _) => Status::error(outcome.as_str()),
     }
+}
+
+/// What kind of error it was: a service's own has no other name than its number.
+fn error_type(status: u16, outcome: Outcome) -> KeyValue {
+    let kind = match outcome {
+        Outcome::Forwarded => Value::from(status.to_string()),
+        _ => Value::from(outcome.as_str()),
+    };
+    KeyValue::new("error.type", kind)
 }
 
 fn status(status: u16) -> KeyValue {
