@@ -4,7 +4,8 @@
                      "port": 0, "mails": FILE}'
 
 Each mail that it takes is a line of JSON in FILE. Whom a mail is for says what becomes of it: `bounce@` is
-refused for good, `later@` the first time, `never@` each time; a sender `stranger@` is refused.
+refused for good, `later@` the first time, `never@` each time, `abroad@` as a relay does that is not ours; a
+sender `stranger@` is refused. With "is_closed_relay" everybody is `abroad@`.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ class Mailbox:
 
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         local = address.split("@")[0]
+        if options.get("is_closed_relay", False) or local == "abroad":
+            return "554 5.7.1 <%s>: Relay access denied" % address
         if local == "bounce":
             return "550 5.1.1 there is no such mailbox"
         if local == "never" or (local == "later" and address not in self.seen):

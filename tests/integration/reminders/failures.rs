@@ -188,6 +188,40 @@ async fn other_settings_that_are_wrong_stop_all_mails_and_give_none_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_closed_to_us_costs_nobody_a_reminder() {
+    let world = World::new().await;
+    let closed = Smtp::start_with("none", json!({ "is_closed_relay": true }));
+    for number in 1..=2 {
+        world.add(&key(number)).await;
+    }
+    let instance = world.instance(&closed);
+    world.now_is(day(76));
+    for _ in 0..12 {
+        assert_eq!(instance.pass().await.unwrap(), failed(1));
+        world.clock.advance(20 * MINUTE);
+    }
+    assert!(world.noted(Action::KeyReminderFailed).await.is_empty());
+    // Somebody has put it right.
+    let open = Smtp::start("none");
+    world.clock.advance(DAY);
+    assert_eq!(world.instance(&open).pass().await.unwrap(), sent(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_that_alone_is_refused_by_a_rule_holds_nobody_up() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    let mut abroad = key(2);
+    abroad.contact_email = Some("abroad@acme.example".to_owned());
+    for key in [key(1), abroad, key(3)] {
+        world.add(&key).await;
+    }
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    let passed = instance.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.failed), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_way_to_log_in_works() {
     for without in ["PLAIN", "LOGIN"] {
         let world = World::new().await;
