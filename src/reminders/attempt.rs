@@ -10,10 +10,12 @@ use super::pass::{Due, Held, Pass, Then};
 use super::send::Undelivered;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
+use crate::store::reminders::Left;
 use crate::telemetry::reminders::ReminderResult;
 
 /// How long after each failure of a mail it is tried again. After the last one it is given up, within a day:
-/// the next reminder is on its way.
+/// the next reminder is on its way. Where the server takes no mail at all, that is no attempt: an outage, or a
+/// wrong password, must not cost anybody a reminder.
 const RETRY_AFTER: [Duration; 7] = [
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
@@ -62,6 +64,7 @@ impl Reminders {
         let delivered = self.deliver(pass, due, &addressee).await;
         let is_last = usize::try_from(held.attempt).is_ok_and(|n| n > RETRY_AFTER.len());
         let mut then = Then::GoOn;
+        let is_untried = matches!(delivered, Err(Undelivered::Server(_)));
         match &delivered {
             Ok(()) => self.resume(),
             Err(Undelivered::Server(detail)) => {
@@ -73,11 +76,15 @@ impl Reminders {
         let (result, reason, next) = match delivered {
             Ok(()) => (ReminderResult::Sent, None, next),
             Err(Undelivered::Refused(reason)) => (ReminderResult::GivenUp, Some(reason), next),
-            Err(Undelivered::Later(reason) | Undelivered::Server(reason)) if is_last => {
+            Err(Undelivered::Later(reason)) if is_last => {
                 (ReminderResult::GivenUp, Some(reason), next)
             }
-            Err(Undelivered::Later(reason) | Undelivered::Server(reason)) => {
+            Err(Undelivered::Later(reason)) => {
                 let again = self.parts.clock.now().plus(retry_after(held.attempt));
+                (ReminderResult::Failed, Some(reason), again.min(next))
+            }
+            Err(Undelivered::Server(reason)) => {
+                let again = self.parts.clock.now().plus(self.pause_left());
                 (ReminderResult::Failed, Some(reason), again.min(next))
             }
         };
@@ -88,7 +95,10 @@ impl Reminders {
             _ => pass.passed.failed += 1,
         }
         let note = self.note(due, held, result, &addressee, reason);
-        let end = self.ended(due, held, result, next, note);
+        let mut end = self.ended(due, held, result, next, note);
+        if is_untried {
+            end.left = Left::Untried;
+        }
         self.end(end).await?;
         Ok(then)
     }

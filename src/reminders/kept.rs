@@ -50,6 +50,12 @@ impl Reminders {
         self.parts.clock.monotonic_us() < self.pause.lock().until_us
     }
 
+    /// How long nothing is sent from now on.
+    pub(super) fn pause_left(&self) -> Duration {
+        let until_us = self.pause.lock().until_us;
+        Duration::from_micros(until_us.saturating_sub(self.parts.clock.monotonic_us()))
+    }
+
     pub(super) fn pause(&self, detail: &str) {
         let mut pause = self.pause.lock();
         let longer = PAUSE.saturating_mul(1 << pause.failures.min(16));

@@ -4,7 +4,7 @@ ALTER TABLE api_keys ADD COLUMN reminder_generation BIGINT;
 ALTER TABLE api_keys ADD COLUMN reminder_days BIGINT;
 -- The moment from which the latest reminder was to be sent.
 ALTER TABLE api_keys ADD COLUMN reminder_step BIGINT;
--- How often that was tried; 0: nothing is left to do for it.
+-- How often that was tried; 0: nothing is left to do for it; -1: it was begun, but not tried.
 ALTER TABLE api_keys ADD COLUMN reminder_attempts BIGINT;
 -- Who tries it now. Whoever finds the time in `reminder_at` over takes its place.
 ALTER TABLE api_keys ADD COLUMN reminder_claim TEXT;

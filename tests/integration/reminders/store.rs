@@ -5,7 +5,7 @@ use sidekey::key::Generation;
 use sidekey::key::record::Standing;
 use sidekey::reminders::schedule::Rotation;
 use sidekey::store::reminders::{
-    ClaimEnd, Claimed, LastReminder, ReminderClaim, remindable_statement, rotations_statement,
+    ClaimEnd, Claimed, LastReminder, Left, ReminderClaim, remindable_statement, rotations_statement,
 };
 use sidekey::store::sql::POSTGRES_SETTINGS;
 use sqlx::any::AnyRow;
@@ -46,7 +46,7 @@ fn end(key: &KeyRecord, token: &str, is_done: bool, next_at: Timestamp) -> Claim
     ClaimEnd {
         key_id: key.id,
         token: token.to_owned(),
-        is_done,
+        left: if is_done { Left::Nothing } else { Left::Again },
         next_at,
         note: None,
     }
