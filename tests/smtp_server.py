@@ -5,7 +5,8 @@
 
 Each mail that it takes is a line of JSON in FILE. Whom a mail is for says what becomes of it: `bounce@` is
 refused for good, `later@` the first time, `never@` each time, `abroad@` as a relay does that is not ours; a
-sender `stranger@` is refused. With "is_closed_relay" everybody is `abroad@`.
+sender `stranger@` is refused. A mail to `slow@` is taken after two seconds, and one to `silent@` without a word
+before the connection ends. With "is_closed_relay" everybody is `abroad@`.
 """
 
 import asyncio
@@ -51,6 +52,11 @@ class Mailbox:
         }
         with open(options["mails"], "a", encoding="utf-8") as file:
             file.write(json.dumps(mail) + "\n")
+        to = envelope.rcpt_tos[0].split("@")[0]
+        if to == "slow":
+            await asyncio.sleep(2)
+        if to == "silent":
+            server.transport.abort()
         return "250 OK"
 
 

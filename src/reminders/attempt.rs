@@ -26,6 +26,9 @@ const RETRY_AFTER: [Duration; 7] = [
     Duration::from_secs(8 * 3600),
 ];
 
+/// A mail of which nobody knows whether the server took it is sent so often at most.
+const COPIES_MAX: u32 = 2;
+
 /// To whom a reminder goes.
 pub(super) struct Addressee {
     pub(super) address: String,
@@ -67,7 +70,7 @@ impl Reminders {
         let is_untried = matches!(delivered, Err(Undelivered::Server(_)));
         match &delivered {
             Ok(()) => self.resume(),
-            Err(Undelivered::Server(detail)) => {
+            Err(Undelivered::Server(detail) | Undelivered::Unknown(detail)) => {
                 self.pause(detail);
                 then = Then::Stop;
             }
@@ -79,7 +82,11 @@ impl Reminders {
             Err(Undelivered::Later(reason)) if is_last => {
                 (ReminderResult::GivenUp, Some(reason), next)
             }
-            Err(Undelivered::Later(reason)) => {
+            Err(Undelivered::Unknown(reason)) if held.attempt >= COPIES_MAX => {
+                let reason = format!("{reason}; it may have been taken");
+                (ReminderResult::GivenUp, Some(reason), next)
+            }
+            Err(Undelivered::Later(reason) | Undelivered::Unknown(reason)) => {
                 let again = self.parts.clock.now().plus(retry_after(held.attempt));
                 (ReminderResult::Failed, Some(reason), again.min(next))
             }

@@ -1,12 +1,13 @@
 //! The way to the mail server: one connection for the mails of a pass, each mail within its time.
 //!
-//! Three kinds of failure are kept apart, because something else follows from each: the server does not want
-//! this mail, now or ever, or it takes none at all. So the steps of a mail are taken one by one here: a
+//! Kinds of failure are kept apart, because something else follows from each: the server does not want this
+//! mail, now or ever, or it takes none at all, or it has the mail and nobody knows what becomes of it. So the steps of a mail are taken one by one here: a
 //! refused login and a refused recipient both have a code above 500. Where a relay tells with the recipient
 //! that it does not take mails from us, that is no bounce: a mistake in its settings must not cost everybody
 //! a reminder.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{
@@ -21,6 +22,9 @@ use secrecy::ExposeSecret;
 use crate::config::settings::{MailLogin, MailTls, SmtpSettings};
 use crate::key::format::redact;
 
+/// How long a server may think about a mail that it has: it may look for viruses in it. Together with the time
+/// for all that comes before (`smtp.timeout_seconds`), less than a claim lasts.
+const TAKING_TIMEOUT: Duration = Duration::from_secs(300);
 /// Mails that one connection carries: servers limit them.
 const MAILS_A_CONNECTION: usize = 50;
 /// Of what a server says, so much is kept.
@@ -42,6 +46,8 @@ pub enum Undelivered {
     Later(String),
     /// It can't be reached, or takes no mail from us.
     Server(String),
+    /// It had the mail, and did not say whether it takes it.
+    Unknown(String),
 }
 
 /// What is needed to reach the server.
@@ -202,27 +208,50 @@ impl Session<'_> {
     /// Hands one mail over.
     pub async fn deliver(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
         let limit = self.mailer.settings.timeout;
-        let work = self.deliver_once_more(to, mail);
-        match tokio::time::timeout(limit, work).await {
-            Ok(result) => result,
+        let offer = tokio::time::timeout(limit, self.offer_once_more(to));
+        let Ok(offered) = offer.await else {
+            let detail = format!("no answer within {} s", limit.as_secs());
+            return Err(Undelivered::Server(detail));
+        };
+        // After a failure the connection is given up with what was begun on it.
+        let mut open = offered?;
+        let taking = open.connection.message(&mail.formatted());
+        match tokio::time::timeout(TAKING_TIMEOUT, taking).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.status().is_some() => {
+                return Err(of_mail("the mail is refused", &error, self.has_taken));
+            }
+            Ok(Err(error)) => {
+                return Err(Undelivered::Unknown(told("the mail has no answer", &error)));
+            }
             Err(_) => {
-                self.open = None;
-                let detail = format!("no answer within {} s", limit.as_secs());
-                Err(Undelivered::Server(detail))
+                let seconds = TAKING_TIMEOUT.as_secs();
+                let detail = format!("the mail has no answer within {seconds} s");
+                return Err(Undelivered::Unknown(detail));
             }
         }
+        self.has_taken = true;
+        open.carried += 1;
+        if open.carried < MAILS_A_CONNECTION {
+            self.open = Some(open);
+        } else {
+            let _ = tokio::time::timeout(limit, open.connection.quit()).await;
+        }
+        Ok(())
     }
 
-    /// A server may have closed a connection that has carried mails: that is no outage.
-    async fn deliver_once_more(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+    /// A server may have closed a connection that has carried mails: that is no outage. Nothing of the mail
+    /// itself was sent then.
+    async fn offer_once_more(&mut self, to: &Address) -> Result<Open, Undelivered> {
         let was_open = self.open.is_some();
-        match self.deliver_once(to, mail).await {
-            Err(Undelivered::Server(_)) if was_open => self.deliver_once(to, mail).await,
+        match self.offer(to).await {
+            Err(Undelivered::Server(_)) if was_open => self.offer(to).await,
             result => result,
         }
     }
 
-    async fn deliver_once(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+    /// A connection on which the server waits for a mail to that address.
+    async fn offer(&mut self, to: &Address) -> Result<Open, Undelivered> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Open {
@@ -231,16 +260,8 @@ impl Session<'_> {
             },
         };
         let from = &self.mailer.settings.from.email;
-        // After a failure the connection is given up with what was begun on it.
-        hand_over(&mut open.connection, from, to, mail, self.has_taken).await?;
-        self.has_taken = true;
-        open.carried += 1;
-        if open.carried < MAILS_A_CONNECTION {
-            self.open = Some(open);
-        } else {
-            let _ = open.connection.quit().await;
-        }
-        Ok(())
+        announce(&mut open.connection, from, to, self.has_taken).await?;
+        Ok(open)
     }
 
     /// Takes leave, where a connection is open.
@@ -252,11 +273,11 @@ impl Session<'_> {
     }
 }
 
-async fn hand_over(
+/// The steps before a mail.
+async fn announce(
     connection: &mut AsyncSmtpConnection,
     from: &Address,
     to: &Address,
-    mail: &Message,
     has_taken: bool,
 ) -> Result<(), Undelivered> {
     let is_plain = |address: &Address| AsRef::<str>::as_ref(address).is_ascii();
@@ -279,8 +300,6 @@ async fn hand_over(
     let taken = connection.command(recipient).await;
     taken.map_err(|error| of_mail("the recipient is refused", &error, has_taken))?;
     let taken = connection.command(Data).await;
-    taken.map_err(|error| of_mail("the mail is refused", &error, has_taken))?;
-    let taken = connection.message(&mail.formatted()).await;
     taken.map_err(|error| of_mail("the mail is refused", &error, has_taken))?;
     Ok(())
 }

@@ -210,6 +210,43 @@ async fn a_recipient_that_alone_is_refused_by_a_rule_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_think_about_a_mail() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    let mut slow = key(1);
+    slow.contact_email = Some("slow@acme.example".to_owned());
+    world.add(&slow).await;
+    // Less than it thinks.
+    let config = format!("{}timeout_seconds = 1\n", smtp.config());
+    let instance = Reminders::new(world.parts(Some(mailer(&config))));
+    world.now_is(day(76));
+    assert_eq!(instance.pass().await.unwrap(), sent(1));
+    assert_eq!(smtp.mails().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_may_have_been_taken_is_sent_once_more_at_most() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    let mut silent = key(2);
+    silent.contact_email = Some("silent@acme.example".to_owned());
+    world.add(&key(1)).await;
+    world.add(&silent).await;
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    // On a connection that has carried a mail: no reason to send it again at once.
+    let passed = instance.pass().await.unwrap();
+    assert_eq!((passed.sent, passed.failed), (1, 1));
+    assert_eq!(smtp.mails().len(), 2);
+    world.clock.advance(15 * MINUTE);
+    assert_eq!(instance.pass().await.unwrap().given_up, 1);
+    world.clock.advance(DAY);
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    assert_eq!(smtp.mails().len(), 3);
+    let notes = world.noted(Action::KeyReminderFailed).await;
+    let reason = notes[0]["reason"].as_str().unwrap();
+    assert!(reason.ends_with("it may have been taken"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_way_to_log_in_works() {
     for without in ["PLAIN", "LOGIN"] {
         let world = World::new().await;
