@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Reminders;
 use super::attempt::addressee;
 use super::schedule::{Rotation, Step};
 use super::send::{Mailer, Session};
+use super::{Reminders, micros};
 use crate::clock::Timestamp;
 use crate::key::tenant::TenantStanding;
 use crate::key::{KeyRecord, Status, TenantId, TenantRecord};
@@ -23,6 +23,8 @@ const CLAIM_LASTS: Duration = Duration::from_secs(600);
 const PAGES_MAX: usize = 20;
 /// Mails that one pass sends.
 const MAILS_A_PASS_MAX: usize = 200;
+/// When a pass ends with the mail that is on its way. What it goes by is no older than that.
+const PASS_LASTS_MAX: Duration = Duration::from_secs(300);
 /// How soon a key is looked at again for which nothing can be said.
 const REST: Duration = Duration::from_secs(24 * 3600);
 
@@ -53,7 +55,7 @@ pub(super) enum Then {
 pub(super) struct Pass<'r> {
     pub(super) now: Timestamp,
     pub(super) session: Option<Session<'r>>,
-    /// Those that were read already.
+    /// Those that were read already, for this page of keys.
     pub(super) tenants: HashMap<TenantId, Option<TenantRecord>>,
     pub(super) passed: Passed,
 }
@@ -99,13 +101,20 @@ impl Reminders {
     }
 
     async fn go_through(&self, pass: &mut Pass<'_>) -> Result<(), StoreError> {
+        let end_us = self.parts.clock.monotonic_us() + micros(PASS_LASTS_MAX);
         for _ in 0..PAGES_MAX {
+            pass.now = self.parts.clock.now();
+            // Somebody may have been suspended meanwhile.
+            pass.tenants.clear();
             let page = self.parts.store.remindable(pass.now).await?;
             let is_last = page.len() < REMINDERS_MAX;
             for remindable in &page {
-                if self.is_ending.load(Ordering::Relaxed) {
+                let is_over = self.parts.clock.monotonic_us() >= end_us;
+                if is_over || self.is_ending.load(Ordering::Relaxed) {
                     return Ok(());
                 }
+                // Mails take their time: the key may have expired, or have got its next reminder.
+                pass.now = self.parts.clock.now();
                 if self.look_at(pass, remindable).await? == Then::Stop {
                     return Ok(());
                 }

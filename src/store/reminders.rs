@@ -256,7 +256,9 @@ impl SqlStore {
         let attempts = match end.left {
             Left::Nothing => "0",
             Left::Again => "reminder_attempts",
-            Left::Untried => "CASE WHEN reminder_attempts > 1 THEN reminder_attempts - 1 ELSE -1 END",
+            Left::Untried => {
+                "CASE WHEN reminder_attempts > 1 THEN reminder_attempts - 1 ELSE -1 END"
+            }
         };
         let sql = format!(
             "UPDATE api_keys SET reminder_at = $1, reminder_attempts = {attempts}, \

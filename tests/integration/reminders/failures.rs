@@ -4,7 +4,9 @@ use super::*;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::json;
-use sidekey::store::reminders::{ClaimEnd, Claimed, Left, Remindable, ReminderClaim, RotationCounts};
+use sidekey::store::reminders::{
+    ClaimEnd, Claimed, Left, Remindable, ReminderClaim, RotationCounts,
+};
 
 fn failed(failed: usize) -> Passed {
     Passed {
@@ -36,7 +38,11 @@ async fn while_the_mail_server_is_away_reminders_wait() {
     assert_eq!(world.count(ReminderResult::Failed), 11);
     let notes = world.noted(Action::KeyReminderSent).await;
     let attempts = notes.iter().map(|note| note["attempts"].as_i64().unwrap());
-    assert_eq!(attempts.sum::<i64>(), 3, "an outage is no attempt: {notes:?}");
+    assert_eq!(
+        attempts.sum::<i64>(),
+        3,
+        "an outage is no attempt: {notes:?}"
+    );
     assert!(world.noted(Action::KeyReminderFailed).await.is_empty());
 }
 

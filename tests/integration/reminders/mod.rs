@@ -3,6 +3,7 @@
 
 mod failures;
 mod lives;
+mod long;
 pub mod program;
 mod store;
 
