@@ -15,7 +15,7 @@ ALTER TABLE api_keys ADD COLUMN reminder_at BIGINT;
 -- computes it, so it is right whoever writes.
 ALTER TABLE api_keys ADD COLUMN sort_reminder BIGINT
     GENERATED ALWAYS AS (CASE
-        WHEN standing <> 'active' OR rotation_days <= 0 THEN 9223372036854775807
+        WHEN standing <> 'active' OR lapsed = 'yes' OR rotation_days <= 0 THEN 9223372036854775807
         WHEN reminder_generation = generation AND reminder_days = rotation_days THEN reminder_at
         WHEN rotation_days > 14 THEN secret_created_at + (rotation_days - 14) * 86400000
         WHEN rotation_days > 3 THEN secret_created_at + (rotation_days - 3) * 86400000

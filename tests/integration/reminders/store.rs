@@ -188,6 +188,21 @@ async fn what_has_changed_is_not_claimed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_expired_is_not_looked_at_every_day() {
+    let (worlds, _postgres) = worlds().await;
+    for world in &worlds {
+        let mut key = key(1);
+        key.expires_at = Some(day(70));
+        world.add(&key).await;
+        assert_eq!(found(world, day(76)).await.len(), 1, "nobody has noted it");
+        world.store.settle(day(71)).await.unwrap();
+        assert!(found(world, day(3000)).await.is_empty());
+        world.change(&key, |key| key.expires_at = None).await;
+        assert_eq!(found(world, day(76)).await.len(), 1, "it lives again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_hour_has_its_limit() {
     let (worlds, _postgres) = worlds().await;
     let hour = Duration::from_secs(3600);
