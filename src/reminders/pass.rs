@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::key::tenant::TenantStanding;
 use crate::key::{KeyRecord, Status, TenantId, TenantRecord};
 use crate::store::StoreError;
-use crate::store::reminders::{Claimed, REMINDERS_MAX, Remindable, ReminderClaim};
+use crate::store::reminders::{Claimed, Left, REMINDERS_MAX, Remindable, ReminderClaim};
 use crate::telemetry::reminders::ReminderResult;
 
 /// For how long a claim keeps others away: much longer than any mail takes, and than clocks differ.
@@ -153,6 +153,13 @@ impl Reminders {
             return Ok(Then::GoOn);
         };
         let due = Due { key, step, tenant };
+        let is_noted = remindable.last.is_some_and(|last| last.step_at == step.at);
+        if is_noted && self.parts.mailer.is_some() && addressee(&due).is_none() {
+            // Counted already; a contact may still come.
+            let until = next.min(pass.now.plus(REST));
+            self.parts.store.rest(key, pass.now, until).await?;
+            return Ok(Then::GoOn);
+        }
         self.remind(pass, &due, next).await
     }
 
@@ -206,7 +213,9 @@ impl Reminders {
             (false, _) => self.log(pass, due, &held, next).await,
             (true, None) => {
                 pass.passed.no_address += 1;
-                let end = self.ended(due, &held, ReminderResult::NoAddress, next, None);
+                let again = next.min(pass.now.plus(REST));
+                let mut end = self.ended(due, &held, ReminderResult::NoAddress, again, None);
+                end.left = Left::Untried;
                 self.end(end).await?;
                 Ok(Then::GoOn)
             }

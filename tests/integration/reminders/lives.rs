@@ -138,6 +138,25 @@ async fn a_mail_goes_to_the_key_s_contact_or_else_to_its_tenant_s() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_contact_that_comes_later_hears_of_it_within_a_day() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    let mut anonymous = key(1);
+    anonymous.contact_email = None;
+    world.add(&anonymous).await;
+    let instance = world.instance(&smtp);
+    for days in 76..80 {
+        world.now_is(day(days));
+        instance.pass().await.unwrap();
+    }
+    assert_eq!(world.count(ReminderResult::NoAddress), 1, "counted once");
+    contact(&world, "boss@acme.example").await;
+    world.now_is(day(80));
+    assert_eq!(instance.pass().await.unwrap(), sent(1));
+    world.now_is(day(86));
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_nobody_can_use_has_no_reminder() {
     let (world, smtp) = (World::new().await, Smtp::start("none"));
     let keys: Vec<_> = (1..=6).map(key).collect();
