@@ -64,6 +64,7 @@ impl Reminders {
         addressee: Addressee,
         next: Timestamp,
     ) -> Result<Then, StoreError> {
+        self.count_mail(&addressee.address, pass.now);
         let delivered = self.deliver(pass, due, &addressee).await;
         let is_last = usize::try_from(held.attempt).is_ok_and(|n| n > RETRY_AFTER.len());
         let mut then = Then::GoOn;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::attempt::addressee;
+use super::kept::ADDRESS_REST;
 use super::schedule::{Rotation, Step};
 use super::send::{Mailer, Session};
 use super::{Reminders, micros};
@@ -187,6 +188,14 @@ impl Reminders {
     ) -> Result<Then, StoreError> {
         let addressee = addressee(due);
         let is_mail = self.parts.mailer.is_some();
+        if let (true, Some(to)) = (is_mail, &addressee)
+            && self.has_enough(&to.address, pass.now)
+        {
+            // Behind all others, so that it stands before nobody.
+            let until = next.min(pass.now.plus(ADDRESS_REST));
+            self.parts.store.rest(due.key, pass.now, until).await?;
+            return Ok(Then::GoOn);
+        }
         let counts = !is_mail || addressee.is_some();
         if counts && pass.passed.tried() >= MAILS_A_PASS_MAX {
             return Ok(Then::Stop);

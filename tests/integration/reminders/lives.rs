@@ -268,6 +268,23 @@ async fn mails_of_an_hour_have_a_limit_that_all_instances_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_thousands_of_mails_at_once() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    for number in 1..=25 {
+        let mut key = key(number);
+        key.contact_email = Some("boss@acme.example".to_owned());
+        world.add(&key).await;
+    }
+    world.add(&key(26)).await;
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    assert_eq!(instance.pass().await.unwrap(), sent(20 + 1));
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    world.clock.advance(60 * MINUTE);
+    assert_eq!(instance.pass().await.unwrap(), sent(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_due_are_counted() {
     let world = World::new().await;
     for number in 1..=5 {
