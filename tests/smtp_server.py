@@ -4,9 +4,11 @@
                      "port": 0, "mails": FILE}'
 
 Each mail that it takes is a line of JSON in FILE. Whom a mail is for says what becomes of it: `bounce@` is
-refused for good, `later@` the first time, `never@` each time, and for `closing@` the server says that it
-closes the connection; a sender `stranger@` is refused. With `closes_after` it closes each connection after
-so many mails, and with `utf8` it takes addresses outside of ASCII.
+refused for good, `later@` the first time, `never@` each time, `abroad@` as a relay does that is not ours, and
+for `closing@` the server says that it closes the connection; a sender `stranger@` is refused. A mail to `slow@`
+is taken after two seconds, and one to `silent@` without a word before the connection ends. With
+"is_closed_relay" everybody is `abroad@`, with "closes_after" it closes each connection after so many mails, and
+with "utf8" it takes addresses outside of ASCII.
 """
 
 import asyncio
@@ -36,6 +38,8 @@ class Mailbox:
 
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         local = address.split("@")[0]
+        if options.get("is_closed_relay", False) or local == "abroad":
+            return "554 5.7.1 <%s>: Relay access denied" % address
         if local == "bounce":
             return "550 5.1.1 there is no such mailbox"
         if not (address.isascii() or envelope.smtp_utf8):
@@ -64,6 +68,11 @@ class Mailbox:
         if self.taken == options.get("closes_after"):
             # After the answer, which is written next.
             asyncio.get_running_loop().call_soon(server.transport.close)
+        to = envelope.rcpt_tos[0].split("@")[0]
+        if to == "slow":
+            await asyncio.sleep(2)
+        if to == "silent":
+            server.transport.abort()
         return "250 OK"
 
 

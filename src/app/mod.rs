@@ -127,6 +127,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
         );
         stop::wait_for_signal().await?;
         app.admin.is_stopping.store(true, Ordering::Relaxed);
+        app.reminding.stop();
         stop::give_notice(shutdown_notice).await?;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);

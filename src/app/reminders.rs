@@ -51,9 +51,14 @@ impl Reminding {
         })
     }
 
+    /// Begins no mail any more. Said as soon as the end is known, so that a mail that is on its way has time.
+    pub(super) fn stop(&self) {
+        let _ = self.stop.send(true);
+    }
+
     /// Lets a mail that is on its way arrive, within some time.
     pub(super) async fn finish(mut self) {
-        let _ = self.stop.send(true);
+        self.stop();
         if tokio::time::timeout(END_TIMEOUT, &mut self.task)
             .await
             .is_err()

@@ -580,7 +580,8 @@ pub struct Smtp {
     pub reply_to: String,
     /// The authorities (PEM) that the server's certificate must come from; the system's without it.
     pub ca_file: Option<String>,
-    /// How long one mail may take, with the connection that it needs.
+    /// How long the server may take until it is ready for a mail, with the connection that it needs. Once it
+    /// has the mail, it may think for five minutes.
     pub timeout_seconds: u64,
 }
 

@@ -10,10 +10,12 @@ use super::pass::{Due, Held, Pass, Then};
 use super::send::Undelivered;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
+use crate::store::reminders::Left;
 use crate::telemetry::reminders::ReminderResult;
 
 /// How long after each failure of a mail it is tried again. After the last one it is given up, within a day:
-/// the next reminder is on its way.
+/// the next reminder is on its way. Where the server takes no mail at all, that is no attempt: an outage, or a
+/// wrong password, must not cost anybody a reminder.
 const RETRY_AFTER: [Duration; 7] = [
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
@@ -23,6 +25,9 @@ const RETRY_AFTER: [Duration; 7] = [
     Duration::from_secs(4 * 3600),
     Duration::from_secs(8 * 3600),
 ];
+
+/// A mail of which nobody knows whether the server took it is sent so often at most.
+const COPIES_MAX: u32 = 2;
 
 /// To whom a reminder goes.
 pub(super) struct Addressee {
@@ -59,12 +64,14 @@ impl Reminders {
         addressee: Addressee,
         next: Timestamp,
     ) -> Result<Then, StoreError> {
+        self.count_mail(&addressee.address, pass.now);
         let delivered = self.deliver(pass, due, &addressee).await;
         let is_last = usize::try_from(held.attempt).is_ok_and(|n| n > RETRY_AFTER.len());
         let mut then = Then::GoOn;
+        let is_untried = matches!(delivered, Err(Undelivered::Server(_)));
         match &delivered {
             Ok(()) => self.resume(),
-            Err(Undelivered::Server(detail)) => {
+            Err(Undelivered::Server(detail) | Undelivered::Unknown(detail)) => {
                 self.pause(detail);
                 then = Then::Stop;
             }
@@ -73,11 +80,19 @@ impl Reminders {
         let (result, reason, next) = match delivered {
             Ok(()) => (ReminderResult::Sent, None, next),
             Err(Undelivered::Refused(reason)) => (ReminderResult::GivenUp, Some(reason), next),
-            Err(Undelivered::Later(reason) | Undelivered::Server(reason)) if is_last => {
+            Err(Undelivered::Later(reason)) if is_last => {
                 (ReminderResult::GivenUp, Some(reason), next)
             }
-            Err(Undelivered::Later(reason) | Undelivered::Server(reason)) => {
+            Err(Undelivered::Unknown(reason)) if held.attempt >= COPIES_MAX => {
+                let reason = format!("{reason}; it may have been taken");
+                (ReminderResult::GivenUp, Some(reason), next)
+            }
+            Err(Undelivered::Later(reason) | Undelivered::Unknown(reason)) => {
                 let again = self.parts.clock.now().plus(retry_after(held.attempt));
+                (ReminderResult::Failed, Some(reason), again.min(next))
+            }
+            Err(Undelivered::Server(reason)) => {
+                let again = self.parts.clock.now().plus(self.pause_left());
                 (ReminderResult::Failed, Some(reason), again.min(next))
             }
         };
@@ -88,7 +103,10 @@ impl Reminders {
             _ => pass.passed.failed += 1,
         }
         let note = self.note(due, held, result, &addressee, reason);
-        let end = self.ended(due, held, result, next, note);
+        let mut end = self.ended(due, held, result, next, note);
+        if is_untried {
+            end.left = Left::Untried;
+        }
         self.end(end).await?;
         Ok(then)
     }

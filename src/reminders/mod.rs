@@ -31,7 +31,7 @@ use crate::config::settings::ReminderSettings;
 use crate::store::reminders::ClaimEnd;
 use crate::store::{ReminderStore, StoreError, TenantStore};
 use crate::telemetry::Metrics;
-use kept::Pause;
+use kept::{Addressed, Pause};
 use send::Mailer;
 
 /// Keys count as due soon within so long.
@@ -56,6 +56,7 @@ pub struct Parts {
 pub struct Reminders {
     parts: Parts,
     pause: Mutex<Pause>,
+    addressed: Mutex<Addressed>,
     /// What came of mails, where it could not be written down yet. No more than one pass leaves.
     unwritten: Mutex<Vec<ClaimEnd>>,
     /// A pass ends with the mail that is on its way.
@@ -67,6 +68,7 @@ impl Reminders {
         Reminders {
             parts,
             pause: Mutex::default(),
+            addressed: Mutex::default(),
             unwritten: Mutex::default(),
             is_ending: AtomicBool::new(false),
         }

@@ -7,7 +7,7 @@ use super::attempt::Addressee;
 use super::pass::{Due, Held};
 use crate::audit::{Action, Note};
 use crate::clock::Timestamp;
-use crate::store::reminders::ClaimEnd;
+use crate::store::reminders::{ClaimEnd, Left};
 use crate::telemetry::reminders::ReminderResult;
 
 impl Reminders {
@@ -68,7 +68,7 @@ impl Reminders {
         })
     }
 
-    /// How the claim ends. Counts the result.
+    /// How the claim ends. Counts the result. A mail that fails without an attempt says so afterwards.
     pub(super) fn ended(
         &self,
         due: &Due<'_>,
@@ -81,7 +81,10 @@ impl Reminders {
         ClaimEnd {
             key_id: due.key.id,
             token: held.token.clone(),
-            is_done: result != ReminderResult::Failed,
+            left: match result {
+                ReminderResult::Failed => Left::Again,
+                _ => Left::Nothing,
+            },
             next_at,
             note,
         }

@@ -6,15 +6,16 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Reminders;
 use super::attempt::addressee;
+use super::kept::ADDRESS_REST;
 use super::schedule::{Rotation, Step};
 use super::send::{Mailer, Session};
+use super::{Reminders, micros};
 use crate::clock::Timestamp;
 use crate::key::tenant::TenantStanding;
 use crate::key::{KeyRecord, Status, TenantId, TenantRecord};
 use crate::store::StoreError;
-use crate::store::reminders::{Claimed, REMINDERS_MAX, Remindable, ReminderClaim};
+use crate::store::reminders::{Claimed, Left, REMINDERS_MAX, Remindable, ReminderClaim};
 use crate::telemetry::reminders::ReminderResult;
 
 /// For how long a claim keeps others away: much longer than any mail takes, and than clocks differ.
@@ -23,6 +24,8 @@ const CLAIM_LASTS: Duration = Duration::from_secs(600);
 const PAGES_MAX: usize = 20;
 /// Mails that one pass sends.
 const MAILS_A_PASS_MAX: usize = 200;
+/// When a pass ends with the mail that is on its way. What it goes by is no older than that.
+const PASS_LASTS_MAX: Duration = Duration::from_secs(300);
 /// How soon a key is looked at again for which nothing can be said.
 const REST: Duration = Duration::from_secs(24 * 3600);
 
@@ -53,7 +56,7 @@ pub(super) enum Then {
 pub(super) struct Pass<'r> {
     pub(super) now: Timestamp,
     pub(super) session: Option<Session<'r>>,
-    /// Those that were read already.
+    /// Those that were read already, for this page of keys.
     pub(super) tenants: HashMap<TenantId, Option<TenantRecord>>,
     pub(super) passed: Passed,
 }
@@ -99,13 +102,20 @@ impl Reminders {
     }
 
     async fn go_through(&self, pass: &mut Pass<'_>) -> Result<(), StoreError> {
+        let end_us = self.parts.clock.monotonic_us() + micros(PASS_LASTS_MAX);
         for _ in 0..PAGES_MAX {
+            pass.now = self.parts.clock.now();
+            // Somebody may have been suspended meanwhile.
+            pass.tenants.clear();
             let page = self.parts.store.remindable(pass.now).await?;
             let is_last = page.len() < REMINDERS_MAX;
             for remindable in &page {
-                if self.is_ending.load(Ordering::Relaxed) {
+                let is_over = self.parts.clock.monotonic_us() >= end_us;
+                if is_over || self.is_ending.load(Ordering::Relaxed) {
                     return Ok(());
                 }
+                // Mails take their time: the key may have expired, or have got its next reminder.
+                pass.now = self.parts.clock.now();
                 if self.look_at(pass, remindable).await? == Then::Stop {
                     return Ok(());
                 }
@@ -144,6 +154,13 @@ impl Reminders {
             return Ok(Then::GoOn);
         };
         let due = Due { key, step, tenant };
+        let is_noted = remindable.last.is_some_and(|last| last.step_at == step.at);
+        if is_noted && self.parts.mailer.is_some() && addressee(&due).is_none() {
+            // Counted already; a contact may still come.
+            let until = next.min(pass.now.plus(REST));
+            self.parts.store.rest(key, pass.now, until).await?;
+            return Ok(Then::GoOn);
+        }
         self.remind(pass, &due, next).await
     }
 
@@ -171,6 +188,14 @@ impl Reminders {
     ) -> Result<Then, StoreError> {
         let addressee = addressee(due);
         let is_mail = self.parts.mailer.is_some();
+        if let (true, Some(to)) = (is_mail, &addressee)
+            && self.has_enough(&to.address, pass.now)
+        {
+            // Behind all others, so that it stands before nobody.
+            let until = next.min(pass.now.plus(ADDRESS_REST));
+            self.parts.store.rest(due.key, pass.now, until).await?;
+            return Ok(Then::GoOn);
+        }
         let counts = !is_mail || addressee.is_some();
         if counts && pass.passed.tried() >= MAILS_A_PASS_MAX {
             return Ok(Then::Stop);
@@ -197,7 +222,9 @@ impl Reminders {
             (false, _) => self.log(pass, due, &held, next).await,
             (true, None) => {
                 pass.passed.no_address += 1;
-                let end = self.ended(due, &held, ReminderResult::NoAddress, next, None);
+                let again = next.min(pass.now.plus(REST));
+                let mut end = self.ended(due, &held, ReminderResult::NoAddress, again, None);
+                end.left = Left::Untried;
                 self.end(end).await?;
                 Ok(Then::GoOn)
             }

@@ -1,8 +1,13 @@
 //! The way to the mail server: one connection for the mails of a pass, each mail within its time.
 //!
-//! Three kinds of failure are kept apart, because something else follows from each: the server does not want
-//! this mail, now or ever, or it takes none at all. So the steps of a mail are taken one by one here: a
-//! refused login and a refused recipient both have a code above 500.
+//! Kinds of failure are kept apart, because something else follows from each: the server does not want this
+//! mail, now or ever, or it takes none at all, or it has the mail and nobody knows what becomes of it. So the steps of a mail are taken one by one here: a
+//! refused login and a refused recipient both have a code above 500. Where a relay tells with the recipient
+//! that it does not take mails from us, that is no bounce: a mistake in its settings must not cost everybody
+//! a reminder.
+
+use std::error::Error as _;
+use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{
@@ -17,10 +22,20 @@ use secrecy::ExposeSecret;
 use crate::config::settings::{MailLogin, MailTls, SmtpSettings};
 use crate::key::format::redact;
 
+/// How long a server may think about a mail that it has: it may look for viruses in it. Together with the time
+/// for all that comes before (`smtp.timeout_seconds`), less than a claim lasts.
+const TAKING_TIMEOUT: Duration = Duration::from_secs(300);
 /// Mails that one connection carries: servers limit them.
 const MAILS_A_CONNECTION: usize = 50;
 /// Of what a server says, so much is kept.
 const REPLY_LEN_MAX: usize = 200;
+
+/// The reply of a server that closes the connection.
+const CLOSING: u16 = 421;
+/// Replies that ask for a login, or for encryption before it (RFC 4954).
+const CODES_OF_US: [u16; 4] = [454, 530, 535, 538];
+/// How extended codes begin that refuse something for good by a rule, such as "relay access denied".
+const POLICY: &str = "5.7.";
 
 /// Why a mail was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +46,8 @@ pub enum Undelivered {
     Later(String),
     /// It can't be reached, or takes no mail from us.
     Server(String),
+    /// It had the mail, and did not say whether it takes it.
+    Unknown(String),
 }
 
 /// What is needed to reach the server.
@@ -64,6 +81,7 @@ impl Mailer {
         Session {
             mailer: self,
             open: None,
+            has_taken: false,
         }
     }
 
@@ -144,18 +162,32 @@ fn of_server(what: &str, error: &Error) -> Undelivered {
     Undelivered::Server(told(what, error))
 }
 
-/// What a failure says that comes after the server knows whom the mail is for.
-fn of_mail(what: &str, error: &Error) -> Undelivered {
+/// What a failure says that comes after the server knows whom the mail is for. Where no mail of ours was taken
+/// yet, a refusal of what we may do is one of us; otherwise it is one of this mail, which others must not wait
+/// for.
+fn of_mail(what: &str, error: &Error, has_taken: bool) -> Undelivered {
     let told = told(what, error);
-    match error.status() {
-        // It closes the connection.
-        Some(code) if u16::from(code) == 421 => Undelivered::Server(told),
-        Some(code) if code.severity == Severity::PermanentNegativeCompletion => {
+    let Some(code) = error.status() else {
+        return Undelivered::Server(told);
+    };
+    if u16::from(code) == CLOSING {
+        return Undelivered::Server(told);
+    }
+    let text = error.source().map(ToString::to_string);
+    match is_of_us(u16::from(code), text.as_deref().unwrap_or_default()) {
+        true if has_taken => Undelivered::Later(told),
+        true => Undelivered::Server(told),
+        false if code.severity == Severity::PermanentNegativeCompletion => {
             Undelivered::Refused(told)
         }
-        Some(_) => Undelivered::Later(told),
-        None => Undelivered::Server(told),
+        false => Undelivered::Later(told),
     }
+}
+
+/// Whether a reply is about what we may do, and not about a mailbox: a login or encryption is missing, or a
+/// relay does not take mails from us. By the code, or by the extended one that the text begins with (RFC 3463).
+fn is_of_us(code: u16, text: &str) -> bool {
+    CODES_OF_US.contains(&code) || text.trim_start().starts_with(POLICY)
 }
 
 /// A connection that is open.
@@ -168,33 +200,59 @@ struct Open {
 pub struct Session<'m> {
     mailer: &'m Mailer,
     open: Option<Open>,
+    /// One of them was.
+    has_taken: bool,
 }
 
 impl Session<'_> {
     /// Hands one mail over.
     pub async fn deliver(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
         let limit = self.mailer.settings.timeout;
-        let work = self.deliver_once_more(to, mail);
-        match tokio::time::timeout(limit, work).await {
-            Ok(result) => result,
+        let offer = tokio::time::timeout(limit, self.offer_once_more(to));
+        let Ok(offered) = offer.await else {
+            let detail = format!("no answer within {} s", limit.as_secs());
+            return Err(Undelivered::Server(detail));
+        };
+        // After a failure the connection is given up with what was begun on it.
+        let mut open = offered?;
+        let text = mail.formatted();
+        let taking = open.connection.message(&text);
+        match tokio::time::timeout(TAKING_TIMEOUT, taking).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.status().is_some() => {
+                return Err(of_mail("the mail is refused", &error, self.has_taken));
+            }
+            Ok(Err(error)) => {
+                return Err(Undelivered::Unknown(told("the mail has no answer", &error)));
+            }
             Err(_) => {
-                self.open = None;
-                let detail = format!("no answer within {} s", limit.as_secs());
-                Err(Undelivered::Server(detail))
+                let seconds = TAKING_TIMEOUT.as_secs();
+                let detail = format!("the mail has no answer within {seconds} s");
+                return Err(Undelivered::Unknown(detail));
             }
         }
+        self.has_taken = true;
+        open.carried += 1;
+        if open.carried < MAILS_A_CONNECTION {
+            self.open = Some(open);
+        } else {
+            let _ = tokio::time::timeout(limit, open.connection.quit()).await;
+        }
+        Ok(())
     }
 
-    /// A server may have closed a connection that has carried mails: that is no outage.
-    async fn deliver_once_more(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+    /// A server may have closed a connection that has carried mails: that is no outage. Nothing of the mail
+    /// itself was sent then.
+    async fn offer_once_more(&mut self, to: &Address) -> Result<Open, Undelivered> {
         let was_open = self.open.is_some();
-        match self.deliver_once(to, mail).await {
-            Err(Undelivered::Server(_)) if was_open => self.deliver_once(to, mail).await,
+        match self.offer(to).await {
+            Err(Undelivered::Server(_)) if was_open => self.offer(to).await,
             result => result,
         }
     }
 
-    async fn deliver_once(&mut self, to: &Address, mail: &Message) -> Result<(), Undelivered> {
+    /// A connection on which the server waits for a mail to that address.
+    async fn offer(&mut self, to: &Address) -> Result<Open, Undelivered> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Open {
@@ -203,15 +261,8 @@ impl Session<'_> {
             },
         };
         let from = &self.mailer.settings.from.email;
-        // After a failure the connection is given up with what was begun on it.
-        hand_over(&mut open.connection, from, to, mail).await?;
-        open.carried += 1;
-        if open.carried < MAILS_A_CONNECTION {
-            self.open = Some(open);
-        } else {
-            let _ = open.connection.quit().await;
-        }
-        Ok(())
+        announce(&mut open.connection, from, to, self.has_taken).await?;
+        Ok(open)
     }
 
     /// Takes leave, where a connection is open.
@@ -223,11 +274,12 @@ impl Session<'_> {
     }
 }
 
-async fn hand_over(
+/// The steps before a mail.
+async fn announce(
     connection: &mut AsyncSmtpConnection,
     from: &Address,
     to: &Address,
-    mail: &Message,
+    has_taken: bool,
 ) -> Result<(), Undelivered> {
     let is_plain = |address: &Address| AsRef::<str>::as_ref(address).is_ascii();
     let mut options = Vec::new();
@@ -247,10 +299,32 @@ async fn hand_over(
     taken.map_err(|error| of_server("the sender is refused", &error))?;
     let recipient = Rcpt::new(to.clone(), Vec::new());
     let taken = connection.command(recipient).await;
-    taken.map_err(|error| of_mail("the recipient is refused", &error))?;
+    taken.map_err(|error| of_mail("the recipient is refused", &error, has_taken))?;
     let taken = connection.command(Data).await;
-    taken.map_err(|error| of_mail("the mail is refused", &error))?;
-    let taken = connection.message(&mail.formatted()).await;
-    taken.map_err(|error| of_mail("the mail is refused", &error))?;
+    taken.map_err(|error| of_mail("the mail is refused", &error, has_taken))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_us_is_told_from_one_of_a_mailbox() {
+        for (code, text, expected) in [
+            (550, "5.1.1 there is no such mailbox", false),
+            (552, "5.2.2 it is full", false),
+            (550, "not here (5.7.1)", false),
+            (550, "", false),
+            (451, "4.7.1 try again later", false),
+            (554, "5.7.1 <a@b.example>: Relay access denied", true),
+            (550, "5.7.1 Unable to relay", true),
+            (530, "Authentication required", true),
+            (535, "", true),
+            (538, "Encryption required", true),
+            (454, "4.7.0 Temporary authentication failure", true),
+        ] {
+            assert_eq!(is_of_us(code, text), expected, "{code} {text}");
+        }
+    }
 }

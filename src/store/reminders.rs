@@ -65,13 +65,23 @@ pub enum Claimed {
     HourIsFull,
 }
 
+/// What a claim leaves of its reminder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing is left to do.
+    Nothing,
+    /// It was tried, and is to be tried again.
+    Again,
+    /// It is to be tried, and this was no attempt.
+    Untried,
+}
+
 /// How a claim ends.
 #[derive(Debug, Clone)]
 pub struct ClaimEnd {
     pub key_id: KeyId,
     pub token: String,
-    /// Whether there is nothing left to do for this reminder.
-    pub is_done: bool,
+    pub left: Left,
     /// When there is something to do for the key again.
     pub next_at: Timestamp,
     pub note: Option<Note>,
@@ -213,7 +223,7 @@ impl SqlStore {
             "UPDATE api_keys SET \
                reminder_attempts = CASE \
                  WHEN reminder_generation = generation AND reminder_step = $1 \
-                 THEN reminder_attempts + 1 ELSE 1 END, \
+                   AND reminder_attempts > 0 THEN reminder_attempts + 1 ELSE 1 END, \
                reminder_generation = generation, reminder_days = rotation_days, \
                reminder_step = $1, reminder_at = $2, reminder_claim = $3 \
              WHERE id = $4 AND revision = $5 AND sort_reminder <= $6 RETURNING reminder_attempts",
@@ -243,10 +253,12 @@ impl SqlStore {
 
     async fn end(&self, end: &ClaimEnd) -> Result<bool, StoreError> {
         let mut transaction = self.pool().begin().await?;
-        let attempts = if end.is_done {
-            "0"
-        } else {
-            "reminder_attempts"
+        let attempts = match end.left {
+            Left::Nothing => "0",
+            Left::Again => "reminder_attempts",
+            Left::Untried => {
+                "CASE WHEN reminder_attempts > 1 THEN reminder_attempts - 1 ELSE -1 END"
+            }
         };
         let sql = format!(
             "UPDATE api_keys SET reminder_at = $1, reminder_attempts = {attempts}, \

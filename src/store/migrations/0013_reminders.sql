@@ -4,7 +4,7 @@ ALTER TABLE api_keys ADD COLUMN reminder_generation BIGINT;
 ALTER TABLE api_keys ADD COLUMN reminder_days BIGINT;
 -- The moment from which the latest reminder was to be sent.
 ALTER TABLE api_keys ADD COLUMN reminder_step BIGINT;
--- How often that was tried; 0: nothing is left to do for it.
+-- How often that was tried; 0: nothing is left to do for it; -1: it was begun, but not tried.
 ALTER TABLE api_keys ADD COLUMN reminder_attempts BIGINT;
 -- Who tries it now. Whoever finds the time in `reminder_at` over takes its place.
 ALTER TABLE api_keys ADD COLUMN reminder_claim TEXT;
@@ -15,7 +15,7 @@ ALTER TABLE api_keys ADD COLUMN reminder_at BIGINT;
 -- computes it, so it is right whoever writes.
 ALTER TABLE api_keys ADD COLUMN sort_reminder BIGINT
     GENERATED ALWAYS AS (CASE
-        WHEN standing <> 'active' OR rotation_days <= 0 THEN 9223372036854775807
+        WHEN standing <> 'active' OR lapsed = 'yes' OR rotation_days <= 0 THEN 9223372036854775807
         WHEN reminder_generation = generation AND reminder_days = rotation_days THEN reminder_at
         WHEN rotation_days > 14 THEN secret_created_at + (rotation_days - 14) * 86400000
         WHEN rotation_days > 3 THEN secret_created_at + (rotation_days - 3) * 86400000

@@ -138,6 +138,25 @@ async fn a_mail_goes_to_the_key_s_contact_or_else_to_its_tenant_s() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_contact_that_comes_later_hears_of_it_within_a_day() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    let mut anonymous = key(1);
+    anonymous.contact_email = None;
+    world.add(&anonymous).await;
+    let instance = world.instance(&smtp);
+    for days in 76..80 {
+        world.now_is(day(days));
+        instance.pass().await.unwrap();
+    }
+    assert_eq!(world.count(ReminderResult::NoAddress), 1, "counted once");
+    contact(&world, "boss@acme.example").await;
+    world.now_is(day(80));
+    assert_eq!(instance.pass().await.unwrap(), sent(1));
+    world.now_is(day(86));
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_nobody_can_use_has_no_reminder() {
     let (world, smtp) = (World::new().await, Smtp::start("none"));
     let keys: Vec<_> = (1..=6).map(key).collect();
@@ -252,6 +271,23 @@ async fn mails_of_an_hour_have_a_limit_that_all_instances_share() {
         assert_eq!(smtp.mails().len(), expected);
         world.clock.advance(Duration::from_secs(3600));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_thousands_of_mails_at_once() {
+    let (world, smtp) = (World::new().await, Smtp::start("none"));
+    for number in 1..=25 {
+        let mut key = key(number);
+        key.contact_email = Some("boss@acme.example".to_owned());
+        world.add(&key).await;
+    }
+    world.add(&key(26)).await;
+    let instance = world.instance(&smtp);
+    world.now_is(day(76));
+    assert_eq!(instance.pass().await.unwrap(), sent(20 + 1));
+    assert_eq!(instance.pass().await.unwrap(), sent(0));
+    world.clock.advance(60 * MINUTE);
+    assert_eq!(instance.pass().await.unwrap(), sent(5));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 mod bounds;
 mod failures;
 mod lives;
+mod long;
 pub mod program;
 mod store;
 

@@ -5,7 +5,7 @@ use sidekey::key::Generation;
 use sidekey::key::record::Standing;
 use sidekey::reminders::schedule::Rotation;
 use sidekey::store::reminders::{
-    ClaimEnd, Claimed, LastReminder, ReminderClaim, remindable_statement, rotations_statement,
+    ClaimEnd, Claimed, LastReminder, Left, ReminderClaim, remindable_statement, rotations_statement,
 };
 use sidekey::store::sql::POSTGRES_SETTINGS;
 use sqlx::any::AnyRow;
@@ -46,7 +46,7 @@ fn end(key: &KeyRecord, token: &str, is_done: bool, next_at: Timestamp) -> Claim
     ClaimEnd {
         key_id: key.id,
         token: token.to_owned(),
-        is_done,
+        left: if is_done { Left::Nothing } else { Left::Again },
         next_at,
         note: None,
     }
@@ -191,6 +191,21 @@ async fn what_has_changed_is_not_claimed() {
             .change(&new, |key| key.standing = Standing::Disabled)
             .await;
         assert!(found(world, day(3000)).await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_expired_is_not_looked_at_every_day() {
+    let (worlds, _postgres) = worlds().await;
+    for world in &worlds {
+        let mut key = key(1);
+        key.expires_at = Some(day(70));
+        world.add(&key).await;
+        assert_eq!(found(world, day(76)).await.len(), 1, "nobody has noted it");
+        world.store.settle(day(71)).await.unwrap();
+        assert!(found(world, day(3000)).await.is_empty());
+        world.change(&key, |key| key.expires_at = None).await;
+        assert_eq!(found(world, day(76)).await.len(), 1, "it lives again");
     }
 }
 
