@@ -215,8 +215,8 @@ impl Session<'_> {
         };
         // After a failure the connection is given up with what was begun on it.
         let mut open = offered?;
-        let text = mail.formatted();
-        let taking = open.connection.message(&text);
+        let content = mail.formatted();
+        let taking = open.connection.message(&content);
         match tokio::time::timeout(TAKING_TIMEOUT, taking).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) if error.status().is_some() => {
