@@ -9,6 +9,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::Value;
 
 use super::failure::Failure;
+use crate::key::format::is_harmful;
 
 /// Members of a key with members of their own, which have lines of their own.
 const PARTS: [&str; 2] = ["previous_secret", "usage"];
@@ -19,12 +20,6 @@ const NONE: &str = "-";
 pub struct Column {
     pub title: &'static str,
     pub value: fn(&Value) -> String,
-}
-
-/// Whether a character would steer a terminal, or turn around the text after it.
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// `text` with every harmful character as its number.

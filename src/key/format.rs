@@ -163,6 +163,25 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether a character would steer a terminal, or turn around the text after it.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A text from outside for a line in a log: [redacted](redact), without breaks and harmful characters, and of
+/// at most so many characters, but for the dots that say that there were more.
+pub fn shown(text: &str, chars_max: usize) -> String {
+    // Keys go first: a part of one may not be known for what it is.
+    let text = redact(text);
+    let end = text.char_indices().nth(chars_max).map(|(at, _)| at);
+    let (kept, dots) = end.map_or((&*text, ""), |end| (&text[..end], "..."));
+    let mut line = String::with_capacity(kept.len() + dots.len());
+    line.extend(kept.chars().map(|c| if is_harmful(c) { ' ' } else { c }));
+    line.push_str(dots);
+    line
+}
+
 /// Where the first `_live_ID_SECRET` or `_test_ID_SECRET` of `text` has its secret.
 fn next_secret(text: &str) -> Option<(usize, usize)> {
     let run = |at: usize| {

@@ -7,7 +7,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::{Context, NO_ROUTE, target};
-use crate::key::format::redact;
+use crate::key::format::shown;
 use crate::telemetry::Outcome;
 use crate::telemetry::access::{Line, event_at};
 
@@ -36,7 +36,7 @@ pub(super) fn write(
         shadow = ctx.shadow.map(|refusal| refusal.outcome().as_str()),
         status = status(session),
         // A method can be a key as well.
-        method = cut(redact(request.method.as_str()).into_owned(), METHOD_CHARS_MAX),
+        method = shown(request.method.as_str(), METHOD_CHARS_MAX),
         path = path(request),
         client = %ctx.client,
         route = ctx.route.as_ref().map_or(NO_ROUTE, |route| &route.name),
@@ -63,18 +63,10 @@ pub(super) fn status(session: &Session) -> u16 {
 /// The path, fit to be shown.
 pub(super) fn path(request: &RequestHeader) -> String {
     let path = String::from_utf8_lossy(request.raw_path());
-    // Keys go first: a part of one may not be known for what it is.
-    cut(target::without_keys(target::split(&path).0), PATH_CHARS_MAX)
-}
-
-fn cut(mut text: String, chars_max: usize) -> String {
-    if let Some((at, _)) = text.char_indices().nth(chars_max) {
-        text.truncate(at);
-        text.push_str("...");
-        // It may wait in a queue: the rest must not stay behind it.
-        text.shrink_to_fit();
-    }
-    text
+    shown(
+        &target::without_keys(target::split(&path).0),
+        PATH_CHARS_MAX,
+    )
 }
 
 fn milliseconds(us: u64) -> f64 {
@@ -99,22 +91,24 @@ fn describe(error: &Error) -> String {
 mod tests {
     use super::*;
 
-    fn shown(target: &str) -> String {
+    fn path_of(target: &str) -> String {
         path(&RequestHeader::build("GET", target.as_bytes(), None).unwrap())
     }
 
     #[test]
     fn a_path_has_no_query_no_key_and_a_length() {
-        assert_eq!(shown("/a/b?c=d"), "/a/b");
+        assert_eq!(path_of("/a/b?c=d"), "/a/b");
         let key = "sk_live_4fzN8cQ2pLrT_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX2yZ3A4b5C6d7E8f9G0h1I2";
-        assert_eq!(shown(&format!("/{key}/x")), "/sk_live_4fzN8cQ2pLrT_.../x");
+        assert_eq!(path_of(&format!("/{key}/x")), "/sk_live_4fzN8cQ2pLrT_.../x");
         // Where the cut would fall into a key.
         let long = format!("/{}/{key}", "x".repeat(PATH_CHARS_MAX - 30));
-        assert!(!shown(&long).contains("0aB1"), "{}", shown(&long));
-        let long = shown(&format!("/{}", "x".repeat(2 * PATH_CHARS_MAX)));
+        assert!(!path_of(&long).contains("0aB1"), "{}", path_of(&long));
+        let long = path_of(&format!("/{}", "x".repeat(2 * PATH_CHARS_MAX)));
         assert_eq!(long.len(), PATH_CHARS_MAX + 3);
         assert_eq!(long.capacity(), long.len());
+        // Nothing turns the line around, or ends it.
+        assert_eq!(path_of("/a\u{202e}b\u{2028}c"), "/a b c");
         let wide = "/ä".repeat(PATH_CHARS_MAX);
-        assert_eq!(shown(&wide).chars().count(), PATH_CHARS_MAX + 3);
+        assert_eq!(path_of(&wide).chars().count(), PATH_CHARS_MAX + 3);
     }
 }

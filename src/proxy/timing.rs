@@ -1,7 +1,7 @@
 //! Where a request's time has gone: to Sidekey, to the upstream, to both and the client.
 
 use super::Context;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{RouteMetrics, seconds};
 
 impl Context {
     /// What Sidekey added to a request that ended at `ended_us`: from its header until it was passed on, or
@@ -27,8 +27,4 @@ pub(super) fn observe(metrics: &RouteMetrics, ctx: &Context, ended_us: u64) {
     if let Some(upstream_us) = ctx.upstream_us() {
         metrics.upstream_duration.observe(seconds(upstream_us));
     }
-}
-
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter};
 
 use super::Metrics;
+use super::metrics::seconds;
 use crate::clock::SharedClock;
 use crate::key::Status;
 
@@ -264,7 +265,7 @@ impl<'a> Timer<'a> {
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
         let took_us = self.clock.monotonic_us().saturating_sub(self.begun_us);
-        self.histogram.observe(took_us as f64 / 1e6);
+        self.histogram.observe(seconds(took_us));
     }
 }
 

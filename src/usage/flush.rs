@@ -14,6 +14,7 @@ use super::tenants::TenantTraffic;
 use crate::clock::{SharedClock, Timestamp};
 use crate::store::{StoreError, UsageStore};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::seconds;
 
 /// How soon a batch that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -156,9 +157,7 @@ impl Flusher {
         if has_stored {
             let took_us = self.clock.monotonic_us().saturating_sub(begun_us);
             self.metrics.usage_flushes.inc();
-            self.metrics
-                .usage_flush_seconds
-                .observe(took_us as f64 / 1e6);
+            self.metrics.usage_flush_seconds.observe(seconds(took_us));
         }
         true
     }

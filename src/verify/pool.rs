@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::clock::SharedClock;
 use crate::config::settings::BcryptSettings;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::seconds;
 
 /// After so long without a finished job, the next one gets a share of a busy CPU. A long queue alone
 /// is no reason: it is there because the threads have their hands full.
@@ -142,7 +143,7 @@ impl BcryptPool {
             drop(running);
             metrics.bcrypt_runs.inc();
             let took_us = clock.monotonic_us().saturating_sub(start_us);
-            metrics.bcrypt_seconds.observe(took_us as f64 / 1e6);
+            metrics.bcrypt_seconds.observe(seconds(took_us));
             // Nobody waits any more: the caller was cancelled.
             let _ = sender.send(result);
         };
