@@ -61,6 +61,8 @@ pub struct Reminders {
     unwritten: Mutex<Vec<ClaimEnd>>,
     /// A pass ends with the mail that is on its way.
     is_ending: AtomicBool,
+    /// The last count of keys failed.
+    is_uncounted: AtomicBool,
 }
 
 impl Reminders {
@@ -71,6 +73,7 @@ impl Reminders {
             addressed: Mutex::default(),
             unwritten: Mutex::default(),
             is_ending: AtomicBool::new(false),
+            is_uncounted: AtomicBool::new(false),
         }
     }
 
@@ -133,9 +136,13 @@ impl Reminders {
                 self.parts.metrics.keys_rotation_due.set(counts.soon);
             }
             Err(error) => {
-                tracing::debug!(%error, "keys that are due for rotation can't be counted")
+                if !self.is_uncounted.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "keys that are due for rotation can't be counted");
+                }
+                return;
             }
         }
+        self.is_uncounted.store(false, Ordering::Relaxed);
     }
 }
 

@@ -28,6 +28,11 @@ pub enum Dependency {
     Vault,
 }
 
+/// What a histogram is told of a time that the clock has counted.
+pub fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
 impl Dependency {
     /// The label's value.
     pub fn as_str(self) -> &'static str {

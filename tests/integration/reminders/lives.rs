@@ -317,6 +317,7 @@ async fn keys_that_are_due_are_counted() {
         (day(30), (3, 1)),
     ] {
         world.now_is(now);
+        world.store.settle(now).await.unwrap();
         instance.count().await;
         assert_eq!(gauges(), counts, "{now}");
     }
