@@ -308,6 +308,26 @@ mod tests {
     use secrecy::ExposeSecret;
 
     #[test]
+    fn what_is_shown_is_one_short_line_without_secrets() {
+        assert_eq!(shown("status code:\n401", 20), "status code: 401");
+        assert_eq!(shown("a\u{202e}b\u{2028}c", 20), "a b c");
+        let text = mint_keys()
+            .mint(&"sk".parse().unwrap(), Environment::Live)
+            .unwrap()
+            .text;
+        let secret = &text.expose_secret()["sk_live_".len() + KEY_ID_LEN + 1..];
+        for chars_max in 0..100 {
+            let line = shown(&format!("{} is refused", text.expose_secret()), chars_max);
+            assert!(!line.contains(&secret[..4]), "{line}");
+        }
+        assert_eq!(
+            shown(&"\u{e4}".repeat(9), 8),
+            format!("{}...", "\u{e4}".repeat(8))
+        );
+        assert_eq!(shown("12345678", 8), "12345678");
+    }
+
+    #[test]
     fn a_key_has_the_promised_form() {
         let key = mint_keys()
             .mint(&"sk".parse().unwrap(), Environment::Test)

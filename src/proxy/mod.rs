@@ -417,10 +417,11 @@ impl ProxyHttp for Gateway {
             .map_or(&self.no_route, |route| &route.metrics);
         let ended_us = self.clock.monotonic_us();
         let took_us = ended_us.saturating_sub(ctx.started_us);
+        // Whoever sees a request counted finds its times, too.
+        timing::observe(metrics, ctx, ended_us);
         metrics.count(outcome);
         let status = session.response_written();
         metrics.answered(status.map(|response| response.status.as_u16()));
-        timing::observe(metrics, ctx, ended_us);
         if ctx.refusal.is_some() {
             let failed = &self.failed_authentications;
             failed.count(outcome, ctx.client, ended_us);

@@ -13,7 +13,7 @@ use time::format_description::FormatItem;
 use time::macros::format_description;
 
 use crate::clock::Timestamp;
-use crate::key::format::redact;
+use crate::key::format::shown;
 use crate::key::record::days_left;
 use crate::key::{KeyRecord, TenantRecord};
 
@@ -96,19 +96,6 @@ impl Header for AutoSubmitted {
     }
 }
 
-/// A name for people, of one line and some length, in which a key that was pasted is cut short.
-fn shown(text: &str) -> String {
-    let one_line: String = redact(text)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if one_line.chars().count() <= NAME_LEN_MAX {
-        return one_line;
-    }
-    let cut: String = one_line.chars().take(NAME_LEN_MAX).collect();
-    format!("{cut}...")
-}
-
 fn date(moment: Timestamp) -> String {
     let nanos = i128::from(moment.as_millis()) * 1_000_000;
     let date = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
@@ -153,12 +140,12 @@ impl Words {
             .tenant
             .and_then(|tenant| tenant.settings.display_name.as_deref());
         Words {
-            name: shown(&about.key.name),
+            name: shown(&about.key.name, NAME_LEN_MAX),
             id: about.key.id.to_string(),
             hint: about.key.hint.clone(),
             environment: about.key.environment.as_str(),
             tenant: match display_name {
-                Some(name) => format!("{} ({tenant_id})", shown(name)),
+                Some(name) => format!("{} ({tenant_id})", shown(name, NAME_LEN_MAX)),
                 None => tenant_id.to_owned(),
             },
             due: date(due_at),

@@ -20,7 +20,7 @@ use lettre::{Address, Message};
 use secrecy::ExposeSecret;
 
 use crate::config::settings::{MailLogin, MailTls, SmtpSettings};
-use crate::key::format::redact;
+use crate::key::format::shown;
 
 /// How long a server may think about a mail that it has: it may look for viruses in it. Together with the time
 /// for all that comes before (`smtp.timeout_seconds`), less than a claim lasts.
@@ -150,12 +150,7 @@ fn credentials(login: &MailLogin) -> Result<Credentials, Undelivered> {
 
 /// What is told of a failure: a line of some length, without what looks like a key.
 fn told(what: &str, error: &Error) -> String {
-    let text = format!("{what}: {error}");
-    redact(&text)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(REPLY_LEN_MAX)
-        .collect()
+    shown(&format!("{what}: {error}"), REPLY_LEN_MAX)
 }
 
 fn of_server(what: &str, error: &Error) -> Undelivered {

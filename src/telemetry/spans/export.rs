@@ -13,7 +13,7 @@ use prometheus::IntCounter;
 
 use super::{BATCH_MAX, Finished, INTERVAL, SpansError};
 use crate::config::settings::TracingSettings;
-use crate::key::format::redact;
+use crate::key::format::shown;
 
 /// Characters of a reason that are told.
 const REASON_CHARS_MAX: usize = 200;
@@ -107,7 +107,7 @@ impl Exporter {
         let sent = self.inner.export(batch).now_or_never();
         let failure = match sent {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(reason(&error.to_string())),
+            Some(Err(error)) => Some(shown(&error.to_string(), REASON_CHARS_MAX)),
             None => Some("the attempt did not end".to_owned()),
         };
         if failure.is_some() {
@@ -132,30 +132,5 @@ impl Exporter {
                 "the collector takes no spans; they are lost and counted until it does"
             ),
         }
-    }
-}
-
-/// Why a batch was not taken, fit for a line of the log: the words are a library's.
-fn reason(text: &str) -> String {
-    redact(text)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(REASON_CHARS_MAX)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_one_short_line_without_keys() {
-        assert_eq!(reason("status code:\n401"), "status code: 401");
-        let key = "sk_live_4fzN8cQ2pLrT_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX2yZ3A4b5C6d7E8f9G0h1I2";
-        assert!(!reason(&format!("{key} is refused")).contains("0aB1"));
-        assert_eq!(
-            reason(&"ä ".repeat(REASON_CHARS_MAX)).chars().count(),
-            REASON_CHARS_MAX
-        );
     }
 }

@@ -1,12 +1,10 @@
 //! What happens where a mail can't be sent, or where a process ends in the middle of it.
 
+use super::disturbed::Disturbed;
 use super::*;
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::json;
-use sidekey::store::reminders::{
-    ClaimEnd, Claimed, Left, Remindable, ReminderClaim, RotationCounts,
-};
+use sidekey::store::reminders::{ClaimEnd, Claimed, Left, ReminderClaim};
 use tokio::sync::watch;
 
 fn failed(failed: usize) -> Passed {
@@ -301,62 +299,17 @@ async fn what_a_process_has_begun_when_it_ends_another_one_does() {
     assert_eq!(instance.pass().await.unwrap(), sent(0));
 }
 
-/// A store that loses words about what came of mails, as often as is said, and ends a process with the first.
-struct Forgetful {
-    inner: SqlStore,
-    losses: Mutex<u32>,
-    stop: watch::Sender<bool>,
-}
-
-impl Forgetful {
-    fn of(world: &World, losses: u32) -> Self {
-        Forgetful {
-            inner: world.store.clone(),
-            losses: Mutex::new(losses),
-            stop: watch::Sender::new(false),
+/// A store that loses the first words about what came of mails.
+fn forgetful(world: &World, losses: u32) -> Disturbed {
+    let left = Mutex::new(losses);
+    Disturbed::of(world, move || {
+        let mut left = left.lock();
+        if *left == 0 {
+            return Ok(());
         }
-    }
-}
-
-#[async_trait]
-impl ReminderStore for Forgetful {
-    async fn remindable(&self, now: Timestamp) -> Result<Vec<Remindable>, StoreError> {
-        self.inner.remindable(now).await
-    }
-
-    async fn claim_reminder(&self, claim: &ReminderClaim<'_>) -> Result<Claimed, StoreError> {
-        self.inner.claim_reminder(claim).await
-    }
-
-    async fn end_claim(&self, end: &ClaimEnd) -> Result<bool, StoreError> {
-        {
-            let mut losses = self.losses.lock();
-            if *losses > 0 {
-                *losses -= 1;
-                return Err(StoreError::Unavailable("a test".to_owned()));
-            }
-        }
-        let ended = self.inner.end_claim(end).await;
-        self.stop.send_replace(true);
-        ended
-    }
-
-    async fn rest(
-        &self,
-        key: &KeyRecord,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.inner.rest(key, now, until).await
-    }
-
-    async fn rotations(
-        &self,
-        now: Timestamp,
-        soon: Timestamp,
-    ) -> Result<RotationCounts, StoreError> {
-        self.inner.rotations(now, soon).await
-    }
+        *left -= 1;
+        Err(StoreError::Unavailable("a test".to_owned()))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,7 +317,7 @@ async fn a_mail_that_is_gone_does_not_go_again_because_the_database_was_away() {
     let (world, smtp) = (World::new().await, Smtp::start("none"));
     world.add(&key(1)).await;
     let mut parts = world.parts(Some(mailer(&smtp.config())));
-    parts.store = Arc::new(Forgetful::of(&world, 3));
+    parts.store = Arc::new(forgetful(&world, 3));
     let instance = Reminders::new(parts);
     world.now_is(day(76));
     for _ in 0..3 {
@@ -383,7 +336,7 @@ async fn a_mail_of_which_nobody_knows_comes_again_after_ten_minutes_as_the_same(
     let (world, smtp) = (World::new().await, Smtp::start("none"));
     world.add(&key(1)).await;
     let mut parts = world.parts(Some(mailer(&smtp.config())));
-    parts.store = Arc::new(Forgetful::of(&world, 1));
+    parts.store = Arc::new(forgetful(&world, 1));
     world.now_is(day(76));
     // It ends between the mail and the note of it.
     Reminders::new(parts).pass().await.unwrap_err();
@@ -408,8 +361,11 @@ async fn a_process_that_ends_does_not_send_what_is_left() {
         world.add(&key(number)).await;
     }
     world.now_is(day(76));
-    let store = Forgetful::of(&world, 0);
-    let stopping = store.stop.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let mut store = Disturbed::of(&world, || Ok(()));
+    store.after_end = Box::new(move || {
+        stop.send_replace(true);
+    });
     let mut parts = world.parts(Some(mailer(&smtp.config())));
     parts.store = Arc::new(store);
     Reminders::new(parts).run(stopping).await;

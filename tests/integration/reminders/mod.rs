@@ -2,6 +2,7 @@
 //! real mail server while a clock moves by hand, and the program as a whole.
 
 mod bounds;
+mod disturbed;
 mod failures;
 mod lives;
 mod long;
