@@ -7,6 +7,8 @@ mod mixed;
 
 use mixed::{Extent, Kind, Plan};
 
+use crate::harness::HEAVY;
+
 /// Some 140 of these are to each limited key, whose bucket holds ten and gains one a second.
 const SHORT: Plan = Plan {
     extent: Extent::Requests(2_000),
@@ -19,6 +21,7 @@ const SHORT: Plan = Plan {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_of_a_mixed_load_is_right() {
+    let _turn = HEAVY.acquire().await.expect("a turn");
     let report = mixed::run(&SHORT).await;
     assert!(report.is_right(), "{report}");
     for kind in Kind::ALL {
@@ -40,6 +43,7 @@ async fn a_gateway_that_refuses_nobody_is_noticed() {
         more: "[proxy]\nmode = \"shadow\"\n",
         ..SHORT
     };
+    let _turn = HEAVY.acquire().await.expect("a turn");
     let report = mixed::run(&plan).await;
     assert!(!report.is_right(), "{report}");
     for kind in [Kind::WrongScope, Kind::Forged, Kind::Expired] {

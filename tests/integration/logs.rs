@@ -14,7 +14,7 @@ use crate::contract::log_line;
 use crate::harness::raw::{Raw, get, request};
 use crate::harness::sidekey::{Sidekey, command, config};
 use crate::harness::upstream::{Upstream, nobody};
-use crate::harness::{DEADLINE, client_builder, eventually};
+use crate::harness::{DEADLINE, HEAVY, client_builder, eventually};
 
 /// Sends a request and takes its answer's status and request id.
 async fn send(proxy: SocketAddr, text: String) -> (u16, String) {
@@ -247,6 +247,7 @@ impl Drop for Unread {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_holds_nobody_up() {
+    let _turn = HEAVY.acquire().await.expect("a turn");
     const CLIENTS: usize = 4;
     /// More lines than may wait, and than a pipe holds besides.
     const LINES: usize = 18_000;

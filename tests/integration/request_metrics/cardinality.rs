@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use sidekey::telemetry::metrics::DECLARATIONS;
 
 use super::{NO_LIMITS, OFTEN, expect};
-use crate::harness::eventually;
 use crate::harness::raw::Raw;
 use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::Upstream;
+use crate::harness::{HEAVY, eventually};
 
 /// Tenants, each with one key.
 const TENANTS: usize = 1_000;
@@ -157,6 +157,7 @@ async fn call_admin(sidekey: &Sidekey) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn series_have_a_ceiling_and_labels_no_data() {
+    let _turn = HEAVY.acquire().await.expect("a turn");
     let upstream = Upstream::start().await;
     let more = format!(
         "{OFTEN}{NO_LIMITS}\n[proxy]\ntrusted_proxies = [\"127.0.0.1\"]\n\
