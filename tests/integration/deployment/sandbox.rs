@@ -115,11 +115,8 @@ fn folder(way: Way) -> tempfile::TempDir {
     directory
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_needs_no_root_and_writes_to_its_data_alone() {
-    let way = Way::found();
-    let directory = folder(way);
-    let folder = directory.path();
+/// The program that serves in the box, on free ports.
+async fn serve(way: Way, folder: &Path) -> Command {
     let file = folder.join("sidekey.toml");
     std::fs::write(&file, config(nobody().await, "")).unwrap();
     let program = folder.join("sidekey").display().to_string();
@@ -127,7 +124,17 @@ async fn it_needs_no_root_and_writes_to_its_data_alone() {
     let mut command = boxed(way, folder, &[&program, "serve", "--config", &file]);
     command
         .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
-        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
+        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_needs_no_root_and_writes_to_its_data_alone() {
+    let way = Way::found();
+    let directory = folder(way);
+    let folder = directory.path();
+    let mut command = serve(way, folder).await;
+    command
         .env("SIDEKEY__BCRYPT__COST", "4")
         .env("SIDEKEY__LOG__FORMAT", "json");
     let sidekey = Service::start("sidekey", command, |line| {
@@ -165,15 +172,8 @@ async fn elsewhere_it_can_write_nothing() {
     let way = Way::found();
     let directory = folder(way);
     let folder = directory.path();
-    let file = folder.join("sidekey.toml");
-    std::fs::write(&file, config(nobody().await, "")).unwrap();
-    let program = folder.join("sidekey").display().to_string();
-    let file = file.display().to_string();
-    let mut command = boxed(way, folder, &[&program, "serve", "--config", &file]);
-    command
-        .env("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0")
-        .env("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0")
-        .env("SIDEKEY__STORE__URL", "sqlite://elsewhere/sidekey.db");
+    let mut command = serve(way, folder).await;
+    command.env("SIDEKEY__STORE__URL", "sqlite://elsewhere/sidekey.db");
     let ended = run_command(command);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("elsewhere"), "{ended:?}");
