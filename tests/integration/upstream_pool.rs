@@ -51,6 +51,10 @@ async fn a_sound_connection_is_used_again() {
         assert!(head.starts_with(format!("GET /{round} ").as_bytes()));
         connection.send(answer(round)).await;
         assert_eq!(client.read_answer().await.body, round.as_bytes());
+        // A client can have its answer a moment before the connection is kept, but Sidekey reads
+        // a client's next request only afterwards.
+        client.send(get("/without-a-key", &[])).await;
+        assert_eq!(client.read_answer().await.status, 401);
     }
 }
 
