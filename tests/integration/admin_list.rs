@@ -10,7 +10,7 @@ use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 /// One page: its keys and the cursor behind it.

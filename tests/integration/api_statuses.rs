@@ -55,7 +55,7 @@ struct Bench {
 
 impl Bench {
     async fn start(environment: &[(&str, &str)]) -> Self {
-        let config = config(nobody().await, SETTINGS);
+        let config = config(nobody(), SETTINGS);
         let sidekey = Sidekey::start_with(&config, environment).await;
         let scopes = json!([
             "sidekey:keys:read",

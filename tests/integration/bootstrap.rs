@@ -31,7 +31,7 @@ async fn admin_keys(sidekey: &Sidekey, key: &str) -> Vec<serde_json::Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_admin_key_is_written_once_and_for_its_owner_only() {
-    let sidekey = Sidekey::start(&config(nobody().await, "[log]\nlevel = \"debug\"")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "[log]\nlevel = \"debug\"")).await;
     let file = sidekey.directory().join("data/admin.key");
     assert_eq!(mode(&file), 0o600);
     assert_eq!(mode(&sidekey.directory().join("data/sidekey.db")), 0o600);
@@ -62,7 +62,7 @@ async fn a_file_that_is_there_is_replaced_by_one_that_only_its_owner_reads() {
     std::fs::write(&file, "left over").unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let more = format!("[admin]\nbootstrap_key_file = \"{}\"", file.display());
-    let sidekey = Sidekey::start(&config(nobody().await, &more)).await;
+    let sidekey = Sidekey::start(&config(nobody(), &more)).await;
     assert_eq!(mode(&file), 0o600);
     let key = std::fs::read_to_string(&file).unwrap();
     assert_eq!(admin_keys(&sidekey, key.trim()).await.len(), 1);
@@ -76,7 +76,7 @@ async fn without_a_place_for_the_key_nothing_starts() {
     let path = directory.path();
     // A file where a directory would have to be stops root as well.
     std::fs::write(path.join("occupied"), "").unwrap();
-    std::fs::write(path.join("sidekey.toml"), config(nobody().await, "")).unwrap();
+    std::fs::write(path.join("sidekey.toml"), config(nobody(), "")).unwrap();
     let mut environment = vec![
         ("SIDEKEY__PROXY__LISTEN", "127.0.0.1:0"),
         ("SIDEKEY__ADMIN__LISTEN", "127.0.0.1:0"),

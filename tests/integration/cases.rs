@@ -144,7 +144,7 @@ impl World {
             name = "orders:write"
             "#,
             upstream.address,
-            nobody().await,
+            nobody(),
             silent.address,
         );
         let sidekey = Sidekey::start(&config).await;

@@ -221,7 +221,7 @@ fn numbered(number: usize) -> KeyRecord {
 async fn behind_the_longest_page_the_rest_comes() {
     const KEYS_MADE: usize = 1003;
     const PAGE: usize = 1000;
-    let mut sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), "")).await;
     sidekey.kill();
     let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();

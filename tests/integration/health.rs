@@ -41,7 +41,7 @@ async fn status(sidekey: &Sidekey, path: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_one_is_alive_and_ready_and_a_stopped_one_is_not() {
-    let mut sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), "")).await;
     assert_well(&ask(sidekey.admin, &[]), "alive");
     assert_well(&ask(sidekey.admin, &["--ready"]), "ready");
     let told = "not alive: the answer is 401; is this Sidekey's admin port?";
@@ -52,7 +52,7 @@ async fn a_running_one_is_alive_and_ready_and_a_stopped_one_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_configuration_names_the_port_whatever_else_it_says() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let directory = tempfile::tempdir().unwrap();
     let file = |text: &str| {
         std::fs::write(directory.path().join("sidekey.toml"), text).unwrap();
@@ -87,7 +87,7 @@ async fn who_takes_the_connection_and_says_nothing_is_not_waited_for() {
 async fn stores_that_are_away_count_only_for_who_asks_for_them() {
     let mut postgres = Postgres::start().await;
     let store = format!("[store]\nurl = \"{}\"", postgres.url());
-    let sidekey = Sidekey::start(&config(nobody().await, &store)).await;
+    let sidekey = Sidekey::start(&config(nobody(), &store)).await;
     assert_eq!(status(&sidekey, "/readyz").await, 200);
     postgres.kill();
     // On a busy machine the answer may take longer than is waited for it.

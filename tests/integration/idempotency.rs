@@ -98,7 +98,7 @@ async fn a_call_that_is_sent_again_is_answered_as_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_refused_is_not_remembered() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let mut bad = body();
     bad["name"] = json!("");
     assert_eq!(create(&sidekey, "call", &bad).await.bad_fields(), ["name"]);
@@ -122,7 +122,7 @@ async fn what_was_refused_is_not_remembered() {
 /// A tenant that may have no more keys gets none, and no hash of one either.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tenant_may_not_have_leaves_nothing() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let cap = json!({"max_keys": 1});
     let tenant = "/api/v1/platform/tenants/acme";
     let capped = sidekey.ask(Method::PUT, tenant, Some(&cap)).await;
@@ -137,7 +137,7 @@ async fn what_a_tenant_may_not_have_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_caller_has_names_of_their_own() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let writer = json!({"scopes": ["sidekey:admin"], "tenant_id": "staff"});
     let writer = sidekey.create_key(writer).await;
     let as_writer = async |body: &Value| {
@@ -161,7 +161,7 @@ async fn each_caller_has_names_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_make_one_key() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     for round in 0..5 {
         let call = format!("call-{round}");
         let body = body();
@@ -205,7 +205,7 @@ async fn instances_make_one_key_together() {
 /// the secret nor the name of the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_remembered_for_a_day_and_in_secret() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let name = "name-of-a-call-5f1c";
     let first = create(&sidekey, name, &body()).await;
     assert_replayed(&create(&sidekey, name, &body()).await, &first);

@@ -135,7 +135,7 @@ access = "all"
 sample = { forwarded = 0, no_route = 0.5 }
 levels = { no_credential = "warn", upstream_failed = "error", no_route = "debug", default = "info" }
 "#;
-    let more = more.replace("GONE", &nobody().await.to_string());
+    let more = more.replace("GONE", &nobody().to_string());
     let mut sidekey = Sidekey::start(&config(upstream.address, &more)).await;
     for _ in 0..TIMES {
         assert_eq!(send(sidekey.proxy, get("/open", &[])).await.0, 200);

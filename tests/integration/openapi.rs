@@ -25,7 +25,7 @@ const OWN_TENANT: &str = "sidekey";
 const CASES_MIN: u32 = 300;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 async fn get(sidekey: &Sidekey, path: &str) -> Reply {

@@ -58,7 +58,7 @@ async fn the_old_secret_ends_when_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_takes_the_permissions_of_a_regeneration() {
-    let sidekey = Sidekey::start(&config(crate::harness::upstream::nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(crate::harness::upstream::nobody(), "")).await;
     let path = |id: &str| format!("{KEYS}/{id}/previous-secret");
     let reader = json!({"scopes": ["sidekey:keys:read"]});
     let writer = json!({"scopes": ["sidekey:keys:write"]});

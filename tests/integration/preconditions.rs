@@ -9,7 +9,7 @@ use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 async fn call(sidekey: &Sidekey, method: Method, path: &str, tags: &[&str]) -> Reply {

@@ -21,7 +21,7 @@ const OWN_SCOPES: [&str; 8] = [
 ];
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 async fn key_with(sidekey: &Sidekey, scopes: Value) -> Key {

@@ -356,7 +356,7 @@ fn assert_not_in_store(sidekey: &Sidekey, needles: &Needles) {
 }
 
 async fn start(collector: &Collector) -> Sidekey {
-    let config = configuration(discreet().await, nobody().await, collector);
+    let config = configuration(discreet().await, nobody(), collector);
     Sidekey::start(&config).await
 }
 

@@ -26,7 +26,7 @@ async fn a_service_behind_tls_is_checked() {
     let directory = tempfile::tempdir().unwrap();
     make_certificates(directory.path());
     std::fs::write(directory.path().join("page"), "behind TLS").unwrap();
-    let address = nobody().await;
+    let address = nobody();
     let server = Command::new("openssl")
         .args([
             "s_server", "-quiet", "-WWW", "-cert", "leaf.pem", "-key", "leaf.key", "-accept",

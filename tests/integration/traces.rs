@@ -146,7 +146,7 @@ async fn spans_fit_together_on_both_sides() {
 async fn refusals_failures_and_second_attempts_have_spans() {
     let upstream = Upstream::start().await;
     let collector = Collector::start().await;
-    let gone = nobody().await;
+    let gone = nobody();
     let more = format!(
         r#"
 [[upstreams]]
@@ -271,7 +271,7 @@ async fn only_what_is_sampled_is_recorded() {
 async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let upstream = Upstream::start().await;
     let silent = Scripted::start().await;
-    for address in [nobody().await, silent.address] {
+    for address in [nobody(), silent.address] {
         let more = format!(
             "{OPEN}[tracing]\notlp_endpoint = \"http://{address}\"\nsample_ratio = 1\ntimeout_ms = 200\n"
         );

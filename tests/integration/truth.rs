@@ -190,7 +190,7 @@ fn members(schema: &Value, names: &mut BTreeSet<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_apis_document_has_every_call_parameter_member_and_status() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let guide = std::fs::read_to_string(root().join("docs/api.md")).expect("the document");
     let (_, errors) = guide.split_once("\n## Errors\n").expect("the errors");
     let first_cells = errors

@@ -478,7 +478,7 @@ async fn a_crash_loses_what_was_not_flushed_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_questions_are_answered_with_all_that_is_wrong() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let key = key_of(&sidekey, "red").await;
     let wrong = "interval=week&from=yesterday&to=tomorrow&x=1";
     let cases = [
@@ -525,7 +525,7 @@ async fn bad_questions_are_answered_with_all_that_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_another_tenants_usage() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let with = async |tenant: &str, scope: &str| {
         let fields = json!({"tenant_id": tenant, "scopes": [scope]});
         sidekey.create_key(fields).await

@@ -184,7 +184,7 @@ async fn a_start_without_vault_fails_with_a_sentence() {
         last.unwrap_or_else(|| panic!("{ended:?}")).to_owned()
     };
     let good = bao.config(&role.lines());
-    let port = nobody().await.port();
+    let port = nobody().port();
     let away = good.replace(&bao.url(), &format!("http://127.0.0.1:{port}"));
     assert!(fails(away).contains("refused"), "nobody listens");
     let wrong = good.replace(&role.role_id, "somebody-else");

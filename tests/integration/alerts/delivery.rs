@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use super::{GUIDE, RULES, guide, text};
 use crate::harness::service::Service;
 use crate::harness::sidekey::{Key, Sidekey, config};
-use crate::harness::upstream::Upstream;
+use crate::harness::upstream::{Upstream, nobody};
 
 /// How long a message may take: Prometheus looks for targets every five seconds only, and has to see a
 /// figure grow.
@@ -182,12 +182,8 @@ async fn forged_key() -> Key {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_page_and_forged_keys_make_a_ticket() {
-    // A service that is not there.
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let nobody = listener.local_addr().expect("an address");
-    drop(listener);
     let more = "[log]\naccess = \"off\"\n[limits]\ndefault = []\nfailed_auth = { name = \"failed-auth\", quota = 600000, window_seconds = 60 }";
-    let sidekey = Sidekey::start(&config(nobody, more)).await;
+    let sidekey = Sidekey::start(&config(nobody(), more)).await;
     let key = sidekey.create_key(serde_json::json!({})).await;
     let world = World::start(sidekey).await;
 

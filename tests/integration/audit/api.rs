@@ -169,7 +169,7 @@ fn request_ids(events: &[Value]) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_sees_its_own_events_alone() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let reader = json!({"tenant_id": "acme", "scopes": ["sidekey:audit:read"]});
     let reader = sidekey.create_key(reader).await;
     let own = sidekey.create_key(json!({"tenant_id": "acme"})).await;
@@ -223,7 +223,7 @@ async fn a_tenant_sees_its_own_events_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn times_and_cursors_are_those_of_the_answers() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     for n in 0..5 {
         sidekey
             .create_key(json!({"name": format!("key {n}")}))
@@ -308,7 +308,7 @@ async fn times_and_cursors_are_those_of_the_answers() {
 /// An export goes on for as long as it is read, and no longer than its reader may see it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_ends_with_its_readers_key() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let reader = json!({"scopes": ["sidekey:audit:read"]});
     let reader = sidekey.create_key(reader).await;
     let key = sidekey.create_key(json!({})).await;

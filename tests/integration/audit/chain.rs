@@ -151,7 +151,7 @@ async fn two_instances_write_one_chain_with_every_operation_once() {
 /// What entries say, on SQLite, and that the script of the documents can fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changed_is_told_without_secrets() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     // Numbers that other languages write in another way, and what JSON escapes.
     let metadata = json!({"n": [1e16, 1.5e300, -0.0, 18_446_744_073_709_551_615_u64, 0.1],
         "t": "ü\u{1F511}\"\\\u{7}\u{2028}"});
@@ -227,7 +227,7 @@ async fn what_changed_is_told_without_secrets() {
 /// Notes that are not part of a write reach the chain before the process ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_writes_what_waits() {
-    let mut sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), "")).await;
     let refused = sidekey.ask_as(None, Method::GET, KEYS, None).await;
     refused.problem(401);
     let id = request_id(&refused);

@@ -18,7 +18,7 @@ async fn verify(sidekey: &Sidekey, more: &[&str], environment: &[(&str, &str)]) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_looks_where_it_is_told_to() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let (admin, url) = (sidekey.admin_key(), format!("http://{}/", sidekey.admin));
     let file = sidekey.directory().join("data/admin.key");
     let file = file.display().to_string();
@@ -47,7 +47,7 @@ async fn it_looks_where_it_is_told_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_why_it_can_not_look() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let (admin, url) = (sidekey.admin_key(), format!("http://{}", sidekey.admin));
     let reader = sidekey
         .create_key(json!({"scopes": ["sidekey:audit:read"]}))

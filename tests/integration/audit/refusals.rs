@@ -25,7 +25,7 @@ async fn event_of(sidekey: &Sidekey, reply: &Reply) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refused_call_is_noted() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let reader = sidekey
         .create_key(json!({"scopes": ["sidekey:keys:read"]}))
         .await;
@@ -150,7 +150,7 @@ async fn every_refused_call_is_noted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_is_noted_once() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let reader = json!({"scopes": ["sidekey:keys:read", "sidekey:audit:read"]});
     let reader = sidekey.create_key(reader).await;
     for _ in 0..5 {
@@ -178,7 +178,7 @@ async fn a_sign_in_is_noted_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_does_not_fill_the_chain() {
     const CALLS: usize = 300;
-    let mut sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), "")).await;
     for _ in 0..CALLS {
         sidekey
             .ask_as(None, Method::GET, KEYS, None)
@@ -203,7 +203,7 @@ async fn a_flood_does_not_fill_the_chain() {
 async fn answers_429_of_one_address_are_two_entries() {
     let limit =
         "[limits.failed_auth]\nname = \"wrong\"\nquota = 1\nwindow_seconds = 3600\nburst = 3\n";
-    let mut sidekey = Sidekey::start(&config(nobody().await, limit)).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), limit)).await;
     let mut limited = 0;
     for n in 0..20 {
         let forged = format!("sk_live_{n:012}_{}", "f".repeat(54));
@@ -227,11 +227,8 @@ async fn answers_429_of_one_address_are_two_entries() {
 async fn while_the_database_is_away_refusals_wait() {
     let mut postgres = Postgres::start().await;
     let url = postgres.url();
-    let sidekey = Sidekey::start_with(
-        &config(nobody().await, ""),
-        &[("SIDEKEY__STORE__URL", &url)],
-    )
-    .await;
+    let sidekey =
+        Sidekey::start_with(&config(nobody(), ""), &[("SIDEKEY__STORE__URL", &url)]).await;
     sidekey.create_key(json!({})).await;
     postgres.kill();
     let mut replies = Vec::new();

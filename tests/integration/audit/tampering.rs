@@ -104,7 +104,7 @@ async fn execute(pool: &AnyPool, sql: &str) {
 
 /// A running program whose chain has [`LEN`] entries and gets no more.
 async fn start(environment: &[(&str, &str)]) -> Sidekey {
-    let sidekey = Sidekey::start_with(&config(nobody().await, ""), environment).await;
+    let sidekey = Sidekey::start_with(&config(nobody(), ""), environment).await;
     let key = sidekey.create_key(json!({})).await;
     eventually("the sign-in is noted", || async {
         !events(&sidekey, "action=admin.signed_in").await.is_empty()

@@ -90,7 +90,7 @@ fn bad_arguments_are_refused_before_anything_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
-    let address = nobody().await;
+    let address = nobody();
     let url = format!("http://{address}");
     let cli = Cli::at(directory.path()).with("SIDEKEY_ADMIN_KEY", "k");
     let told = cli.refused(&["keys", "list", "--admin-url", &url], 1);

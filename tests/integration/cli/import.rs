@@ -104,7 +104,7 @@ async fn an_import_goes_in_batches_and_can_be_repeated() {
 }
 
 /// Lines of an import that is interrupted.
-const LINES: usize = 1500;
+const LINES: usize = 700;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_import_is_run_again_without_a_duplicate_or_a_gap() {

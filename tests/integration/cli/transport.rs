@@ -207,7 +207,7 @@ async fn tls_is_checked_against_the_given_authority() {
     let api = directory.path().join("api/v1/platform");
     std::fs::create_dir_all(&api).expect("directories");
     std::fs::write(api.join("api-keys"), "{\"data\":[],\"next_cursor\":null}").expect("a file");
-    let address = nobody().await;
+    let address = nobody();
     let server = Command::new("openssl")
         .args([
             "s_server", "-quiet", "-WWW", "-cert", "leaf.pem", "-key", "leaf.key", "-accept",

@@ -16,7 +16,7 @@ const FEW_SIGN_INS: &str = "[dashboard]\nsign_in = { name = \"sign-in\", quota =
 const TRUSTING: &str = "[admin]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 
 async fn start(more: &str) -> Sidekey {
-    Sidekey::start(&config(nobody().await, more)).await
+    Sidekey::start(&config(nobody(), more)).await
 }
 
 /// A key that has never been presented.

@@ -39,7 +39,7 @@ const WORDS: [(Action, &str); Action::ALL.len()] = [
 ];
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 /// The numbers of the entries in a page, in its order.
@@ -102,7 +102,7 @@ async fn written(sidekey: &Sidekey, action: &str, count: usize) {
 async fn every_action_has_its_words() {
     let smtp = Smtp::start("none");
     let often = format!("[reminders]\ninterval_seconds = 1\n{}", smtp.config());
-    let sidekey = Sidekey::start(&config(nobody().await, &often)).await;
+    let sidekey = Sidekey::start(&config(nobody(), &often)).await;
     everything(&sidekey).await;
     for (email, action) in [
         ("ops@acme.example", "key.reminder_sent"),

@@ -73,7 +73,7 @@ async fn as_administrator(sidekey: &Sidekey) -> Person<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_about_a_key_is_told_as_text() {
     let usual = "[limits]\ndefault = [{ name = \"usual\", quota = 7, window_seconds = 3600 }]\n";
-    let described = config(nobody().await, usual).replace(
+    let described = config(nobody(), usual).replace(
         "name = \"orders:read\"\n",
         "name = \"orders:read\"\ndescription = \"See <orders>\"\n",
     );
@@ -148,7 +148,7 @@ async fn everything_about_a_key_is_told_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_is_told_with_what_it_means() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let person = as_administrator(&sidekey).await;
     let key = sidekey.create_key(json!({"tenant_id": "acme"})).await;
     let disable = json!({"status": "disabled"});
@@ -180,7 +180,7 @@ async fn a_status_is_told_with_what_it_means() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_see_something_is_told_so() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let key = sidekey.create_key(json!({"tenant_id": "red"})).await;
     let stranger = Person::new(&sidekey);
     for path in [page(&key), file(&key, "24h")] {

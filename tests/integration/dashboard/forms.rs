@@ -64,7 +64,7 @@ struct World {
 impl World {
     async fn start(dashboard: &str) -> Self {
         let more = format!("[dashboard]\n{dashboard}\n");
-        let sidekey = Sidekey::start(&config(nobody().await, &more)).await;
+        let sidekey = Sidekey::start(&config(nobody(), &more)).await;
         let victim = sidekey.create_key(json!({"name": "victim"})).await;
         let forms = routed("POST");
         let forms = forms.iter().map(|path| path.replace("{id}", &victim.id));

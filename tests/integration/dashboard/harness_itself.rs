@@ -18,7 +18,7 @@ const SPOIL: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_page_is_noticed() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let browser = Browser::open(&sidekey).await;
     browser.visit("/dashboard/sign-in").await;
     browser.sees("Sign in").await;
@@ -47,7 +47,7 @@ async fn what_is_wrong_with_a_page_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_browser_is_what_a_test_makes_it() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let browser = Browser::open(&sidekey).await;
     browser.zone("Asia/Kolkata").await;
     browser.size(360, 740).await;

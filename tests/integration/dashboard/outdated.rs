@@ -9,7 +9,7 @@ use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use crate::tenancy::TENANTS;
 
 async fn start(dashboard: &str) -> Sidekey {
     let more = format!("[dashboard]\n{dashboard}\n");
-    Sidekey::start(&config(nobody().await, &more)).await
+    Sidekey::start(&config(nobody(), &more)).await
 }
 
 async fn reader(sidekey: &Sidekey) -> Key {
@@ -333,7 +333,7 @@ async fn a_session_ends_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_key_nor_token_is_written_anywhere() {
     let more = "[log]\nlevel = \"debug\"\naccess = \"all\"\n";
-    let mut sidekey = Sidekey::start(&config(nobody().await, more)).await;
+    let mut sidekey = Sidekey::start(&config(nobody(), more)).await;
     let key = reader(&sidekey).await;
     let (token, csrf, id) = {
         let person = Person::signed_in(&sidekey, &key.text).await;
@@ -369,7 +369,7 @@ async fn sessions_are_those_of_all_instances() {
     let mut postgres = Postgres::start().await;
     let url = postgres.url();
     let environment = [("SIDEKEY__STORE__URL", &*url)];
-    let config = config(nobody().await, "");
+    let config = config(nobody(), "");
     let one = Sidekey::start_with(&config, &environment).await;
     let other = Sidekey::start_with(&config, &environment).await;
     let key = one.admin_key();

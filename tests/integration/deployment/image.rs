@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{run_tool, succeed, text};
 use crate::harness::run::{run, run_command};
 use crate::harness::sidekey::program;
+use crate::harness::upstream::nobody;
 
 /// The shared libraries of the base image (glibc, and what GCC's code needs).
 const LIBRARIES: [&str; 6] = [
@@ -176,13 +177,10 @@ fn the_steps_after_the_build_work() {
     assert_eq!((&*start[0], &start[1..]), ("serve", &health[2..]));
     let config = image.join("sidekey.toml").display().to_string();
     let arguments = [&health[1], &health[2], &config].map(String::as_str);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = port.local_addr().unwrap().to_string();
-    drop(port);
     let asked = run(
         directory.path(),
         &arguments,
-        &[("SIDEKEY__ADMIN__LISTEN", &nobody)],
+        &[("SIDEKEY__ADMIN__LISTEN", &nobody().to_string())],
     );
     assert_eq!(asked.code, Some(1), "{asked:?}");
 }

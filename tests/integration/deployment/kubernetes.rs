@@ -229,7 +229,7 @@ fn a_stop_has_the_time_that_it_takes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_ask_what_the_program_answers() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let container = container("sidekey");
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         let get = &container[probe]["httpGet"];

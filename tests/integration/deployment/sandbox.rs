@@ -118,7 +118,7 @@ fn folder(way: Way) -> tempfile::TempDir {
 /// The program that serves in the box, on free ports.
 async fn serve(way: Way, folder: &Path) -> Command {
     let file = folder.join("sidekey.toml");
-    std::fs::write(&file, config(nobody().await, "")).unwrap();
+    std::fs::write(&file, config(nobody(), "")).unwrap();
     let program = folder.join("sidekey").display().to_string();
     let file = file.display().to_string();
     let mut command = boxed(way, folder, &[&program, "serve", "--config", &file]);

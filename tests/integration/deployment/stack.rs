@@ -11,8 +11,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{document, path, succeed, text, texts};
+use crate::harness::ports::free_port;
 use crate::harness::postgres::Postgres;
-use crate::harness::redis::free_port;
 use crate::harness::run::{Ended, run_command, run_command_within, run_health};
 use crate::harness::service::tool;
 use crate::harness::sidekey::Sidekey;

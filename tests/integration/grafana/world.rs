@@ -111,7 +111,7 @@ impl World {
         let vault = vault.replace("backend", "reconcile_interval_seconds = 1\nbackend");
         let upstreams: String = [
             ("service", upstream.address),
-            ("dead", nobody().await),
+            ("dead", nobody()),
             ("silent", silent.address),
         ]
         .iter()

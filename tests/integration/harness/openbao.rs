@@ -1,7 +1,6 @@
 //! An OpenBao server for one test, in a directory of its own. It can be sealed, and a durable one keeps
 //! its data over a restart.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use sidekey::config::settings::{SecretSource, VaultAuth, VaultSettings};
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::{DEADLINE, client_builder, eventually, send_signal, try_signal};
 
 /// The role that tests log in with.
@@ -50,11 +50,6 @@ impl AppRole {
             self.role_id, self.secret_id
         )
     }
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    free.local_addr().expect("an address").port()
 }
 
 fn program() -> PathBuf {

@@ -1,6 +1,5 @@
 //! A PostgreSQL server for one test, in a directory of its own.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -8,6 +7,7 @@ use secrecy::SecretString;
 use sidekey::store::SqlStore;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::{DEADLINE, eventually, send_signal, try_signal};
 
 /// The account that Debian's package makes; the server refuses to run as root.
@@ -75,12 +75,9 @@ impl Postgres {
             .status()
             .expect("initdb runs: run `tools/setup test` (make test does)");
         assert!(made.success(), "initdb made a database");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
         let mut postgres = Postgres {
             directory,
-            port,
+            port: free_port(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             server: None,
         };

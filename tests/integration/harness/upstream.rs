@@ -1,7 +1,7 @@
 //! Services behind the program: one that notes what it is sent, and one whose bytes a test
 //! scripts.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -11,6 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+use super::ports::free_port;
 
 /// A request as the service saw it.
 #[derive(Debug, Clone)]
@@ -136,7 +138,6 @@ impl Scripted {
 }
 
 /// An address on which nobody listens.
-pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address")
+pub fn nobody() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }

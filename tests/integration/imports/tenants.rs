@@ -102,7 +102,7 @@ async fn an_import_is_noted_with_the_id_of_its_request() {
 /// Everybody who makes a key waits for the hashes of those who import.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_import_at_once() {
-    let upstream = nobody().await;
+    let upstream = nobody();
     let slow = format!("{SETTINGS}[bcrypt]\ncost = 10\n");
     let sidekey = Sidekey::start(&config(upstream, &slow)).await;
     let writer = json!({"scopes": ["sidekey:keys:write"]});

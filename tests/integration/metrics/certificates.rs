@@ -64,7 +64,7 @@ async fn configured_files_have_series_and_others_have_none() {
     let redis = format!(
         "[limits]\nbackend = \"redis\"\n[redis]\nurl = \"rediss://{}\"\nca_file = \"{}\"\n\
          client_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
-        nobody().await,
+        nobody(),
         at("bundle.pem"),
         at("chain.pem"),
         at("client.key"),

@@ -30,7 +30,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_makes_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let config = config(nobody().await, "");
+    let config = config(nobody(), "");
     std::fs::write(directory.path().join("sidekey.toml"), &config).unwrap();
     let before = files(directory.path());
     let absent = check_stores(directory.path(), &[]);
@@ -108,7 +108,7 @@ async fn a_key_that_cannot_work_is_named() {
 async fn a_store_that_cannot_be_reached_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let limits = "[limits]\nbackend = \"redis\"";
-    let config = config(nobody().await, limits);
+    let config = config(nobody(), limits);
     std::fs::write(directory.path().join("sidekey.toml"), config).unwrap();
     let (mut postgres, mut redis) = (Postgres::start().await, Redis::start().await);
     let (database, limits) = (postgres.url(), redis.url());

@@ -10,7 +10,8 @@ use super::{
     one_of_many_passes, users,
 };
 use crate::harness::eventually;
-use crate::harness::redis::{Redis, free_port, valkey};
+use crate::harness::ports::free_port;
+use crate::harness::redis::{Redis, valkey};
 use crate::harness::upstream::Upstream;
 use crate::shared_limits::fleet;
 use crate::tls::make_certificates;

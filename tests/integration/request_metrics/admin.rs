@@ -20,7 +20,7 @@ fn sign_ins(result: &str) -> String {
 async fn calls_are_counted_by_answer_and_refusals_by_reason() {
     let more =
         "[limits]\nfailed_auth = { name = \"failed-auth\", quota = 1, window_seconds = 3600 }";
-    let sidekey = Sidekey::start(&config(nobody().await, more)).await;
+    let sidekey = Sidekey::start(&config(nobody(), more)).await;
     let reader = json!({"scopes": ["sidekey:usage:read"]});
     let reader = sidekey.create_key(reader).await;
     let responses = async |code| {
@@ -54,7 +54,7 @@ async fn calls_are_counted_by_answer_and_refusals_by_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_ins_are_counted() {
     let more = "[dashboard]\nsign_in = { name = \"sign-in\", quota = 1, window_seconds = 3600 }";
-    let sidekey = Sidekey::start(&config(nobody().await, more)).await;
+    let sidekey = Sidekey::start(&config(nobody(), more)).await;
     let mut person = Person::new(&sidekey);
     assert_eq!(person.sign_in(&sidekey.admin_key()).await.status, 303);
     expect(&sidekey, &sign_ins("ok"), 1.0).await;

@@ -137,7 +137,7 @@ async fn upgrades_and_lost_clients_have_classes_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_away_has_no_time() {
-    let sidekey = Sidekey::start(&config(nobody().await, NO_LIMITS)).await;
+    let sidekey = Sidekey::start(&config(nobody(), NO_LIMITS)).await;
     let key = sidekey.create_key(json!({})).await;
     assert_eq!(sidekey.status("/", &key.text).await, 502);
     expect(&sidekey, &responses("5xx"), 1.0).await;
@@ -164,7 +164,7 @@ fn failed(reason: &str, source: &str) -> String {
 async fn who_was_not_let_in_is_counted_by_reason_and_kind_of_address() {
     let more = "[proxy]\ntrusted_proxies = [\"127.0.0.1\"]\n\
         [limits]\nfailed_auth = { name = \"failed-auth\", quota = 2, window_seconds = 3600 }";
-    let sidekey = Sidekey::start(&config(nobody().await, more)).await;
+    let sidekey = Sidekey::start(&config(nobody(), more)).await;
     let make = |fields| sidekey.create_key(fields);
     let disabled = make(json!({})).await;
     let is_off = json!({"status": "disabled"});

@@ -12,7 +12,7 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 fn full() -> Value {
@@ -274,7 +274,7 @@ async fn a_tenants_keys_see_their_own_and_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_has_no_more_keys_than_it_may_have() {
-    let upstream = nobody().await;
+    let upstream = nobody();
     let postgres = Postgres::start().await;
     let postgres_url = postgres.url();
     for environment in [vec![], vec![("SIDEKEY__STORE__URL", postgres_url.as_str())]] {

@@ -74,7 +74,7 @@ async fn all_keys_are_refused_at_once_and_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn administration_is_refused_too_and_nobody_locks_himself_out() {
-    let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+    let sidekey = Sidekey::start(&config(nobody(), "")).await;
     let scopes = json!({"scopes": ["sidekey:admin"]});
     let admin = sidekey.create_key(scopes).await;
     let ask =

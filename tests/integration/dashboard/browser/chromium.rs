@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use thirtyfour::{ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver};
 use tokio::sync::SemaphorePermit;
 
+use crate::harness::ports::free_port;
 use crate::harness::service::Service;
 use crate::harness::{DEADLINE, HEAVY, client_builder};
 
@@ -104,9 +105,11 @@ impl Drop for Chromium {
 
 fn chromedriver(directory: &Path) -> Service {
     // It says on stdout what other servers say on stderr; and it ends with the test, even a killed one.
-    let line = "exec setpriv --pdeathsig KILL chromedriver --port=0 >&2";
+    // Its own choice is free for one family of addresses, and it wants both.
+    let port = free_port();
+    let line = format!("exec setpriv --pdeathsig KILL chromedriver --port={port} >&2");
     let mut command = Command::new("sh");
-    command.args(["-c", line]).env("LANG", "C.UTF-8");
+    command.args(["-c", &*line]).env("LANG", "C.UTF-8");
     for name in ["TMPDIR", "HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
         command.env(name, directory);
     }

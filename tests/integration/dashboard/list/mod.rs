@@ -11,7 +11,7 @@ use crate::harness::sidekey::{Key, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody().await, "")).await
+    Sidekey::start(&config(nobody(), "")).await
 }
 
 /// The page with `query`, which has to be there.

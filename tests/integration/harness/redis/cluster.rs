@@ -1,7 +1,8 @@
 //! A cluster of three masters, of Valkey servers.
 
-use super::{Redis, free_port, valkey};
+use super::{Redis, valkey};
 use crate::harness::eventually;
+use crate::harness::ports::free_port;
 
 pub struct Cluster {
     pub servers: Vec<Redis>,

@@ -4,12 +4,12 @@
 pub mod cluster;
 pub mod sentinel;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::{eventually, send_signal};
 
 pub struct Redis {
@@ -20,12 +20,6 @@ pub struct Redis {
     /// What the default user has to say.
     password: Option<&'static str>,
     server: Option<Child>,
-}
-
-/// A port that is free now.
-pub fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    free.local_addr().expect("an address").port()
 }
 
 /// Valkey's server, which `tools/setup test` installs.
