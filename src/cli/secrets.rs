@@ -53,7 +53,7 @@ struct Stores {
 
 impl Stores {
     fn embedded(&self) -> EmbeddedSecrets {
-        EmbeddedSecrets::new(self.store.pool().clone(), self.clock.clone())
+        EmbeddedSecrets::new(self.store.pools().clone(), self.clock.clone())
     }
 
     /// `None` where the configuration has no Vault.

@@ -1,7 +1,7 @@
 //! The embedded twin: hashes in the store's own database, in tables that nothing else reads.
 
 use async_trait::async_trait;
-use sqlx::{AnyPool, Row};
+use sqlx::Row;
 use zeroize::Zeroizing;
 
 use super::mint::{self, MintMaterial};
@@ -9,7 +9,7 @@ use super::{Holder, SecretError, SecretStore, StoredHash};
 use crate::clock::SharedClock;
 use crate::key::hash::SecretHash;
 use crate::key::{Generation, KeyId, MintKeys, TenantId};
-use crate::store::sql::within;
+use crate::store::sql::{Pools, within};
 
 /// Hashes that are read at once where all of them are listed.
 const HOLDERS_PAGE: usize = 10_000;
@@ -26,14 +26,14 @@ impl From<sqlx::Error> for SecretError {
 /// Hashes and mint keys in SQL tables.
 #[derive(Clone)]
 pub struct EmbeddedSecrets {
-    pool: AnyPool,
+    pools: Pools,
     clock: SharedClock,
 }
 
 impl EmbeddedSecrets {
     /// On the database of an opened store, whose schema has the tables.
-    pub fn new(pool: AnyPool, clock: SharedClock) -> Self {
-        EmbeddedSecrets { pool, clock }
+    pub fn new(pools: Pools, clock: SharedClock) -> Self {
+        EmbeddedSecrets { pools, clock }
     }
 }
 
@@ -136,7 +136,7 @@ impl EmbeddedSecrets {
     pub async fn remove_mint_keys(&self) -> Result<(), SecretError> {
         let work = async {
             sqlx::query("DELETE FROM mint_keys")
-                .execute(&self.pool)
+                .execute(self.pools.writer())
                 .await?;
             Ok(())
         };
@@ -152,14 +152,14 @@ impl EmbeddedSecrets {
         sqlx::query(insert)
             .bind(key.to_hex().to_string())
             .bind(self.clock.now().as_millis())
-            .execute(&self.pool)
+            .execute(self.pools.writer())
             .await?;
         Ok(())
     }
 
     async fn read_material(&self) -> Result<Vec<MintMaterial>, SecretError> {
         let rows = sqlx::query("SELECT material FROM mint_keys ORDER BY id DESC")
-            .fetch_all(&self.pool)
+            .fetch_all(self.pools.readers())
             .await?;
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
@@ -190,7 +190,7 @@ impl EmbeddedSecrets {
         )
         .bind(key.to_string())
         .bind(tenant.to_string())
-        .fetch_all(&self.pool)
+        .fetch_all(self.pools.readers())
         .await?;
         rows.iter()
             .map(|row| {
@@ -214,7 +214,7 @@ impl EmbeddedSecrets {
         .bind(after.key.clone())
         .bind(after.generation)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(self.pools.readers())
         .await?;
         let mut page = HoldersPage::default();
         for row in &rows {
@@ -246,7 +246,7 @@ impl EmbeddedSecrets {
         .bind(hash.generation.0)
         .bind(tenant.to_string())
         .bind(hash.hash.to_stored().to_owned())
-        .execute(&self.pool)
+        .execute(self.pools.writer())
         .await?;
         Ok(())
     }
@@ -264,14 +264,16 @@ impl EmbeddedSecrets {
             .bind(key.to_string())
             .bind(tenant.to_string())
             .bind(generation.0)
-            .execute(&self.pool)
+            .execute(self.pools.writer())
             .await?;
         }
         Ok(())
     }
 
     async fn ask(&self) -> Result<(), SecretError> {
-        sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
+        sqlx::query("SELECT 1")
+            .fetch_one(self.pools.readers())
+            .await?;
         Ok(())
     }
 }
@@ -288,7 +290,7 @@ mod tests {
     async fn secrets(directory: &tempfile::TempDir) -> EmbeddedSecrets {
         let url = format!("sqlite://{}/keys.db", directory.path().display());
         let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
-        EmbeddedSecrets::new(store.pool().clone(), Arc::new(SystemClock::new()))
+        EmbeddedSecrets::new(store.pools().clone(), Arc::new(SystemClock::new()))
     }
 
     #[tokio::test]

@@ -99,7 +99,7 @@ pub async fn open(
     clock: SharedClock,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<dyn SecretStore>, SecretError> {
-    let embedded = EmbeddedSecrets::new(store.pool().clone(), clock.clone());
+    let embedded = EmbeddedSecrets::new(store.pools().clone(), clock.clone());
     // Asked before the mint key, which comes before any row: another instance may be making both.
     let has_rows = has_keys(store).await?;
     match settings {
@@ -136,7 +136,7 @@ pub async fn known_mint_keys(
 ) -> Result<Option<MintKeys>, SecretError> {
     let material = match settings {
         SecretsSettings::Embedded => {
-            let embedded = EmbeddedSecrets::new(store.pool().clone(), clock);
+            let embedded = EmbeddedSecrets::new(store.pools().clone(), clock);
             embedded.mint_material().await?
         }
         SecretsSettings::Vault(settings) => {

@@ -135,7 +135,7 @@ impl SqlStore {
         note: &Note,
         answer: &Answer,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         sqlx::query(
             "DELETE FROM idempotent_answers \
              WHERE actor_id = $1 AND digest = $2 AND created_at <= $3",
@@ -184,7 +184,7 @@ impl SqlStore {
         };
         sqlx::query("DELETE FROM idempotent_answers WHERE created_at <= $1")
             .bind(last.try_get::<i64, _>("created_at")?)
-            .execute(self.pool())
+            .execute(self.writer())
             .await?;
         Ok(rows.len() as i64 >= FORGOTTEN_MAX)
     }

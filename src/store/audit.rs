@@ -280,7 +280,7 @@ pub(super) fn read_found(row: &AnyRow) -> Found {
 impl AuditStore for SqlStore {
     async fn note(&self, notes: &[Note]) -> Result<(), StoreError> {
         let work = async {
-            let transaction = self.pool().begin().await?;
+            let transaction = self.writer().begin().await?;
             self.commit_noted(transaction, notes).await
         };
         within_limit(work).await

@@ -145,7 +145,7 @@ impl SqlStore {
         record: &KeyRecord,
         note: &Note,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         add(&mut transaction, record).await?;
         self.commit_noted(transaction, std::slice::from_ref(note))
             .await
@@ -156,7 +156,7 @@ impl SqlStore {
         record: &KeyRecord,
         note: &Note,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         tenants::admit_key(&mut transaction, record).await?;
         // Whoever comes at the same time waits here.
         sqlx::query("UPDATE change_counter SET seq = seq WHERE id = 1")
@@ -190,7 +190,7 @@ impl SqlStore {
             assignments.join(", ")
         );
         // The first statement writes: one that only read could find the database locked afterwards.
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         if record.standing == Standing::Revoked {
             // The tenant has a key less.
             tenants::lock(&mut transaction, &record.tenant_id).await?;

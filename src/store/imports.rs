@@ -88,7 +88,7 @@ impl SqlStore {
         let Some(place) = lookups.first() else {
             return Err(StoreError::Unavailable("there is no mint key".to_owned()));
         };
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         change::add(&mut transaction, record).await?;
         // Whoever imports the same at the same time waits for the counter, and finds this one then.
         if let Some(existing) = find(&mut *transaction, lookups).await? {

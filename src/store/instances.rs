@@ -66,7 +66,7 @@ impl InstanceStore for SqlStore {
             .bind(beat.seen)
             .bind(millis(beat.live_for))
             .bind(millis(beat.serves_for));
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl InstanceStore for SqlStore {
 
     async fn forget_instance(&self, id: &str) -> Result<(), StoreError> {
         let query = sqlx::query("DELETE FROM instances WHERE id = $1").bind(id.to_owned());
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl InstanceStore for SqlStore {
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(name.to_owned())
             .bind(id.to_owned());
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl InstanceStore for SqlStore {
             now = self.dialect().now_ms
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(KEPT_MS);
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 }

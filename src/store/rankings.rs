@@ -146,7 +146,7 @@ impl SqlStore {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         write(&mut transaction, self.dialect(), &rankings(), rows).await?;
         Ok(transaction.commit().await?)
     }
@@ -156,7 +156,7 @@ impl SqlStore {
         for bind in binds {
             query = query.bind(*bind);
         }
-        let done = within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        let done = within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(done.rows_affected())
     }
 }

@@ -211,13 +211,13 @@ impl SqlStore {
         )
         .bind(now.as_millis() + DAMAGED_REST_MS)
         .bind(id)
-        .execute(self.pool())
+        .execute(self.writer())
         .await?;
         Ok(())
     }
 
     async fn claim(&self, claim: &ReminderClaim<'_>) -> Result<Claimed, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         let row = sqlx::query(
             "UPDATE api_keys SET \
                reminder_attempts = CASE \
@@ -251,7 +251,7 @@ impl SqlStore {
     }
 
     async fn end(&self, end: &ClaimEnd) -> Result<bool, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         let attempts = match end.left {
             Left::Nothing => "0",
             Left::Again => "reminder_attempts",
@@ -302,7 +302,7 @@ impl SqlStore {
         .bind(key.id.to_string())
         .bind(key.revision)
         .bind(now.as_millis())
-        .execute(self.pool())
+        .execute(self.writer())
         .await?;
         Ok(())
     }

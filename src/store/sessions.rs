@@ -90,7 +90,7 @@ impl SessionStore for SqlStore {
         )
         .bind(id.to_owned())
         .bind(now.as_millis());
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl SqlStore {
         .bind(session.generation.0)
         .bind(session.created_at.as_millis())
         .bind(session.seen_at.as_millis())
-        .execute(self.pool())
+        .execute(self.writer())
         .await?;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl SqlStore {
     async fn delete_session(&self, id: &str) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM dashboard_sessions WHERE id = $1")
             .bind(id.to_owned())
-            .execute(self.pool())
+            .execute(self.writer())
             .await?;
         Ok(())
     }
@@ -174,7 +174,7 @@ impl SqlStore {
         let sql = format!("DELETE FROM dashboard_sessions WHERE {column} <= $1");
         sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(last.try_get::<i64, _>("moment")?)
-            .execute(self.pool())
+            .execute(self.writer())
             .await?;
         Ok(rows.len() >= FORGOTTEN_MAX)
     }

@@ -92,7 +92,7 @@ impl SqlStore {
     }
 
     async fn settle_all(&self, rows: &[Unsettled], now: Timestamp) -> Result<(), StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         for row in rows {
             // Not where somebody has written it since it was read.
             let written = sqlx::query(
@@ -134,7 +134,7 @@ impl SqlStore {
         }
         // In one order, whoever does it.
         ids.sort_unstable();
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         for id in ids {
             sqlx::query(
                 "UPDATE api_keys SET lapsed = 'yes' WHERE id = $1 AND lapsed = 'no' AND expires_at <= $2",

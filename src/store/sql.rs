@@ -20,7 +20,7 @@ use crate::audit::Note;
 use crate::clock::Timestamp;
 use crate::key::{KeyId, KeyRecord};
 
-/// Connections to the database.
+/// Connections to the database, but for the one that writes where only one can.
 const CONNECTIONS_MAX: u32 = 4;
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -182,10 +182,41 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Connections to a database, for its store and for the embedded twins that live in it.
+///
+/// SQLite lets one connection write at a time. Others that want to would try again and again, and who gets
+/// in is chance: under a load some would wait for seconds. So there is one connection that writes, and
+/// who wants it waits in turn. Readers never wait for it.
+#[derive(Clone)]
+pub struct Pools {
+    readers: AnyPool,
+    writer: AnyPool,
+}
+
+impl Pools {
+    /// One pool for everything.
+    fn shared(pool: AnyPool) -> Self {
+        Pools {
+            writer: pool.clone(),
+            readers: pool,
+        }
+    }
+
+    /// For what only reads.
+    pub fn readers(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    /// For what writes. Who has a connection of it must not wait for another.
+    pub fn writer(&self) -> &AnyPool {
+        &self.writer
+    }
+}
+
 /// Keys in an SQL database.
 #[derive(Clone)]
 pub struct SqlStore {
-    pool: AnyPool,
+    pools: Pools,
     dialect: Dialect,
     journal: Option<Arc<Journal>>,
 }
@@ -211,49 +242,54 @@ impl SqlStore {
         } else {
             POSTGRES_SETTINGS
         };
-        let pool = AnyPoolOptions::new()
-            // All of them are opened now and kept: opening one takes milliseconds of CPU, and the
-            // moment when several are wanted is the one when many new keys arrive.
-            .min_connections(CONNECTIONS_MAX)
-            .max_connections(CONNECTIONS_MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A file does not go away as a server does.
-            .test_before_acquire(!is_sqlite)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    connection.execute(settings).await?;
-                    Ok(())
+        let pool = |connections: u32| {
+            AnyPoolOptions::new()
+                // All of them are opened now and kept: opening one takes milliseconds of CPU, and the
+                // moment when several are wanted is the one when many new keys arrive.
+                .min_connections(connections)
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                // A file does not go away as a server does.
+                .test_before_acquire(!is_sqlite)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        connection.execute(settings).await?;
+                        Ok(())
+                    })
                 })
-            })
-            .after_release(move |connection, _| {
-                // sqlx asks too, but waits for ever: connections to a host that has vanished would
-                // be missing from the pool until the system gives them up, for many minutes.
-                Box::pin(async move {
-                    if is_sqlite {
-                        return Ok(true);
-                    }
-                    match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
-                        Ok(answer) => answer.map(|()| true),
-                        // An error, so that it is closed without another word to the host.
-                        Err(_) => Err(sqlx::Error::PoolTimedOut),
-                    }
+                .after_release(move |connection, _| {
+                    // sqlx asks too, but waits for ever: connections to a host that has vanished would
+                    // be missing from the pool until the system gives them up, for many minutes.
+                    Box::pin(async move {
+                        if is_sqlite {
+                            return Ok(true);
+                        }
+                        match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
+                            Ok(answer) => answer.map(|()| true),
+                            // An error, so that it is closed without another word to the host.
+                            Err(_) => Err(sqlx::Error::PoolTimedOut),
+                        }
+                    })
                 })
-            })
-            .connect_with(options)
-            .await?;
-        migrate(&pool, is_sqlite).await.map_err(|error| {
+                .connect_with(options.clone())
+        };
+        let mut pools = Pools::shared(pool(CONNECTIONS_MAX).await?);
+        migrate(&pools.readers, is_sqlite).await.map_err(|error| {
             StoreError::Unavailable(format!("the schema can't be brought up to date: {error}"))
         })?;
-        Ok(Self::on(pool, url))
+        if is_sqlite {
+            pools.writer = pool(1).await?;
+        }
+        Ok(Self::on(pools, url))
     }
 
-    fn on(pool: AnyPool, url: &str) -> Self {
+    fn on(pools: Pools, url: &str) -> Self {
         let is_sqlite = url.starts_with("sqlite:");
         let dialect = if is_sqlite { SQLITE } else { POSTGRES };
         SqlStore {
-            pool,
+            pools,
             dialect,
             journal: None,
         }
@@ -302,12 +338,22 @@ impl SqlStore {
             })
             .connect_with(options)
             .await?;
-        Ok(Self::on(pool, url))
+        Ok(Self::on(Pools::shared(pool), url))
     }
 
-    /// The pool, for the embedded twins that live in the same database.
+    /// For the embedded twins that live in the same database.
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// For what only reads.
     pub fn pool(&self) -> &AnyPool {
-        &self.pool
+        self.pools.readers()
+    }
+
+    /// For what writes.
+    pub(super) fn writer(&self) -> &AnyPool {
+        self.pools.writer()
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -316,7 +362,8 @@ impl SqlStore {
 
     /// Closes all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.pools.readers.close().await;
+        self.pools.writer.close().await;
     }
 }
 
@@ -395,7 +442,7 @@ impl KeyStore for SqlStore {
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
         let query = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string());
-        let row = within_limit(async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
         row.as_ref().map(rows::read).transpose()
     }
 
@@ -418,7 +465,7 @@ impl KeyStore for SqlStore {
     }
 
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
-        within_limit(claims::read_page(&self.pool, after)).await
+        within_limit(claims::read_page(self.pool(), after)).await
     }
 
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
@@ -426,7 +473,7 @@ impl KeyStore for SqlStore {
             "SELECT seq, key_id, tenant_id FROM key_changes WHERE seq > $1 ORDER BY seq LIMIT {CHANGES_MAX}"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(seq);
-        let rows = within_limit(async { Ok(query.fetch_all(&self.pool).await?) }).await?;
+        let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
         rows.iter()
             .map(|row| {
                 let key_id: String = row.try_get("key_id")?;
@@ -447,20 +494,20 @@ impl KeyStore for SqlStore {
 
     async fn last_change(&self) -> Result<i64, StoreError> {
         let query = sqlx::query("SELECT seq FROM change_counter WHERE id = 1");
-        let row = within_limit(async { Ok(query.fetch_one(&self.pool).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_one(self.pool()).await?) }).await?;
         Ok(row.try_get("seq")?)
     }
 
     async fn forget_changes(&self, before: Timestamp) -> Result<(), StoreError> {
         let query = sqlx::query("DELETE FROM key_changes WHERE changed_at < $1");
         let query = query.bind(before.as_millis());
-        within_limit(async { Ok(query.execute(&self.pool).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
     async fn is_empty(&self) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT id FROM api_keys LIMIT 1");
-        let row = within_limit(async { Ok(query.fetch_optional(&self.pool).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
         Ok(row.is_none())
     }
 

@@ -173,7 +173,7 @@ impl SqlStore {
         note: &Note,
     ) -> Result<(), StoreError> {
         let settings = &record.settings;
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         sqlx::query(
             "INSERT INTO tenants (id, display_name, contact_email, rate_limits, max_keys, standing, \
              created_at, updated_at, revision) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -201,7 +201,7 @@ impl SqlStore {
         note: &Note,
     ) -> Result<u64, StoreError> {
         let settings = &record.settings;
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         let row = sqlx::query(
             "UPDATE tenants SET display_name = $1, contact_email = $2, rate_limits = $3, \
              max_keys = $4, standing = $5, updated_at = $6, revision = $7 \

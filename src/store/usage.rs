@@ -218,7 +218,7 @@ async fn is_new(
 impl SqlStore {
     async fn add_batch(&self, batch: &Batch) -> Result<(), StoreError> {
         let dialect = self.dialect();
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         if !is_new(&mut transaction, batch, dialect.now_ms).await? {
             return Ok(());
         }
@@ -309,7 +309,7 @@ impl SqlStore {
     }
 
     async fn roll_up_some(&self, before: Timestamp) -> Result<bool, StoreError> {
-        let mut transaction = self.pool().begin().await?;
+        let mut transaction = self.writer().begin().await?;
         // One at a time.
         sqlx::query("UPDATE usage_roll_up SET turns = turns + 1 WHERE id = 1")
             .execute(&mut *transaction)
@@ -406,7 +406,7 @@ impl UsageStore for SqlStore {
              (SELECT MAX(last_used_at + 0) FROM key_uses WHERE key_id = $1)",
         );
         let query = query.bind(key.to_string()).bind(generation.0);
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 
@@ -417,7 +417,7 @@ impl UsageStore for SqlStore {
     async fn forget_flushes(&self, before: Timestamp) -> Result<(), StoreError> {
         let query = sqlx::query("DELETE FROM usage_flushes WHERE flushed_at < $1");
         let query = query.bind(before.as_millis());
-        within_limit(async { Ok(query.execute(self.pool()).await?) }).await?;
+        within_limit(async { Ok(query.execute(self.writer()).await?) }).await?;
         Ok(())
     }
 }

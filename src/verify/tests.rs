@@ -135,7 +135,7 @@ async fn bench(max_queue: usize) -> Bench {
     let url = format!("sqlite://{}/keys.db", directory.path().display());
     let clock: SharedClock = Arc::new(SystemClock::new());
     let inner = SqlStore::open(&SecretString::from(url)).await.unwrap();
-    let secrets = EmbeddedSecrets::new(inner.pool().clone(), clock.clone());
+    let secrets = EmbeddedSecrets::new(inner.pools().clone(), clock.clone());
     let tenants = Arc::new(WatchedTenants {
         inner: inner.clone(),
         reads: AtomicUsize::new(0),

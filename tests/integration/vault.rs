@@ -130,7 +130,7 @@ async fn both_secret_stores_do_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/keys.db", directory.path().display());
     let database = SqlStore::open(&SecretString::from(url)).await.unwrap();
-    let embedded = EmbeddedSecrets::new(database.pool().clone(), Arc::new(SystemClock::new()));
+    let embedded = EmbeddedSecrets::new(database.pools().clone(), Arc::new(SystemClock::new()));
     let bao = OpenBao::start().await;
     let stores: [Arc<dyn SecretStore>; 2] = [Arc::new(embedded), Arc::new(open(&bao).await)];
     for store in stores {

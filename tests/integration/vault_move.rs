@@ -25,7 +25,7 @@ const FILLING: usize = 600;
 async fn database(directory: &Path) -> (SqlStore, EmbeddedSecrets) {
     let url = format!("sqlite://{}/data/sidekey.db", directory.display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
-    let secrets = EmbeddedSecrets::new(store.pool().clone(), Arc::new(SystemClock::new()));
+    let secrets = EmbeddedSecrets::new(store.pools().clone(), Arc::new(SystemClock::new()));
     (store, secrets)
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the SQL store, on SQLite.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::super::Position;
 use super::*;
 use crate::audit::tests::noted;
@@ -59,6 +61,31 @@ async fn a_record_survives_with_every_field() {
         again.get("unknownkeyid".parse().unwrap()).await.unwrap(),
         None
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_wait_in_turn() {
+    const WRITERS: i64 = 12;
+    const WRITES: i64 = 40;
+    /// Whose turn it is when the first one is done is chance.
+    const BEHIND_MAX: i64 = 4;
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory).await;
+    let done: Arc<Vec<AtomicI64>> = Arc::new((0..WRITERS).map(|_| AtomicI64::new(0)).collect());
+    let writers = (0..WRITERS).map(|writer| {
+        let (store, done) = (store.clone(), done.clone());
+        tokio::spawn(async move {
+            for n in 0..WRITES {
+                let key = numbered(writer * WRITES + n);
+                store.insert(&key, &noted()).await.unwrap();
+                done[usize::try_from(writer).unwrap()].fetch_add(1, Ordering::SeqCst);
+            }
+            done.iter().map(|n| n.load(Ordering::SeqCst)).min()
+        })
+    });
+    let least = futures_util::future::join_all(writers.collect::<Vec<_>>()).await;
+    let least = least.into_iter().map(|least| least.unwrap().unwrap()).min();
+    assert!(least >= Some(WRITES - BEHIND_MAX), "{least:?}");
 }
 
 #[tokio::test]
