@@ -39,8 +39,6 @@ pub struct KeyView {
     pub buckets: Buckets,
     /// Where limits are shared by instances.
     pub shared: Option<Arc<SharedBuckets>>,
-    /// `X-Sidekey-Key-Id`
-    pub id_field: HeaderValue,
     /// Where the last use of the previous secret is noted, if there is one.
     pub previous_use: Option<Arc<LastUseSlot>>,
     /// When the current secret should be replaced.
@@ -92,7 +90,6 @@ impl KeyView {
             plan: self.plan.clone(),
             buckets: self.buckets.iter().cloned().collect(),
             shared: self.shared.clone(),
-            id_field: self.id_field.clone(),
             previous_use: self.previous_use.clone(),
             rotation_due: self.rotation_due,
             revision: self.revision,
@@ -218,7 +215,6 @@ struct Own {
     allowed_ips: Box<[IpNet]>,
     grants: Arc<Grants>,
     plan: Arc<Plan>,
-    id_field: HeaderValue,
     rotation_due: Hour,
     revision: i64,
 }
@@ -271,7 +267,6 @@ impl ViewBuilder {
             allowed_ips: record.allowed_ips.clone().into(),
             grants,
             plan,
-            id_field: field(record.id.as_str()),
             rotation_due: Hour::of(record.rotation_due_at()),
             revision: record.revision,
         };
@@ -286,7 +281,6 @@ impl ViewBuilder {
             allowed_ips: view.allowed_ips.clone(),
             grants: view.grants.clone(),
             plan: own(&view.plan).clone(),
-            id_field: view.id_field.clone(),
             rotation_due: view.rotation_due,
             revision: view.revision,
         };
@@ -318,7 +312,6 @@ impl ViewBuilder {
             grants: own.grants,
             plan,
             buckets,
-            id_field: own.id_field,
             rotation_due: own.rotation_due,
             revision: own.revision,
         }
