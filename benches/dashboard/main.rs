@@ -64,7 +64,7 @@ async fn main() {
     });
     let engine = std::env::var("SIDEKEY_BENCH_ENGINE").unwrap_or_default();
     if engine != "postgres" {
-        let sidekey = Sidekey::start(&config(nobody().await, "")).await;
+        let sidekey = Sidekey::start(&config(nobody(), "")).await;
         let file = sidekey.directory().join("data/sidekey.db");
         let url = format!("sqlite://{}", file.display());
         measure("SQLite", &sidekey, url, keys).await;
@@ -72,7 +72,7 @@ async fn main() {
     if engine != "sqlite" {
         let postgres = Postgres::start().await;
         let store = format!("[store]\nurl = \"{}\"\n", postgres.url());
-        let sidekey = Sidekey::start(&config(nobody().await, &store)).await;
+        let sidekey = Sidekey::start(&config(nobody(), &store)).await;
         measure("PostgreSQL", &sidekey, postgres.url(), keys).await;
     }
 }
