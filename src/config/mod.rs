@@ -1,13 +1,15 @@
 //! The configuration: one TOML file and its environment twins.
 //!
 //! `raw` is the file's shape with every default, `overlay` lays the environment over the file,
-//! `settings` are what the rest of the program gets: checked, in the domain's own types. All
-//! problems are found in one run, each with its path in the file.
+//! `read` brings it into that shape, and `check` makes `settings` of it, which are what the rest of
+//! the program gets: in the domain's own types. All problems are found in one run, each with its
+//! path in the file.
 
 mod check;
 mod overlay;
 mod parse;
 pub mod raw;
+mod read;
 pub mod settings;
 
 use std::fmt;
@@ -90,7 +92,7 @@ pub fn parse(text: &str, environment: &dyn Environment) -> Result<Settings, Vec<
         Err(error) => return Err(vec![Problem::new("", syntax_error(text, &error))]),
     };
     let table = overlay::apply(table, environment, &mut problems);
-    let raw = raw::read(table, &mut problems);
+    let raw = read::read(table, &mut problems);
     let settings = check::check(raw, &mut problems);
     problems.truncate(PROBLEMS_MAX);
     match settings {

@@ -2,13 +2,14 @@
 //!
 //! Nothing here is checked beyond its type: `check` turns it into settings.
 
+mod values;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use toml::{Table, Value};
 
-use super::{PROBLEMS_MAX, Problem};
+pub use values::{OneOrMany, Share};
+
 use crate::key::Policy;
 
 /// The whole file.
@@ -688,177 +689,4 @@ impl Default for Tracing {
             timeout_ms: 5_000,
         }
     }
-}
-
-/// A number, which may stand as a text: that is how it comes from an environment variable.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share(pub f64);
-
-impl<'de> Deserialize<'de> for Share {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Share;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number from 0 to 1")
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Share, E> {
-                Ok(Share(number))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Share, E> {
-                Ok(Share(number as f64))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Share, E> {
-                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
-                text.parse().map(Share).map_err(wrong)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// A list of texts; a single text is a list of one, which is easier to write in an environment
-/// variable.
-#[derive(Debug, Clone, Default)]
-pub struct OneOrMany(pub Vec<String>);
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = OneOrMany;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of texts")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
-                Ok(OneOrMany(vec![text.to_owned()]))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut list: A,
-            ) -> Result<OneOrMany, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    texts.push(text);
-                }
-                Ok(OneOrMany(texts))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// Reads `table` into the raw shape. Fields of a wrong type are reported and left at their
-/// default, so that the rest can be checked in the same run; unknown fields are reported too.
-pub fn read(table: Table, problems: &mut Vec<Problem>) -> Raw {
-    let mut value = Value::Table(table);
-    for _ in 0..PROBLEMS_MAX {
-        let mut unknown = Vec::new();
-        let mut track = serde_path_to_error::Track::new();
-        let result: Result<Raw, toml::de::Error> = {
-            let tracked = serde_path_to_error::Deserializer::new(
-                value.clone().into_deserializer(),
-                &mut track,
-            );
-            serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()))
-        };
-        match result {
-            Ok(raw) => {
-                problems.extend(unknown.into_iter().map(|path| {
-                    Problem::new(
-                        dotted(&path),
-                        "there is no such field; config/sidekey.toml shows those there are",
-                    )
-                }));
-                return raw;
-            }
-            Err(error) => {
-                let path = track.path();
-                let place = path.to_string();
-                // A table that lacks one field often lacks more; one report is enough.
-                if problems.last().is_none_or(|last| last.path != place) {
-                    problems.push(Problem::new(place, without_value(error.message())));
-                }
-                if !remove(&mut value, &path) {
-                    break;
-                }
-            }
-        }
-    }
-    Raw::default()
-}
-
-/// Serde's message without the value that it found, which may be a secret:
-/// `invalid type: string "x", expected u16`.
-fn without_value(message: &str) -> String {
-    match message.rsplit_once("expected ") {
-        Some((_, expected)) => format!("has the wrong type or range; it must be {expected}"),
-        None => message.to_owned(),
-    }
-}
-
-/// `routes.1.path` of serde_ignored as `routes[1].path`.
-fn dotted(path: &str) -> String {
-    let mut out = String::new();
-    for part in path.split('.').filter(|part| *part != "?") {
-        if part.bytes().all(|b| b.is_ascii_digit()) {
-            out.push_str(&format!("[{part}]"));
-        } else {
-            if !out.is_empty() {
-                out.push('.');
-            }
-            out.push_str(part);
-        }
-    }
-    out
-}
-
-/// Takes what stands at `path` out of `value`, so that reading can go on without it. A table in a
-/// list is emptied instead (the numbers of its neighbours stay true); if that is not enough, or
-/// for a text in a list, the whole list goes back to its default.
-fn remove(value: &mut Value, path: &serde_path_to_error::Path) -> bool {
-    use serde_path_to_error::Segment;
-    let segments: Vec<&Segment> = path
-        .iter()
-        .filter(|segment| !matches!(segment, Segment::Unknown))
-        .collect();
-    remove_at(value, &segments)
-}
-
-fn remove_at(value: &mut Value, path: &[&serde_path_to_error::Segment]) -> bool {
-    use serde_path_to_error::Segment;
-    let Some((last, before)) = path.split_last() else {
-        return false;
-    };
-    match (last, descend(value, before)) {
-        (Segment::Map { key }, Some(Value::Table(table))) => table.remove(key).is_some(),
-        (Segment::Seq { index }, Some(Value::Array(list))) => match list.get_mut(*index) {
-            Some(Value::Table(entry)) if !entry.is_empty() => {
-                entry.clear();
-                true
-            }
-            _ => remove_at(value, before),
-        },
-        _ => false,
-    }
-}
-
-fn descend<'a>(
-    value: &'a mut Value,
-    path: &[&serde_path_to_error::Segment],
-) -> Option<&'a mut Value> {
-    use serde_path_to_error::Segment;
-    path.iter()
-        .try_fold(value, |at, segment| match (segment, at) {
-            (Segment::Map { key }, Value::Table(table)) => table.get_mut(key),
-            (Segment::Seq { index }, Value::Array(list)) => list.get_mut(*index),
-            _ => None,
-        })
 }
