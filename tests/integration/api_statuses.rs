@@ -30,7 +30,7 @@ const SETTINGS: &str = "[limits]\n\
 /// Changes at the same time, so that one of them loses too often.
 const CROWD: usize = 40;
 /// For how long crowds are tried: whether one of them loses is chance.
-const CROWD_DEADLINE: Duration = Duration::from_secs(120);
+const CROWD_DEADLINE: Duration = Duration::from_secs(300);
 /// More than a request's header may have.
 const HEADER_TOO_LONG: usize = 200_000;
 /// More than a body may have, and than a list may have.

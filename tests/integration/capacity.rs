@@ -22,15 +22,18 @@ async fn start(upstream: &Upstream, mode: &str) -> Sidekey {
     .await
 }
 
-/// All keys at once, each for the first time.
+/// All keys at once, each for the first time. The program stands still while they are sent: on a busy machine
+/// it could be done with one before the next comes.
 async fn call_at_once(sidekey: &Sidekey, keys: &[Key]) -> Vec<Answer> {
     let mut connections = Vec::new();
     for _ in keys {
         connections.push(Raw::connect(sidekey.proxy).await);
     }
+    sidekey.signal("STOP");
     for (raw, key) in connections.iter_mut().zip(keys) {
         raw.send(get("/", &[&bearer(key)])).await;
     }
+    sidekey.signal("CONT");
     let mut answers = Vec::new();
     for raw in &mut connections {
         answers.push(raw.read_answer().await);

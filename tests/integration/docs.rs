@@ -10,6 +10,8 @@ use crate::harness::sidekey::{Sidekey, config};
 
 /// Printed between the outputs of two commands.
 const MARK: &str = "=== next ===";
+/// A busy machine gets five times as long as the documents wait.
+const PATIENT: &str = "sleep() { command sleep $((5 * $1)); }\n";
 
 /// A command and what it must print.
 struct Step {
@@ -70,7 +72,7 @@ async fn run_document(name: &str, environment: &[(&str, &str)]) {
     let document = std::fs::read_to_string(repository().join(name)).expect("the document");
     let steps = steps(&document);
     assert!(steps.len() >= 8, "{name} has only {} commands", steps.len());
-    let mut script = String::new();
+    let mut script = PATIENT.to_owned();
     for step in &steps {
         let command = step
             .command

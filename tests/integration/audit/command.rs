@@ -110,7 +110,7 @@ async fn seals_are_made_with_the_mint_key_in_vault() {
     let bao = OpenBao::start().await;
     let upstream = Upstream::start().await;
     let token = bao.token(json!({})).await;
-    let lines = format!("auth = \"token\"\ntoken = \"{token}\"");
+    let lines = format!("auth = \"token\"\ntoken = \"{token}\"\ntimeout_ms = 5000");
     let config = config(upstream.address, &bao.config(&lines));
     let sidekey = Sidekey::start(&config).await;
     sidekey.create_key(json!({})).await;

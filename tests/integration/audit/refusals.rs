@@ -1,5 +1,8 @@
 //! Sign-ins and refused calls: noted beside the answer, and kept while the database is away.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -11,6 +14,8 @@ use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 const REFUSED: &str = "action=admin.call_refused";
+/// Less than a call of the database may take.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// The event of a refused call, once it is written.
 async fn event_of(sidekey: &Sidekey, reply: &Reply) -> Value {
@@ -204,12 +209,13 @@ async fn answers_429_of_one_address_are_two_entries() {
     let limit =
         "[limits.failed_auth]\nname = \"wrong\"\nquota = 1\nwindow_seconds = 3600\nburst = 3\n";
     let mut sidekey = Sidekey::start(&config(nobody(), limit)).await;
-    let mut limited = 0;
-    for n in 0..20 {
+    // All at once, so within one minute.
+    let calls = (0..20).map(async |n| {
         let forged = format!("sk_live_{n:012}_{}", "f".repeat(54));
-        let reply = sidekey.ask_as(Some(&forged), Method::GET, KEYS, None).await;
-        limited += u64::from(reply.status == 429);
-    }
+        sidekey.ask_as(Some(&forged), Method::GET, KEYS, None).await
+    });
+    let replies = join_all(calls).await;
+    let limited = replies.iter().filter(|reply| reply.status == 429).count() as u64;
     assert!(limited > 10);
     sidekey.signal("TERM");
     assert!(sidekey.wait().success());
@@ -233,12 +239,16 @@ async fn while_the_database_is_away_refusals_wait() {
     postgres.kill();
     let mut replies = Vec::new();
     for _ in 0..10 {
-        let start = std::time::Instant::now();
-        let reply = sidekey.ask_as(None, Method::GET, EVENTS, None).await;
-        reply.problem(401);
-        // No answer waits for the database, whose calls have 5 s.
-        assert!(start.elapsed() < std::time::Duration::from_secs(2));
-        replies.push(reply);
+        // No answer waits for the database, whose calls have 5 s. A machine that stands still may try three times.
+        let mut times = Vec::new();
+        while times.len() < 3 && times.iter().all(|time| *time >= ANSWER_MAX) {
+            let start = Instant::now();
+            let reply = sidekey.ask_as(None, Method::GET, EVENTS, None).await;
+            times.push(start.elapsed());
+            reply.problem(401);
+            replies.push(reply);
+        }
+        assert!(times.iter().any(|time| *time < ANSWER_MAX), "{times:?}");
     }
     postgres.launch().await;
     eventually("the database is back", || async {

@@ -1,6 +1,7 @@
 //! `sidekey keys import`: against the real program, and against stand-ins that stop in the middle.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -68,6 +69,7 @@ const IMPORT: [&str; 7] = [
 fn spawn(cli: &Cli, arguments: &str) -> Child {
     let mut command: Command = cli.shell_command(&format!("exec sidekey {arguments}"));
     command
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -111,13 +113,20 @@ async fn an_interrupted_import_is_run_again_without_a_duplicate_or_a_gap() {
     let (sidekey, _upstream) = start().await;
     let cli = Cli::of(&sidekey);
     write_keys(&sidekey, LINES);
-    let child = spawn(&cli, &IMPORT.join(" "));
+    let from_stdin = IMPORT.join(" ").replace("keys.jsonl", "- --format jsonl");
+    let mut child = spawn(&cli, &from_stdin);
+    // The rest never comes, so that the import can't be done before it is interrupted.
+    let file = std::fs::read_to_string(sidekey.directory().join("keys.jsonl")).expect("keys");
+    let begin: String = file.split_inclusive('\n').take(LINES - 100).collect();
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(begin.as_bytes()).expect("lines are taken");
     eventually("the second batch is under way", || async {
         sidekey.metric("sidekey_imported_keys").await > 260.0
     })
     .await;
     send_signal("INT", &[child.id()]);
     let ended = child.wait_with_output().expect("its end");
+    drop(stdin);
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{told}");
     assert!(told.contains("interrupted: run it again"), "{told}");

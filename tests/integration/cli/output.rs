@@ -17,8 +17,9 @@ async fn json_is_the_answer_of_the_api() {
     for (arguments, path) in [
         (vec!["keys", "show", &key.id], format!("{KEYS}/{}", key.id)),
         (
-            vec!["keys", "list", "--limit", "5"],
-            format!("{KEYS}?limit=5"),
+            // Not those that are used meanwhile.
+            vec!["keys", "list", "--tenant", "acme", "--limit", "5"],
+            format!("{KEYS}?tenant_id=acme&limit=5"),
         ),
         (
             vec![
