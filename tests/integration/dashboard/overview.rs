@@ -8,6 +8,7 @@ use serde_json::json;
 use sidekey::store::SqlStore;
 
 use super::person::Person;
+use super::world::early_in_an_hour;
 use crate::cases::{Case, World};
 use crate::harness::eventually;
 use crate::harness::raw::Raw;
@@ -188,6 +189,8 @@ async fn the_busiest_keys_are_shown_to_who_may_see_them() {
     let red = sidekey.create_key(fields("red", one_hour)).await;
     let other_red = sidekey.create_key(fields("red", json!([]))).await;
     let blue = sidekey.create_key(fields("blue", json!([]))).await;
+    // The latest hour is ranked while it goes on, and the one before it some minutes later.
+    early_in_an_hour().await;
     use_key(&sidekey, &red, 5).await;
     use_key(&sidekey, &other_red, 2).await;
     use_key(&sidekey, &blue, 9).await;
