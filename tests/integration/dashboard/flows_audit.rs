@@ -38,7 +38,7 @@ async fn the_log_is_looked_through_and_verified() {
             browser.count_of(".event").await == 1
         })
         .await;
-    browser.press("Clear").await;
+    browser.follow("Clear").await;
     browser.type_into("Tenant", "globex").await;
     browser
         .until("one tenant's are left", async || {

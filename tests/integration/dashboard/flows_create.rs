@@ -106,8 +106,9 @@ async fn create(browser: &Browser) -> String {
 /// By way of the clipboard, a file and examples; the examples work as they stand.
 async fn the_secret_can_be_taken(browser: &Browser, world: &World, secret: &str) {
     let proxy = format!("http://{}", world.sidekey.proxy);
+    browser.listen_to_buttons().await;
     browser.press("Copy the key").await;
-    browser.sees("Copied").await;
+    browser.button_has_said("Copied").await;
     browser.hears("The key is copied").await;
     let copied = browser.copied("the key", |text| !text.is_empty()).await;
     assert_eq!(copied, secret);
@@ -128,7 +129,7 @@ async fn the_secret_can_be_taken(browser: &Browser, world: &World, secret: &str)
         browser.press(&copy).await;
         browser.hears("The example is copied").await;
         let said = format!("Copied the example in {language}");
-        browser.sees(&said).await;
+        browser.button_has_said(&said).await;
         let code = browser.copied(language, |text| !text.is_empty()).await;
         assert!(code.contains(secret) && code.contains(&proxy), "{code}");
         browser

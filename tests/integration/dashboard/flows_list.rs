@@ -1,10 +1,12 @@
 //! The list of keys: looked through, narrowed down, sorted, paged.
 
+use reqwest::Method;
 use serde_json::json;
 
 use super::browser::{Browser, KEYS_PAGE};
 use super::world::World;
-use crate::harness::sidekey::Key;
+use crate::harness::eventually;
+use crate::harness::sidekey::{KEYS as KEYS_API, Key};
 
 /// More than a page, less than two.
 const KEYS: usize = 31;
@@ -25,6 +27,12 @@ async fn people_find_their_key() {
     }
     let newest = keys[KEYS - 1].clone();
     world.use_key(&newest, &[200, 200, 404]).await;
+    eventually("our own use is stored, and is the last", || async {
+        let path = format!("{KEYS_API}?sort=-last_used_at");
+        let list = sidekey.ask(Method::GET, &path, None).await.json();
+        list["data"][0]["name"] == "Bootstrap admin key"
+    })
+    .await;
     let browser = Browser::signed_in(sidekey).await;
     browser.is_accessible("the list").await;
     let first = browser.names().await;
@@ -102,7 +110,7 @@ async fn people_find_their_key() {
     browser.refresh().await;
     assert_eq!(browser.names().await.len(), 5);
     assert_eq!(browser.value_of("Search").await, "client 2");
-    browser.press("Clear filters").await;
+    browser.follow("Clear filters").await;
     browser
         .until("all are back", async || {
             browser.names().await.len() == first.len()
@@ -139,7 +147,7 @@ async fn people_find_their_key() {
 /// It is found, by its id; also where no script looks at what is sent.
 async fn a_pasted_key_leaves_no_secret(browser: &Browser, key: &Key) {
     browser.visit(KEYS_PAGE).await;
-    browser.type_into("Search", &key.text).await;
+    browser.paste_into("Search", &key.text).await;
     browser.is_at(&format!("q={}", key.id)).await;
     assert_eq!(browser.names().await, ["client 30"]);
     assert_eq!(browser.value_of("Search").await, key.id);

@@ -20,7 +20,10 @@ async fn people_sign_in_and_out() {
     for wrong in ["sk_live_nonsense", &useless.text] {
         browser.type_into("Admin key", wrong).await;
         browser.press("Sign in").await;
-        browser.wait_for("#key-error").await;
+        // That of the try before holds what was typed.
+        let script = "return document.querySelector('#key-error') !== null
+            && document.querySelector('#key').value === ''";
+        browser.until_script("the form is back", script, &[]).await;
         assert!(!browser.address().await.contains(wrong));
         assert_eq!(browser.value_of("Admin key").await, "");
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use thirtyfour::Key;
 
 use super::browser::{Browser, KEYS_PAGE};
-use super::world::World;
+use super::world::{World, early_in_an_hour};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn charts_tell_what_the_api_tells() {
@@ -14,11 +14,12 @@ async fn charts_tell_what_the_api_tells() {
         .sidekey
         .create_key(json!({"name": "Busy", "rate_limits": limits}))
         .await;
+    let browser = Browser::signed_in(&world.sidekey).await;
+    early_in_an_hour().await;
     // The last one is over the limit.
     world
         .use_key(&key, &[200, 200, 200, 200, 404, 404, 500, 200, 429])
         .await;
-    let browser = Browser::signed_in(&world.sidekey).await;
     let page = format!("{KEYS_PAGE}/{}", key.id);
     browser.visit(&format!("{page}?range=24h")).await;
     browser.sees("Usage").await;

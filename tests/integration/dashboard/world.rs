@@ -2,6 +2,7 @@
 //! are for, and counts that are stored at once.
 
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -62,6 +63,17 @@ impl World {
     pub async fn colleague(&self, scopes: &[&str]) -> Key {
         let fields = json!({"name": "a colleague", "scopes": scopes});
         self.sidekey.create_key(fields).await
+    }
+}
+
+/// Waits for the next hour where this one is nearly over: what is counted from now on is of one hour.
+pub async fn early_in_an_hour() {
+    const HOUR_SECONDS: u64 = 3600;
+    const ENOUGH_SECONDS: u64 = 180;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let left = HOUR_SECONDS - now.expect("a time").as_secs() % HOUR_SECONDS;
+    if left < ENOUGH_SECONDS {
+        tokio::time::sleep(Duration::from_secs(left)).await;
     }
 }
 

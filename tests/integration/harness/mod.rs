@@ -37,10 +37,13 @@ pub fn noted() -> Note {
     Note::by_system(Action::KeyChanged, Timestamp::from_millis(1000))
 }
 
+/// Servers close connections that are idle for half a minute: nobody asks on one that is about to be closed.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+
 /// An HTTP client. Its TLS, which Vault's client needs, has no provider of its own.
 pub fn client_builder() -> reqwest::ClientBuilder {
     pingora_core::tls::install_default_crypto_provider();
-    reqwest::Client::builder()
+    reqwest::Client::builder().pool_idle_timeout(IDLE_MAX)
 }
 
 /// Sends `signal` (a name such as `TERM`) to processes, which have to be there.

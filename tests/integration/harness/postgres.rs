@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use sidekey::store::SqlStore;
@@ -59,6 +60,24 @@ fn command(name: &str, directory: &Path) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+/// The processes that `parent` has made.
+fn children_of(parent: u32) -> Vec<u32> {
+    let found = Command::new("pgrep")
+        .args(["-P", &parent.to_string()])
+        .output()
+        .expect("pgrep runs");
+    let ids = String::from_utf8(found.stdout).expect("numbers");
+    let ids = ids.split_whitespace();
+    ids.filter_map(|id| id.parse().ok()).collect()
+}
+
+/// Whether a process is there, and has not ended.
+fn is_running(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
 impl Postgres {
@@ -123,23 +142,29 @@ impl Postgres {
         let parent = self.server.as_ref().expect("running").id();
         // First, so that it makes no more of them meanwhile.
         send_signal(signal, &[parent]);
-        let children = Command::new("pgrep")
-            .args(["-P", &parent.to_string()])
-            .output()
-            .expect("pgrep runs");
-        let children = String::from_utf8(children.stdout).expect("numbers");
-        let children = children.split_whitespace();
-        let children: Vec<u32> = children.filter_map(|id| id.parse().ok()).collect();
         // One that has ended since has heard it too.
-        try_signal(signal, &children);
+        try_signal(signal, &children_of(parent));
     }
 
-    /// Ends the server without a warning.
+    /// Ends the server without a warning, and all its processes: as long as one of them is there, no other
+    /// server starts on the same data.
     pub fn kill(&mut self) {
-        // It takes its processes with it: they notice that it is gone.
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
+        let Some(mut server) = self.server.take() else {
+            return;
+        };
+        let mut all = Vec::new();
+        if matches!(server.try_wait(), Ok(None)) {
+            // It makes no more of them meanwhile, and none of their numbers is given to others.
+            try_signal("STOP", &[server.id()]);
+            all = children_of(server.id());
+            all.push(server.id());
+            try_signal("KILL", &all);
+        }
+        let _ = server.kill();
+        let _ = server.wait();
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE && all.iter().any(|id| is_running(*id)) {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
@@ -153,9 +178,9 @@ impl Drop for Postgres {
         for signal in ["CONT", "INT"] {
             try_signal(signal, &[server.id()]);
         }
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while start.elapsed() < DEADLINE && !matches!(server.try_wait(), Ok(Some(_))) {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         self.kill();
     }

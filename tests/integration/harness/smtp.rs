@@ -135,7 +135,10 @@ impl Smtp {
     pub fn mails(&self) -> Vec<Mail> {
         let file = self.directory.path().join("mails");
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        text.lines()
+        // The last line may not be whole yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
             .map(|line| {
                 let mail: Value = serde_json::from_str(line).expect("a mail");
                 let text = |name: &str| mail[name].as_str().map(str::to_owned);

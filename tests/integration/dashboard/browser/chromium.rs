@@ -53,6 +53,8 @@ impl Chromium {
         let driver = WebDriver::new(url, capabilities(directory.path()))
             .await
             .expect("a browser");
+        let limited = driver.set_script_timeout(DEADLINE).await;
+        limited.expect("scripts may take their time");
         let chromium = Chromium {
             driver,
             server: Some(server),

@@ -18,6 +18,15 @@ impl Browser {
             .await;
     }
 
+    /// Clicks what leads to another page, and waits until that is there with its scripts.
+    pub async fn follow(&self, name: &str) {
+        self.run("window.isLeft = true", &[]).await;
+        self.press(name).await;
+        let script = "return window.isLeft === undefined && document.readyState === 'complete'";
+        self.until_script(&format!("“{name}” leads on"), script, &[])
+            .await;
+    }
+
     /// The field whose label begins with `label`; or whose id it is, such as `#key`.
     pub async fn field(&self, label: &str) -> WebElement {
         let what = format!("there is a field “{label}”");
@@ -36,6 +45,20 @@ impl Browser {
         };
         self.wait(&format!("“{label}” can be typed into"), attempt)
             .await;
+    }
+
+    /// Pastes into a field: all of the text is there at once.
+    pub async fn paste_into(&self, label: &str, text: &str) {
+        let attempt = async || {
+            let Some(field) = self.find("field", label).await? else {
+                return Ok(None);
+            };
+            field.click().await.map(Some)
+        };
+        self.wait(&format!("“{label}” can be pasted into"), attempt)
+            .await;
+        let text = json!({"text": text});
+        self.chromium.tell("Input.insertText", text).await;
     }
 
     /// Ticks a checkbox or chooses a radio button, or the other way round.
@@ -145,10 +168,15 @@ impl Browser {
 
     /// Presses the pointer's button on what a selector finds; [`Browser::let_go`] ends it.
     pub async fn hold(&self, selector: &str) {
-        let found = self.wait_for(selector).await;
-        let chain = self.chromium.driver.action_chain();
-        let held = chain.click_and_hold_element(&found).perform().await;
-        held.expect("it is pressed");
+        let attempt = async || {
+            let Some(found) = self.find("css", selector).await? else {
+                return Ok(None);
+            };
+            let chain = self.chromium.driver.action_chain();
+            let held = chain.click_and_hold_element(&found).perform().await;
+            held.map(Some)
+        };
+        self.wait(&format!("{selector} can be held"), attempt).await;
     }
 
     pub async fn let_go(&self) {
@@ -240,6 +268,31 @@ impl Browser {
             .some((place) => place.textContent.includes(arguments[0]))";
         self.until_script(&format!("“{text}” is announced"), script, &[json!(text)])
             .await;
+    }
+
+    /// Notes what buttons of the dialog say from now on, for some of it stands there for a moment.
+    pub async fn listen_to_buttons(&self) {
+        let script = "
+            window.said = [];
+            const note = ({ target }) => {
+                const button = target.parentElement?.closest('button');
+                if (!button?.checkVisibility()) return;
+                window.said.push(button.innerText.replace(/\\s+/g, ' ').trim());
+            };
+            new MutationObserver((changes) => changes.forEach(note))
+                .observe(document.getElementById('dialog'), { characterData: true, subtree: true });";
+        self.run(script, &[]).await;
+    }
+
+    /// Waits until a button has said `text` since [`Browser::listen_to_buttons`].
+    pub async fn button_has_said(&self, text: &str) {
+        let script = "return window.said.includes(arguments[0])";
+        self.until_script(
+            &format!("a button has said “{text}”"),
+            script,
+            &[json!(text)],
+        )
+        .await;
     }
 
     /// What was copied.

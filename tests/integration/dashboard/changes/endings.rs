@@ -188,7 +188,7 @@ async fn a_key_may_end_itself() {
 async fn who_has_not_confirmed_a_change_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = format!("sqlite://{}/keys.db", directory.path().display());
-    let more = "[store]\npropagation_wait_ms = 5000\nmax_stale_seconds = 300\n";
+    let more = "[store]\npropagation_wait_ms = 10000\nmax_stale_seconds = 300\n";
     let mut fleet = Fleet::start(2, &store, None, more).await;
     let mut second = fleet.all.pop().expect("two");
     let first = &fleet.all[0];

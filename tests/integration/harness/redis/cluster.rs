@@ -19,7 +19,7 @@ impl Cluster {
         for (first, last) in SLOTS {
             let bus = free_port().to_string();
             let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
-            all.extend(["--cluster-node-timeout", "2000"]);
+            all.extend(["--cluster-node-timeout", "5000"]);
             // The others go on when one is away.
             all.extend(["--cluster-require-full-coverage", "no"]);
             all.extend(arguments);
