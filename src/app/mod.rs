@@ -8,6 +8,7 @@ mod bootstrap;
 mod certificates;
 mod cluster;
 mod gateway;
+mod recording;
 mod reminders;
 mod stop;
 mod usage;
@@ -31,7 +32,7 @@ use tokio::task::JoinHandle;
 use crate::admin::dashboard::{self, state::DashboardState};
 use crate::admin::deployment::Deployment;
 use crate::admin::{self, AdminState};
-use crate::audit::recorder::{self, Recorder};
+use crate::audit::recorder::Recorder;
 use crate::audit::seal::Sealer;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
@@ -59,6 +60,7 @@ use bootstrap::bootstrap;
 use certificates::{named_files, tls_servers};
 use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
+use recording::Recording;
 use reminders::Reminding;
 use usage::Usage;
 
@@ -240,9 +242,7 @@ struct App {
     following: JoinHandle<()>,
     /// Ends after the following.
     presence: JoinHandle<()>,
-    /// Writes what is noted beside answers, until it is told that there are no more.
-    recording: JoinHandle<()>,
-    stop_recording: watch::Sender<bool>,
+    recording: Recording,
     usage: Usage,
     spans: Option<Spans>,
     reminding: Reminding,
@@ -393,9 +393,8 @@ impl App {
         tokio::spawn(census.run());
         tokio::spawn(keep_watching(named_files(&settings), metrics.clone()));
         tokio::spawn(keep_looking(tls_servers(&settings), metrics.clone()));
-        let (stop_recording, on_stop_recording) = watch::channel(false);
         let notes = Recorder::new(clock.clone(), metrics.clone());
-        let recording = tokio::spawn(notes.clone().run(audit_store.clone(), on_stop_recording));
+        let recording = Recording::start(&notes, &audit_store);
         let dashboard = DashboardState::start(dashboard::state::Parts {
             settings: settings.dashboard.clone(),
             proxy_url: listening.proxy_url(),
@@ -442,7 +441,6 @@ impl App {
             following,
             presence,
             recording,
-            stop_recording,
             usage,
             spans,
             reminding,
@@ -526,11 +524,13 @@ impl App {
                 spans.finish().await;
             }
         });
-        self.usage.finish().await;
-        self.reminding.finish().await;
         self.following.abort();
-        let _ = self.stop_recording.send(true);
-        let _ = tokio::time::timeout(recorder::FLUSH_TIMEOUT, self.recording).await;
+        // Each has a limit of its own, and in an outage none has to wait for the others' to run out.
+        tokio::join!(
+            self.usage.finish(),
+            self.reminding.finish(),
+            self.recording.finish(),
+        );
         // It says that this instance is gone, and takes a limited time for that.
         let _ = self.presence.await;
         // A collector that hangs has had its time meanwhile.

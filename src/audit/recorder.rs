@@ -44,8 +44,6 @@ const ADDRESSES_MAX: usize = 4096;
 const SIGN_IN_LASTS: Duration = Duration::from_secs(3600);
 /// Sign-ins that are remembered.
 const SIGN_INS_MAX: u64 = 10_000;
-/// How long the end may wait for what is in the queue.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Too many requests.
 const LIMITED: u16 = 429;
@@ -285,8 +283,12 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes what is noted until `stopping` says that no more will come; then the rest, for which it has
-    /// [`FLUSH_TIMEOUT`].
+    /// How many notes wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.waiting.lock().notes.len()
+    }
+
+    /// Writes what is noted until `stopping` says that no more will come; then the rest, if the store takes it.
     pub async fn run(
         self: Arc<Self>,
         store: Arc<dyn AuditStore>,
@@ -310,10 +312,6 @@ impl Recorder {
                 tracing::warn!(%error, "sign-ins and refused admin calls can't be noted; they wait");
             }
             is_failing = result.is_err();
-        }
-        let lost = self.waiting.lock().notes.len();
-        if lost > 0 {
-            tracing::error!(lost, "sign-ins and refused admin calls could not be noted");
         }
     }
 

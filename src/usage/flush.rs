@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The same at the end of the process, when somebody waits for it.
 const LAST_RETRY: Duration = Duration::from_millis(100);
 /// How long the end of the process waits for what is left to be stored.
-pub const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where usage is counted.
 pub trait Source: Send + Sync + 'static {

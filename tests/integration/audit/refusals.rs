@@ -260,3 +260,23 @@ async fn while_the_database_is_away_refusals_wait() {
         event_of(&sidekey, reply).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_end_can_not_write_is_told() {
+    let mut postgres = Postgres::start().await;
+    let url = postgres.url();
+    let mut sidekey =
+        Sidekey::start_with(&config(nobody(), ""), &[("SIDEKEY__STORE__URL", &url)]).await;
+    postgres.kill();
+    for _ in 0..3 {
+        let reply = sidekey.ask_as(None, Method::GET, EVENTS, None).await;
+        reply.problem(401);
+    }
+    sidekey.signal("TERM");
+    assert!(sidekey.wait().success());
+    eventually("the log says so", || async {
+        let output = sidekey.output();
+        output.contains("could not be noted, and are lost") && output.contains("\"lost\":3")
+    })
+    .await;
+}
