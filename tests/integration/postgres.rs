@@ -199,7 +199,16 @@ async fn no_change_is_missed_by_who_follows() {
                 for revision in 2..=30 {
                     let mut record = record(number);
                     record.revision = revision;
-                    store.update(&record, &noted()).await.unwrap();
+                    let mut is_again = false;
+                    loop {
+                        match store.update(&record, &noted()).await {
+                            // On a busy machine the turn of one may not come in time.
+                            Err(StoreError::Unavailable(_)) => is_again = true,
+                            // It was written all the same.
+                            Err(StoreError::Conflict) if is_again => break,
+                            written => break written.unwrap(),
+                        }
+                    }
                 }
             })
         })
@@ -215,7 +224,8 @@ async fn no_change_is_missed_by_who_follows() {
             }
         }
     };
-    timeout(DEADLINE, all).await.expect("all changes are seen");
+    let all = timeout(5 * DEADLINE, all);
+    all.await.expect("all changes are seen");
     for writer in writers {
         writer.await.unwrap();
     }
