@@ -86,17 +86,29 @@ async fn wrong_keys_on_the_admin_port_lock_no_proven_key_out() {
 /// first calls of other tenants' keys for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_creations_refuses_nobodys_first_call() {
-    const CREATIONS: usize = 60;
+    const CREATORS: usize = 60;
     const COLD_KEYS: usize = 12;
     let upstream = Upstream::start().await;
     let cost = [("SIDEKEY__BCRYPT__COST", "10")];
     let sidekey = Sidekey::start_with(&config(upstream.address, ""), &cost).await;
-    let cold = (0..COLD_KEYS).map(|_| sidekey.create_key(json!({"tenant_id": "calm"})));
-    let cold = join_all(cold).await;
+    let mut cold = Vec::new();
+    for _ in 0..COLD_KEYS {
+        cold.push(sidekey.create_key(json!({"tenant_id": "calm"})).await);
+    }
+    let new = json!({"name": "n", "tenant_id": "busy", "environment": "live", "scopes": []});
     let created = AtomicUsize::new(0);
-    let flood = join_all((0..CREATIONS).map(|_| async {
-        sidekey.create_key(json!({"tenant_id": "busy"})).await;
-        created.fetch_add(1, Ordering::SeqCst);
+    let over = AtomicBool::new(false);
+    // Until the calls are answered, however long that takes.
+    let flood = join_all((0..CREATORS).map(|_| async {
+        while !over.load(Ordering::SeqCst) {
+            match sidekey.ask(Method::POST, KEYS, Some(&new)).await.status {
+                201 => {
+                    created.fetch_add(1, Ordering::SeqCst);
+                }
+                // On a slow machine the line is longer than a request's time.
+                other => assert_eq!(other, 408),
+            }
+        }
     }));
     let calls = async {
         eventually("the flood is there", || async {
@@ -105,11 +117,11 @@ async fn a_flood_of_creations_refuses_nobodys_first_call() {
         .await;
         let calls = cold.iter().map(|key| sidekey.status("/", &key.text));
         let statuses = join_all(calls).await;
-        (statuses, created.load(Ordering::SeqCst))
+        over.store(true, Ordering::SeqCst);
+        statuses
     };
-    let (_, (statuses, done)) = join(flood, calls).await;
+    let (_, statuses) = join(flood, calls).await;
     assert_eq!(statuses, [200; COLD_KEYS]);
-    assert!(done < CREATIONS, "the flood was over before the calls");
     assert_eq!(sidekey.metric("sidekey_bcrypt_refused_total").await, 0.0);
 }
 
@@ -182,7 +194,7 @@ async fn reordering_the_limits_of_a_key_in_use_stops_nobody() {
         }
         over.store(true, Ordering::SeqCst);
     };
-    let both = timeout(2 * DEADLINE, join(callers, edits)).await;
+    let both = timeout(5 * DEADLINE, join(callers, edits)).await;
     let (calls, ()) = both.expect("everything keeps answering");
     assert!(calls.iter().all(|calls| *calls > 0), "{calls:?}");
     assert_eq!(sidekey.status("/", &key.text).await, 200);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,12 +14,14 @@ use serde_json::{Value, json};
 use sidekey::key::mint::{MINT_KEY_LEN, MintKey};
 use sidekey::key::{Environment, MintKeys};
 
-use crate::harness::run::{Ended, run_command};
+use crate::harness::run::{Ended, run_command, run_command_within};
 use crate::harness::service::tool;
 use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::Upstream;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// How long it may take to look through everything that there ever was, on a busy machine.
+const SCAN_MAX: Duration = Duration::from_secs(300);
 const RULE: &str = "sidekey-api-key";
 /// Prefixes of the shortest and the greatest length among them.
 const PREFIXES: [&str; 4] = ["sk", "a1", "acme2", "abcdefghij012345"];
@@ -111,7 +114,7 @@ fn gitleaks(directory: &Path, arguments: &[&str]) -> Ended {
         "--report-path",
         "-",
     ]);
-    run_command(command)
+    run_command_within(command, SCAN_MAX)
 }
 
 /// Runs git in `directory`, as nobody in particular.

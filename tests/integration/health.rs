@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::eventually;
+use crate::harness::ports::free_port;
 use crate::harness::postgres::Postgres;
 use crate::harness::run::{Ended, run, run_health};
 use crate::harness::sidekey::{Sidekey, config};
@@ -41,7 +42,10 @@ async fn status(sidekey: &Sidekey, path: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_one_is_alive_and_ready_and_a_stopped_one_is_not() {
-    let mut sidekey = Sidekey::start(&config(nobody(), "")).await;
+    // Nobody else gets it when the program has ended.
+    let admin = format!("127.0.0.1:{}", free_port());
+    let environment = [("SIDEKEY__ADMIN__LISTEN", admin.as_str())];
+    let mut sidekey = Sidekey::start_with(&config(nobody(), ""), &environment).await;
     assert_well(&ask(sidekey.admin, &[]), "alive");
     assert_well(&ask(sidekey.admin, &["--ready"]), "ready");
     let told = "not alive: the answer is 401; is this Sidekey's admin port?";
@@ -134,7 +138,11 @@ async fn a_notice_says_not_ready_while_everything_goes_on() {
         let answer = client.get(url).bearer_auth(&key.text).send().await;
         assert_eq!(answer.unwrap().status(), 200);
     }
-    // Who is in a hurry says it again.
-    sidekey.signal("TERM");
+    // Who is in a hurry says it again. The first time it may not be listening yet.
+    eventually("it stops", || async {
+        sidekey.signal("TERM");
+        sidekey.output().contains("stopping: no new connections")
+    })
+    .await;
     assert!(sidekey.wait().success());
 }

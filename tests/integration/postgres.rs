@@ -199,7 +199,16 @@ async fn no_change_is_missed_by_who_follows() {
                 for revision in 2..=30 {
                     let mut record = record(number);
                     record.revision = revision;
-                    store.update(&record, &noted()).await.unwrap();
+                    let mut is_again = false;
+                    loop {
+                        match store.update(&record, &noted()).await {
+                            // On a busy machine the turn of one may not come in time.
+                            Err(StoreError::Unavailable(_)) => is_again = true,
+                            // It was written all the same.
+                            Err(StoreError::Conflict) if is_again => break,
+                            written => break written.unwrap(),
+                        }
+                    }
                 }
             })
         })
@@ -215,7 +224,8 @@ async fn no_change_is_missed_by_who_follows() {
             }
         }
     };
-    timeout(DEADLINE, all).await.expect("all changes are seen");
+    let all = timeout(5 * DEADLINE, all);
+    all.await.expect("all changes are seen");
     for writer in writers {
         writer.await.unwrap();
     }
@@ -333,12 +343,13 @@ async fn while_the_database_is_away_warm_keys_are_served() {
     }
 }
 
-/// Past `store.max_stale_seconds`, nobody can say any more what a key may do.
+/// Past `store.max_stale_seconds`, nobody can say any more what a key may do. A busy machine
+/// may need some of them before anything is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_got_too_old_are_not_trusted() {
     let upstream = Upstream::start().await;
     let mut postgres = Postgres::start().await;
-    let [sidekey, _other] = pair(&upstream, &postgres, "[store]\nmax_stale_seconds = 1\n").await;
+    let [sidekey, _other] = pair(&upstream, &postgres, "[store]\nmax_stale_seconds = 15\n").await;
     let key = sidekey.create_key(json!({})).await;
     assert_eq!(sidekey.status("/", &key.text).await, 200);
     postgres.kill();

@@ -107,6 +107,8 @@ impl World {
         );
         let role = bao.app_role(json!({"token_ttl": "1h"}), None).await;
         let ca_file = format!("ca_file = \"{}\"\n", authority.display());
+        // Nothing is away before it is taken away, however busy the machine is.
+        let ca_file = format!("{ca_file}timeout_ms = 5000\n");
         let vault = bao.config(&format!("{}{ca_file}", role.lines()));
         let vault = vault.replace("backend", "reconcile_interval_seconds = 1\nbackend");
         let upstreams: String = [
@@ -132,6 +134,7 @@ impl World {
                 ("SIDEKEY__STORE__INSTANCE_NAME", name),
                 ("SIDEKEY__LIMITS__BACKEND", "redis"),
                 ("SIDEKEY__REDIS__URL", &*redis_url),
+                ("SIDEKEY__REDIS__TIMEOUT_MS", "5000"),
                 ("SIDEKEY__ADMIN__BOOTSTRAP_KEY_FILE", &*key_file),
             ];
             let sidekey = Sidekey::start_with(&shared, &environment).await;

@@ -11,7 +11,7 @@ const SETTINGS: &str = r#"
 [credentials]
 sources = ["bearer", "basic"]
 [store]
-propagation_wait_ms = 5000
+propagation_wait_ms = 10000
 "#;
 
 #[tokio::test(flavor = "multi_thread")]

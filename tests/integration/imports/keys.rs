@@ -195,7 +195,7 @@ async fn a_regenerated_import_is_replaced_by_a_minted_key() {
     }
     let key = strong(3);
     let id = import(&sidekey, &[plain(&key)]).await.remove(0);
-    sidekey.regenerate_key(&id, 1).await;
+    sidekey.regenerate_key(&id, 15).await;
     assert_eq!(sidekey.status("/", &key).await, 200);
     eventually("the grace period ends", async || {
         sidekey.status("/", &key).await == 401

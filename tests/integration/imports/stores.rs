@@ -166,7 +166,7 @@ async fn imports_work_with_their_hashes_in_vault() {
     let role = bao.app_role(json!({}), None).await;
     let more = format!(
         "{}\n[credentials]\nsources = [\"bearer\", \"basic\"]",
-        bao.config(&role.lines())
+        bao.config(&format!("{}timeout_ms = 5000\n", role.lines()))
     );
     let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
     let hash = bcrypt::non_truncating_hash("wonderland", 5).unwrap();
