@@ -6,7 +6,7 @@
 Each mail that it takes is a line of JSON in FILE. Whom a mail is for says what becomes of it: `bounce@` is
 refused for good, `later@` the first time, `never@` each time, `abroad@` as a relay does that is not ours, and
 for `closing@` the server says that it closes the connection; a sender `stranger@` is refused. A mail to `slow@`
-is taken after two seconds, and one to `silent@` without a word before the connection ends. With
+is taken after eight seconds, and one to `silent@` without a word before the connection ends. With
 "is_closed_relay" everybody is `abroad@`, with "closes_after" it closes each connection after so many mails, and
 with "utf8" it takes addresses outside of ASCII.
 """
@@ -70,7 +70,7 @@ class Mailbox:
             asyncio.get_running_loop().call_soon(server.transport.close)
         to = envelope.rcpt_tos[0].split("@")[0]
         if to == "slow":
-            await asyncio.sleep(2)
+            await asyncio.sleep(8)
         if to == "silent":
             server.transport.abort()
         return "250 OK"

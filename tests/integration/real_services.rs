@@ -14,7 +14,7 @@ use crate::harness::sidekey::{Sidekey, config};
 /// Prometheus scrapes what `targets.json` names; that file may come later.
 const SCRAPE: &str = r#"
 global:
-  scrape_interval: 200ms
+  scrape_interval: 1s
 scrape_configs:
   - job_name: sidekey
     file_sd_configs:
@@ -30,7 +30,7 @@ fn curl(arguments: &[&str]) -> String {
             "--silent",
             "--show-error",
             "--max-time",
-            "15",
+            "60",
             "--noproxy",
             "*",
         ])
@@ -80,7 +80,8 @@ async fn prometheus_is_used_with_curl_and_scrapes_sidekey() {
     .await;
     scrape(directory.path(), &sidekey);
     let query = url("/api/v1/query");
-    let build = format!("{query}?query=sidekey_build_info");
+    // A scrape that takes too long hides what the one before has found.
+    let build = format!("{query}?query=last_over_time(sidekey_build_info%5B5m%5D)");
     eventually("Prometheus knows Sidekey's build", async || {
         first_sample(&curl(&["-H", &bearer, &build])).is_some()
     })
@@ -90,8 +91,9 @@ async fn prometheus_is_used_with_curl_and_scrapes_sidekey() {
     assert_eq!(sample["value"][1], "1");
 
     // By GET and by a POST form; without a key neither.
-    let by_get = format!("{query}?query=up%7Bjob%3D%22sidekey%22%7D");
-    let form = ["--data-urlencode", "query=up{job=\"sidekey\"}", &query];
+    let by_get = format!("{query}?query=max_over_time(up%7Bjob%3D%22sidekey%22%7D%5B5m%5D)");
+    let once_up = "query=max_over_time(up{job=\"sidekey\"}[5m])";
+    let form = ["--data-urlencode", once_up, &query];
     let by_post = [&["-H", bearer.as_str()][..], &form].concat();
     for answer in [curl(&["-H", &bearer, &by_get]), curl(&by_post)] {
         assert_eq!(first_sample(&answer).unwrap()["value"][1], "1", "{answer}");
@@ -148,6 +150,8 @@ async fn httpbin_is_used_with_curl() {
         bearer.as_str(),
         "-H",
         "Expect: 100-continue",
+        "--expect100-timeout",
+        "20",
         "--form",
         &format!("file=@{}", file.display()),
         &url("/post"),

@@ -21,6 +21,8 @@ const HOURS: i64 = 120;
 const RECENT: i64 = 24;
 /// Keys of a page.
 const PAGE: usize = 25;
+/// Hours that are added at once: a statement may take five seconds.
+const STEP: i64 = 10;
 
 fn key(number: usize) -> KeyId {
     format!("{number:012}").parse().unwrap()
@@ -33,20 +35,22 @@ fn hour(number: i64) -> Timestamp {
 /// Adds hours `from` to before `to` of all keys, with as many requests as the hour's number; every
 /// seventh is missing.
 async fn fill(pool: &AnyPool, from: i64, to: i64) {
-    let sql = format!(
-        "INSERT INTO usage_hours (subject, start, requests, errors_4xx, errors_5xx, denied, \
-           rate_limited, bytes_in, bytes_out, latency_us_sum, latency_us_max) \
-         WITH RECURSIVE numbers (n) AS (\
-           SELECT {} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {}) \
-         SELECT 'key/' || substr(CAST(1000000000000 + n % {KEYS} AS TEXT), 2), n / {KEYS} * {HOUR_MS}, \
-           n / {KEYS}, 0, 0, 0, 0, 0, 0, 0, 0 FROM numbers WHERE n / {KEYS} % 7 <> 0",
-        from * KEYS as i64,
-        to * KEYS as i64
-    );
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(pool)
-        .await
-        .unwrap();
+    for first in (from..to).step_by(STEP as usize) {
+        let sql = format!(
+            "INSERT INTO usage_hours (subject, start, requests, errors_4xx, errors_5xx, denied, \
+               rate_limited, bytes_in, bytes_out, latency_us_sum, latency_us_max) \
+             WITH RECURSIVE numbers (n) AS (\
+               SELECT {} UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {}) \
+             SELECT 'key/' || substr(CAST(1000000000000 + n % {KEYS} AS TEXT), 2), n / {KEYS} * {HOUR_MS}, \
+               n / {KEYS}, 0, 0, 0, 0, 0, 0, 0, 0 FROM numbers WHERE n / {KEYS} % 7 <> 0",
+            first * KEYS as i64,
+            to.min(first + STEP) * KEYS as i64
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(pool)
+            .await
+            .unwrap();
+    }
 }
 
 /// The plan of what a page asks for, as the store asks it.

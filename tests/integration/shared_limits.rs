@@ -2,6 +2,7 @@
 //! happens while Redis is away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -21,7 +22,7 @@ use sidekey::telemetry::Metrics;
 use crate::harness::redis::Redis;
 use crate::harness::sidekey::{Key, Sidekey, config};
 use crate::harness::upstream::Upstream;
-use crate::harness::{HEAVY, HEAVY_MAX, eventually};
+use crate::harness::{DEADLINE, HEAVY, HEAVY_MAX, eventually};
 
 fn policy(name: &str, quota: u64, window_seconds: u64, burst: u64) -> Policy {
     Policy {
@@ -161,7 +162,7 @@ pub async fn fleet(count: usize, upstream: &Upstream, redis: &[(&str, &str)], mo
         ("SIDEKEY__ADMIN__BOOTSTRAP_KEY_FILE", key_file.as_str()),
         ("SIDEKEY__LIMITS__BACKEND", "redis"),
         // A busy machine must not look like an outage.
-        ("SIDEKEY__REDIS__TIMEOUT_MS", "1000"),
+        ("SIDEKEY__REDIS__TIMEOUT_MS", "5000"),
     ];
     environment.extend(redis);
     let starting = (0..count).map(|_| Sidekey::start_with(&config, &environment));
@@ -192,19 +193,32 @@ impl Fleet {
     /// Makes the key warm everywhere, for a token each.
     async fn warm(&self, key: &Key) {
         for sidekey in &self.all {
-            assert_eq!(sidekey.status("/", &key.text).await, 200);
+            assert_eq!(decided(sidekey, key).await, 200);
         }
+    }
+}
+
+/// The status, where Redis has decided. On a machine that stands still for a moment it looks away, and then
+/// everything is 503, by `limits.on_outage`.
+pub async fn decided(sidekey: &Sidekey, key: &Key) -> u16 {
+    let start = Instant::now();
+    loop {
+        let status = sidekey.status("/", &key.text).await;
+        if status != 503 || start.elapsed() > DEADLINE {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_token_left_and_fifty_requests_over_four_instances_is_one_pass() {
     let (upstream, redis) = (Upstream::start().await, Redis::start().await);
-    let fleet = instances(4, &upstream, &redis, "").await;
+    let fleet = instances(4, &upstream, &redis, CLOSED).await;
     for _ in 0..3 {
         let one = json!([{"name": "one", "quota": 1, "window_seconds": 3600}]);
         let key = fleet.key(one).await;
-        let calls = (0..50).map(|n| fleet.all[n % 4].status("/", &key.text));
+        let calls = (0..50).map(|n| decided(&fleet.all[n % 4], &key));
         let statuses = join_all(calls).await;
         let passed = statuses.iter().filter(|status| **status == 200).count();
         assert_eq!(passed, 1, "{statuses:?}");
@@ -246,12 +260,12 @@ const CLOSED: &str = "[limits]\non_outage = \"closed\"\n";
 /// Every request asks Redis.
 const UNLEASED: &str = "[limits]\non_outage = \"closed\"\nmax_lease_ms = 0\n";
 
-/// More load than the limit allows on every instance for `run_for`; `meanwhile` happens during it,
-/// and may end instances. What passed, and what could have at most.
+/// More load than the limit allows on every instance; `meanwhile` happens during it, and may end
+/// instances, and then it goes on for `run_on`. What passed, and what could have at most.
 async fn overload(
     fleet: &mut Fleet,
     (rate, burst): (u64, u64),
-    run_for: Duration,
+    run_on: Duration,
     meanwhile: impl AsyncFnOnce(&mut Fleet),
 ) -> (u64, f64) {
     let _quiet = HEAVY.acquire_many(HEAVY_MAX).await.expect("all turns");
@@ -260,12 +274,13 @@ async fn overload(
         .await;
     let start = Instant::now();
     fleet.warm(&key).await;
+    let is_over = Arc::new(AtomicBool::new(false));
     let load = |sidekey: &Sidekey| {
         let (client, url) = (sidekey.client.clone(), format!("http://{}/", sidekey.proxy));
-        let key = key.text.clone();
+        let (key, is_over) = (key.text.clone(), is_over.clone());
         tokio::spawn(async move {
             let mut passed = 0;
-            while start.elapsed() < run_for {
+            while !is_over.load(Ordering::Relaxed) {
                 // An instance that was ended gives none.
                 let call = client.get(&url).bearer_auth(&key).send().await;
                 let Ok(answer) = call else { return passed };
@@ -282,6 +297,8 @@ async fn overload(
     let mut passed = fleet.all.len() as u64;
     let loads: Vec<_> = (fleet.all.iter().chain(&fleet.all)).map(load).collect();
     meanwhile(fleet).await;
+    tokio::time::sleep(run_on).await;
+    is_over.store(true, Ordering::Relaxed);
     for load in loads {
         passed += load.await.unwrap();
     }
@@ -301,11 +318,11 @@ async fn four_instances_let_through_what_one_limit_allows() {
         (UNLEASED, (RATE, BURST)),
     ] {
         let mut fleet = instances(4, &upstream, &redis, more).await;
-        let run_for = Duration::from_secs(4);
+        let run_on = Duration::from_secs(4);
         let mut shares = Vec::new();
         // A machine that stands still for longer than a bucket takes to fill loses tokens, whoever counts them.
         while shares.len() < RUNS_MAX && shares.iter().all(|share| *share < 0.95) {
-            let (passed, most) = overload(&mut fleet, limit, run_for, async |_| {}).await;
+            let (passed, most) = overload(&mut fleet, limit, run_on, async |_| {}).await;
             shares.push(passed as f64 / most);
         }
         assert!(shares.iter().any(|share| *share >= 0.95), "{shares:?}");
@@ -318,17 +335,30 @@ async fn a_restart_of_redis_lets_no_token_too_many_through() {
     let (upstream, mut redis) = (Upstream::start().await, Redis::start().await);
     for more in [CLOSED, UNLEASED] {
         let mut fleet = instances(4, &upstream, &redis, more).await;
-        let meanwhile = async |_: &mut Fleet| {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            redis.ask("SCRIPT", &["FLUSH"]).await.unwrap();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            redis.kill();
-            redis.launch().await;
-        };
-        let run_for = Duration::from_secs(5);
-        let (passed, most) = overload(&mut fleet, (RATE, BURST), run_for, meanwhile).await;
+        let mut runs = Vec::new();
+        // As above.
+        while runs.len() < RUNS_MAX && runs.iter().all(|(passed, _)| *passed < RATE * 3) {
+            let meanwhile = async |fleet: &mut Fleet| {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                redis.ask("SCRIPT", &["FLUSH"]).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                redis.kill();
+                redis.launch().await;
+                for sidekey in &fleet.all {
+                    eventually("Redis is used again", || async {
+                        sidekey.metric("sidekey_redis_up").await == 1.0
+                    })
+                    .await;
+                }
+            };
+            let run_on = Duration::from_secs(3);
+            runs.push(overload(&mut fleet, (RATE, BURST), run_on, meanwhile).await);
+        }
         // What nobody could take meanwhile fills the bucket up to its burst, and no further.
-        assert!(passed >= RATE * 3, "{passed} of {most:.1}");
+        assert!(
+            runs.iter().any(|(passed, _)| *passed >= RATE * 3),
+            "{runs:?}"
+        );
     }
 }
 
@@ -338,20 +368,25 @@ async fn a_restart_of_redis_lets_no_token_too_many_through() {
 async fn what_a_killed_instance_held_lets_no_token_too_many_through() {
     let (upstream, redis) = (Upstream::start().await, Redis::start().await);
     let long = "[limits]\non_outage = \"closed\"\nmax_lease_ms = 500\n";
-    let mut fleet = instances(4, &upstream, &redis, long).await;
-    let meanwhile = async |fleet: &mut Fleet| {
-        for _ in 0..2 {
-            let victim = &fleet.all[0];
-            eventually("it holds a lease", || async {
-                victim.metric("sidekey_limit_leases").await > 0.0
-            })
-            .await;
-            fleet.all.remove(0).kill();
-        }
-    };
-    let run_for = Duration::from_secs(4);
-    let (passed, most) = overload(&mut fleet, (800, 200), run_for, meanwhile).await;
-    assert!(passed as f64 >= 0.9 * most, "{passed} of {most:.1}");
+    let mut shares = Vec::new();
+    // As above.
+    while shares.len() < RUNS_MAX && shares.iter().all(|share| *share < 0.9) {
+        let mut fleet = instances(4, &upstream, &redis, long).await;
+        let meanwhile = async |fleet: &mut Fleet| {
+            for _ in 0..2 {
+                let victim = &fleet.all[0];
+                eventually("it holds a lease", || async {
+                    victim.metric("sidekey_limit_leases").await > 0.0
+                })
+                .await;
+                fleet.all.remove(0).kill();
+            }
+        };
+        let run_on = Duration::from_secs(4);
+        let (passed, most) = overload(&mut fleet, (800, 200), run_on, meanwhile).await;
+        shares.push(passed as f64 / most);
+    }
+    assert!(shares.iter().any(|share| *share >= 0.9), "{shares:?}");
 }
 
 /// How often Redis is asked for a busy key, and that what was taken in advance goes back.
@@ -359,7 +394,8 @@ async fn what_a_killed_instance_held_lets_no_token_too_many_through() {
 async fn a_busy_key_rarely_asks_redis_and_gives_back_what_it_does_not_use() {
     let (upstream, redis) = (Upstream::start().await, Redis::start().await);
     let limit = json!([{"name": "p", "quota": 1, "window_seconds": 3600, "burst": 100_000}]);
-    for (max_lease_ms, most_calls) in [(1000, 40), (0, 2000)] {
+    // Longer than a machine stands still: a lease that ends early has to grow again.
+    for (max_lease_ms, most_calls) in [(10_000, 40), (0, 2000)] {
         let more = format!("[limits]\nmax_lease_ms = {max_lease_ms}\n");
         let fleet = instances(1, &upstream, &redis, &more).await;
         let (sidekey, key) = (&fleet.all[0], fleet.key(limit.clone()).await);

@@ -12,8 +12,11 @@ use crate::harness::raw::Raw;
 use crate::harness::sidekey::{Sidekey, config, program};
 use crate::harness::upstream::{Scripted, Upstream};
 
-/// Far below the default of `proxy.shutdown_seconds`, which is 10.
-const SOON: Duration = Duration::from_secs(5);
+/// Of `proxy.shutdown_seconds`.
+const DEFAULT: Duration = Duration::from_secs(10);
+/// Requests may take as long as a busy machine needs for them. What waits for it runs into the deadline of
+/// `Sidekey::wait`.
+const PATIENT: &str = "[proxy]\nshutdown_seconds = 3600";
 
 /// How many pieces of an answer follow the signal.
 const PIECES: usize = 300;
@@ -28,7 +31,7 @@ async fn stops_accepting(sidekey: &Sidekey) {
 
 async fn a_request_in_flight_is_finished_after(signal: &str) {
     let upstream = Scripted::start().await;
-    let mut sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let mut sidekey = Sidekey::start(&config(upstream.address, PATIENT)).await;
     let key = sidekey.create_key(json!({})).await;
     let get = format!(
         "GET /slow HTTP/1.1\r\nHost: test.example\r\nAuthorization: Bearer {}\r\n\r\n",
@@ -47,7 +50,6 @@ async fn a_request_in_flight_is_finished_after(signal: &str) {
         .await;
     assert_eq!(client.read_head().await.status, 200);
 
-    let start = Instant::now();
     sidekey.signal(signal);
     stops_accepting(&sidekey).await;
     // For as long as it takes: the process does not end under it.
@@ -59,7 +61,6 @@ async fn a_request_in_flight_is_finished_after(signal: &str) {
     service.send("0\r\n\r\n").await;
     assert_eq!(client.read_chunk().await, b"");
     assert!(sidekey.wait().success());
-    assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
     eventually("the log has the end too", || async {
         sidekey.output().contains("\"stopped\"")
     })
@@ -81,7 +82,7 @@ async fn sigint_finishes_what_is_in_flight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_are_closed_and_hold_nothing_up() {
     let upstream = Upstream::start().await;
-    let mut sidekey = Sidekey::start(&config(upstream.address, "")).await;
+    let mut sidekey = Sidekey::start(&config(upstream.address, PATIENT)).await;
     let key = sidekey.create_key(json!({})).await;
     let mut used = Raw::connect(sidekey.proxy).await;
     used.send(format!(
@@ -92,13 +93,11 @@ async fn idle_connections_are_closed_and_hold_nothing_up() {
     assert_eq!(used.read_answer().await.status, 200);
     let mut fresh = Raw::connect(sidekey.proxy).await;
     let mut admin = Raw::connect(sidekey.admin).await;
-    let start = Instant::now();
     sidekey.signal("TERM");
     for connection in [&mut used, &mut fresh, &mut admin] {
         assert_eq!(connection.read_to_end().await, b"");
     }
     assert!(sidekey.wait().success());
-    assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,10 +118,12 @@ async fn a_request_that_never_ends_is_cut_off() {
     let start = Instant::now();
     sidekey.signal("TERM");
     assert!(sidekey.wait().success());
-    assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+    assert!(start.elapsed() < DEFAULT, "it took {:?}", start.elapsed());
     assert_eq!(client.read_to_end().await, b"");
-    let output = sidekey.output();
-    assert!(output.contains("proxy.shutdown_seconds"), "{output}");
+    eventually("the log says why", || async {
+        sidekey.output().contains("proxy.shutdown_seconds")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

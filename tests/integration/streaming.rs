@@ -16,7 +16,7 @@ const GIGABYTE: usize = 1 << 30;
 /// How much memory may grow while a gigabyte passes.
 const GROWTH_KB_MAX: u64 = 64 << 10;
 /// Long enough for a gigabyte on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The program in front of a scripted service, and the Authorization line of a key.
 async fn start() -> (Scripted, Sidekey, String) {

@@ -43,9 +43,13 @@ async fn a_service_behind_tls_is_checked() {
         tokio::net::TcpStream::connect(address).await.is_ok()
     })
     .await;
+    // It serves one connection after the other, and this is a busy machine.
     let config = config(address, "").replace(
         &format!("servers = [\"{address}\"]"),
-        &format!("servers = [\"https://localhost:{}\"]", address.port()),
+        &format!(
+            "servers = [\"https://localhost:{}\"]\nconnect_timeout_ms = 60000",
+            address.port()
+        ),
     );
     let config = config.replace(
         "upstream = \"service\"",

@@ -32,7 +32,9 @@ async fn next_client_is_served_anew(upstream: &Scripted, sidekey: &Sidekey, key:
     let mut service = Raw::from(upstream.accept().await);
     let head = service.read_until(b"\r\n\r\n").await;
     assert!(head.starts_with(b"GET /next "));
-    service.send(answer("for the next")).await;
+    // What comes after this client must not find a connection that is about to end.
+    let last = answer("for the next").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    service.send(last).await;
     assert_eq!(client.read_answer().await.body, b"for the next");
 }
 

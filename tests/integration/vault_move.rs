@@ -3,7 +3,12 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::response::Response;
 use secrecy::SecretString;
 use serde_json::json;
 use sidekey::clock::SystemClock;
@@ -11,16 +16,19 @@ use sidekey::key::hash::SecretHash;
 use sidekey::key::{Generation, KeyId, TenantId};
 use sidekey::secrets::{EmbeddedSecrets, SecretStore, StoredHash};
 use sidekey::store::SqlStore;
+use sqlx::AssertSqlSafe;
 
-use crate::harness::eventually;
 use crate::harness::openbao::OpenBao;
 use crate::harness::run::{Ended, run};
 use crate::harness::sidekey::{Key, Sidekey, config, program};
 use crate::harness::upstream::Upstream;
+use crate::harness::{client_builder, eventually};
 use crate::vault::stored;
 
 /// Keys that only have a hash, so that a move takes a while.
 const FILLING: usize = 600;
+/// Keys that get to Vault before the first move is killed.
+const PART: usize = 20;
 
 async fn database(directory: &Path) -> (SqlStore, EmbeddedSecrets) {
     let url = format!("sqlite://{}/data/sidekey.db", directory.display());
@@ -43,10 +51,61 @@ fn secrets_command(directory: &Path, arguments: &[&str]) -> Ended {
     run(directory, &all, &[])
 }
 
-fn start_move(directory: &Path) -> Child {
+/// A way to `bao` on which no key's hash gets through after the first ones.
+async fn narrow_way(bao: &OpenBao) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (client, to) = (client_builder().build().unwrap(), bao.url());
+    let written = Arc::new(AtomicUsize::new(0));
+    let pass = move |request: Request| pass(client.clone(), to.clone(), written.clone(), request);
+    let router = Router::new().fallback(pass);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+async fn pass(
+    client: reqwest::Client,
+    to: String,
+    written: Arc<AtomicUsize>,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().unwrap().as_str();
+    let is_write = parts.method == reqwest::Method::POST && path.contains("/data/api_keys/");
+    if is_write && written.fetch_add(1, Ordering::SeqCst) >= PART {
+        return std::future::pending().await;
+    }
+    // The client writes these itself.
+    for name in ["host", "content-length"] {
+        parts.headers.remove(name);
+    }
+    let request = client.request(parts.method, format!("{to}{path}"));
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let answer = request.headers(parts.headers).body(body).send().await;
+    let answer = answer.unwrap();
+    let status = answer.status();
+    let mut response = Response::new(Body::from(answer.bytes().await.unwrap()));
+    *response.status_mut() = status;
+    response
+}
+
+/// Holds whoever removes hashes once there are no more than `FILLING` left.
+const HELD: &str = "CREATE VIEW endless AS WITH RECURSIVE numbers (n) AS \
+    (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT n FROM numbers; \
+    CREATE TRIGGER held BEFORE DELETE ON key_hashes \
+    WHEN (SELECT count(*) FROM key_hashes) <= {filling} BEGIN SELECT count(n) FROM endless; END";
+const NOT_HELD: &str = "DROP TRIGGER held; DROP VIEW endless";
+
+async fn run_sql(store: &SqlStore, sql: &str) {
+    let sql = sql.replace("{filling}", &FILLING.to_string());
+    let running = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool());
+    running.await.unwrap();
+}
+
+fn start_move(directory: &Path, config: &str) -> Child {
     Command::new(program())
         .current_dir(directory)
-        .args(["secrets", "move", "--config", "vault.toml"])
+        .args(["secrets", "move", "--config", config])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -94,9 +153,12 @@ async fn a_move_that_is_killed_is_finished_by_the_next() {
     assert_eq!(all, FILLING + 4, "with the first admin key");
 
     // Killed while it copies: nothing was removed.
-    let child = start_move(sidekey.directory());
+    let text = std::fs::read_to_string(sidekey.directory().join("vault.toml")).unwrap();
+    let text = text.replace(&bao.url(), &narrow_way(&bao).await);
+    std::fs::write(sidekey.directory().join("narrow.toml"), text).unwrap();
+    let child = start_move(sidekey.directory(), "narrow.toml");
     eventually("a part is in Vault", || async {
-        moved_keys(&bao).await >= 20
+        moved_keys(&bao).await >= PART
     })
     .await;
     kill(child);
@@ -104,12 +166,14 @@ async fn a_move_that_is_killed_is_finished_by_the_next() {
     assert!(copied < all, "it was killed too late: {copied}");
     assert_eq!(secrets.holders().await.unwrap().len(), all);
     // Killed while it removes: what is gone here is in Vault.
-    let child = start_move(sidekey.directory());
+    run_sql(&store, HELD).await;
+    let child = start_move(sidekey.directory(), "vault.toml");
     eventually("a part is removed", || async {
         secrets.holders().await.unwrap().len() < all
     })
     .await;
     kill(child);
+    run_sql(&store, NOT_HELD).await;
     assert_eq!(moved_keys(&bao).await, all);
     assert_eq!(
         secrets.mint_material().await.unwrap().len(),

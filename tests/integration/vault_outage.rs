@@ -14,9 +14,9 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::{Upstream, nobody};
 
 /// The limit of one call in these tests.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(4);
 /// What a request may take beside it, on a machine with other things to do.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(8);
 
 async fn start(upstream: &Upstream, bao: &OpenBao) -> Sidekey {
     let role = bao.app_role(json!({}), None).await;
@@ -130,9 +130,12 @@ async fn while_vault_is_away_warm_keys_are_served() {
         let (all, bad) = requests.await.unwrap();
         assert!(all > 0 && bad == 0, "{way}: {bad} of {all} warm requests");
     }
-    assert!(sidekey.output().contains("Vault is away"));
-    assert!(sidekey.output().contains("Vault answers again"));
-    assert!(sidekey.output().contains("it is sealed"));
+    for told in ["Vault is away", "Vault answers again", "it is sealed"] {
+        eventually("the log tells", || async {
+            sidekey.output().contains(told)
+        })
+        .await;
+    }
 }
 
 /// When its breaker is open, an outage costs nobody any time.
@@ -194,8 +197,9 @@ async fn a_start_without_vault_fails_with_a_sentence() {
     let namespace = good.replace("auth = ", "namespace = \"nowhere\"\nauth = ");
     assert!(fails(namespace).contains("secrets.vault.namespace"));
     bao.seal().await;
-    assert!(fails(good.clone()).contains("sealed"));
+    assert!(fails(good).contains("sealed"));
     bao.signal("STOP");
-    assert!(fails(good).contains("no answer within 2000 ms"));
+    let hurried = bao.config(&format!("{}timeout_ms = 2000\n", role.lines()));
+    assert!(fails(hurried).contains("no answer within 2000 ms"));
     bao.signal("CONT");
 }

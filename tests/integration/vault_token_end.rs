@@ -94,7 +94,7 @@ async fn a_revoked_token_whose_login_fails_shows() {
 /// It is renewed while that is possible, and then there is no login that gives another.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_for_good_shows_while_logins_fail() {
-    let world = World::start(json!({"token_ttl": "3s", "token_max_ttl": "5s"})).await;
+    let world = World::start(json!({"token_ttl": "6s", "token_max_ttl": "10s"})).await;
     world.destroy_secret_id().await;
     world.expect_end().await;
     world.expect_recovery().await;
@@ -102,7 +102,7 @@ async fn a_token_that_ends_for_good_shows_while_logins_fail() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_while_vault_is_away_shows() {
-    let mut world = World::start(json!({"token_ttl": "6s"})).await;
+    let mut world = World::start(json!({"token_ttl": "10s"})).await;
     world.bao.kill();
     world.expect_end().await;
 }

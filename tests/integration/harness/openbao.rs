@@ -165,10 +165,16 @@ impl OpenBao {
         ]
     }
 
-    /// A part of Sidekey's configuration that uses this server, with `lines` for its login.
+    /// A part of Sidekey's configuration that uses this server, with `lines` for its login. Calls may take as
+    /// long as they may at most, unless a line says otherwise.
     pub fn config(&self, lines: &str) -> String {
+        let timeout = if lines.contains("timeout_ms") {
+            ""
+        } else {
+            "timeout_ms = 5000\n"
+        };
         format!(
-            "[secrets]\nbackend = \"vault\"\n[secrets.vault]\naddress = \"{}\"\n{lines}\n",
+            "[secrets]\nbackend = \"vault\"\n[secrets.vault]\naddress = \"{}\"\n{timeout}{lines}\n",
             self.url()
         )
     }

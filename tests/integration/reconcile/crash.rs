@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
-use super::{Barrier, REMOVED, agree_soon, check_stores, environment, leftovers};
+use super::{Barrier, agree_soon, check_stores, environment, leftovers, removed};
 use crate::durability::{SharedLedger, check, work_until_killed};
 use crate::harness::DEADLINE;
 use crate::harness::postgres::Postgres;
@@ -16,7 +16,7 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey, command, config};
 use crate::harness::upstream::Upstream;
 
 /// Long enough that creation on a busy machine is not late, which half of it would be.
-const AGE: &str = "3";
+const AGE: &str = "8";
 const ROUNDS: usize = 10;
 
 const ROWS: &str = "LOCK TABLE api_keys IN EXCLUSIVE MODE";
@@ -71,8 +71,7 @@ impl World {
         );
         self.sidekey = self.sidekey.restart().await;
         agree_soon(&self.sidekey, &environment).await;
-        let removed = self.sidekey.metric(REMOVED).await;
-        assert_eq!(removed, left as f64, "{what}");
+        removed(&self.sidekey, left).await;
         self
     }
 
@@ -240,7 +239,7 @@ async fn a_first_start_that_is_killed_locks_nobody_out() {
         assert_eq!(found.code, Some(i32::from(left > 0)), "{what}: {found:?}");
         let sidekey = Sidekey::launch(directory, config.clone(), variables, Arc::default()).await;
         agree_soon(&sidekey, &environment).await;
-        assert_eq!(sidekey.metric(REMOVED).await, left as f64, "{what}");
+        removed(&sidekey, left).await;
         let key = sidekey.create_key(json!({})).await;
         assert_eq!(sidekey.status("/", &key.text).await, 200, "{what}");
     }

@@ -61,6 +61,15 @@ async fn passes(sidekey: &Sidekey, count: f64) {
 
 const REMOVED: &str = "sidekey_reconcile_leftovers_total";
 
+/// Waits until so many hashes are counted as removed, which they are afterwards.
+async fn removed(sidekey: &Sidekey, count: usize) {
+    eventually("what was removed is counted", || async {
+        sidekey.metric(REMOVED).await >= count as f64
+    })
+    .await;
+    assert_eq!(sidekey.metric(REMOVED).await, count as f64);
+}
+
 /// A lock in the database, at which the program has to wait.
 struct Barrier {
     holder: PgConnection,

@@ -61,7 +61,8 @@ async fn a_key_that_cannot_work_is_named() {
     let config = config(upstream.address, "");
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/keys.db", directory.path().display());
-    let environment = environment(&url, "1");
+    // A creation may take half of it between its two writes.
+    let environment = environment(&url, "10");
     let sidekey = Sidekey::start_with(&config, &environment).await;
     let key = sidekey.create_key(json!({})).await;
     let store = SqlStore::open(&SecretString::from(url.clone()))
@@ -79,7 +80,10 @@ async fn a_key_that_cannot_work_is_named() {
         .await;
     };
     broken(1.0).await;
-    assert!(sidekey.output().contains("it can't work"));
+    eventually("the log tells", || async {
+        sidekey.output().contains("it can't work")
+    })
+    .await;
     let found = check_stores(sidekey.directory(), &environment);
     assert_eq!(found.code, Some(1), "{found:?}");
     let line = format!("key without a hash: key {} of tenant acme", key.id);

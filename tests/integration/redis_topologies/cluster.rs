@@ -16,6 +16,9 @@ use crate::harness::redis::cluster::Cluster;
 use crate::harness::upstream::Upstream;
 use crate::shared_limits::fleet;
 
+/// How long one decision may wait: nobody waits as long for a server that is known to be away.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT_MS: &str = "10000";
 /// So many tenants are spread over all servers of a cluster, but for bad luck of one in a million.
 const TENANTS: usize = 40;
 
@@ -40,12 +43,16 @@ async fn a_cluster_shares_limits_and_goes_on_where_one_server_is_away() {
     let users = users();
     let mut cluster = Cluster::start(&[&users[0], &users[1]]).await;
     let url = format!("redis-cluster://{LOGIN}{}", cluster.hosts());
-    let environment = [("SIDEKEY__REDIS__URL", url.as_str())];
+    let environment = [
+        ("SIDEKEY__REDIS__URL", url.as_str()),
+        ("SIDEKEY__REDIS__TIMEOUT_MS", TIMEOUT_MS),
+    ];
     let fleet = fleet(2, &upstream, &environment, CLOSED).await;
     limits_are_shared(&fleet, &cluster.servers.iter().collect::<Vec<_>>()).await;
     messages_arrive(&link(&url)).await;
 
-    let policies = json!([{"name": "a", "quota": 1000, "window_seconds": 3600}, {"name": "b", "quota": 1000, "window_seconds": 3600}]);
+    // So slow that no bucket is full again, and forgotten, before it is known who has it.
+    let policies = json!([{"name": "a", "quota": 1000, "window_seconds": 2_592_000}, {"name": "b", "quota": 1000, "window_seconds": 2_592_000}]);
     let mut keys = Vec::new();
     for tenant in 0..TENANTS {
         let fields = json!({"rate_limits": policies, "tenant_id": format!("t-{tenant}")});
@@ -84,10 +91,13 @@ async fn a_cluster_shares_limits_and_goes_on_where_one_server_is_away() {
                 let start = Instant::now();
                 let status = fleet.all[0].status("/", &key.text).await;
                 assert_eq!(status, expected, "{way}: server {owner}");
-                assert!(start.elapsed() < Duration::from_secs(2), "{way}");
+                assert!(start.elapsed() < TIMEOUT, "{way}");
             }
         }
-        assert!(count(&fleet.all[0], "a Redis server can't be used") >= 1);
+        eventually("the log tells", || async {
+            count(&fleet.all[0], "a Redis server can't be used") >= 1
+        })
+        .await;
         if way == "killed" {
             cluster.servers[1].launch().await;
         } else {
@@ -203,8 +213,12 @@ async fn errors_about_one_server_or_slot_are_known_as_such() {
             }
         }
     }
-    assert!((1..=10).contains(&late), "{late} were not answered");
-    set(&link, &keys[0], minute).await.unwrap().unwrap();
+    // None, where its silence was noticed before the first call.
+    assert!(late <= 10, "{late} were not answered");
+    eventually("calls to the others go on", || async {
+        matches!(set(&link, &keys[0], minute).await, Some(Ok(())))
+    })
+    .await;
     cluster.servers[1].signal("CONT");
     eventually("it is used again", || async {
         matches!(set(&link, &keys[1], second).await, Some(Ok(())))

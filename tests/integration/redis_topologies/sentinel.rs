@@ -8,17 +8,16 @@ use sidekey::redis_link::url::Login;
 use sidekey::redis_link::{RedisLink, Target, Trust};
 
 use super::{CLOSED, LOGIN, Load, PASSWORD, limits_are_shared, one_of_many_passes, users};
-use crate::harness::eventually;
 use crate::harness::redis::Redis;
 use crate::harness::redis::sentinel::{SENTINEL_PASSWORD, Watched};
 use crate::harness::upstream::Upstream;
+use crate::harness::{DEADLINE, eventually};
 use crate::shared_limits::fleet;
 
-/// How long a failover may take: a second until the sentinels agree, and their election.
-const FAILOVER_MAX: Duration = Duration::from_secs(15);
-const TIMEOUT_MS: &str = "250";
+/// How long a failover may take: some seconds until the sentinels agree, and their election.
+const FAILOVER_MAX: Duration = DEADLINE;
 /// A call's limit, and what a busy machine adds.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_lead_to_the_new_master() {
@@ -29,7 +28,6 @@ async fn sentinels_lead_to_the_new_master() {
     let environment = [
         ("SIDEKEY__REDIS__URL", url.as_str()),
         ("SIDEKEY__REDIS__SENTINEL_PASSWORD", SENTINEL_PASSWORD),
-        ("SIDEKEY__REDIS__TIMEOUT_MS", TIMEOUT_MS),
     ];
     let fleet = fleet(2, &upstream, &environment, CLOSED).await;
     limits_are_shared(&fleet, &[&watched.servers[0]]).await;
@@ -131,8 +129,10 @@ async fn a_master_that_was_voted_out_is_left() {
     eventually("the master is asked", || asks(watched.servers[0].port)).await;
     let port = other.port.to_string();
     for (number, sentinel) in watched.sentinels.iter().enumerate() {
-        // One alone may be mistaken.
-        assert!(asks(watched.servers[0].port).await, "{number}");
+        // One alone may be mistaken; two of three are believed.
+        if number < 2 {
+            eventually("the old master is asked", || asks(watched.servers[0].port)).await;
+        }
         let remove = ["REMOVE", "mymaster"];
         sentinel.ask::<()>("SENTINEL", &remove).await.unwrap();
         let monitor = ["MONITOR", "mymaster", "127.0.0.1", &port, "2"];

@@ -74,7 +74,12 @@ async fn a_restart_is_not_seen_where_outages_are_bridged() {
         let loads: Vec<_> = (0..2).map(|n| Load::start(&fleet.all[n], &key)).collect();
         tokio::time::sleep(Duration::from_millis(300)).await;
         redis.kill();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        for sidekey in &fleet.all {
+            eventually("Redis is given up", || async {
+                sidekey.metric("sidekey_redis_up").await == 0.0
+            })
+            .await;
+        }
         redis.launch().await;
         for sidekey in &fleet.all {
             eventually("Redis answers again", || async {
@@ -127,12 +132,15 @@ async fn who_is_not_let_in_is_told_what_to_do() {
             count(sidekey, hint) > 0 && count(sidekey, "Redis is away") > 0
         })
         .await;
-        // Once by each who connects (for decisions, to tell of changes, to hear of them), and by the one who
-        // wanted a decision.
-        let said = count(sidekey, hint);
-        assert!(said <= 4, "{}", sidekey.output());
-        assert_eq!(count(sidekey, "Redis is away"), 1);
-        assert_eq!(sidekey.metric("sidekey_redis_up").await, 0.0);
+        // Redis that answers a PING is taken for back, and away again with the next decisions.
+        if !login.starts_with("weak:") {
+            // Once by each who connects (for decisions, to tell of changes, to hear of them), and by the one who
+            // wanted a decision.
+            let said = count(sidekey, hint);
+            assert!(said <= 4, "{}", sidekey.output());
+            assert_eq!(count(sidekey, "Redis is away"), 1);
+            assert_eq!(sidekey.metric("sidekey_redis_up").await, 0.0);
+        }
         let output = sidekey.output();
         assert!(!output.contains("wrong-password") && !output.contains("weak-password"));
     }

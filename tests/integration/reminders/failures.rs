@@ -221,7 +221,7 @@ async fn a_server_may_think_about_a_mail() {
     slow.contact_email = Some("slow@acme.example".to_owned());
     world.add(&slow).await;
     // Less than it thinks.
-    let config = format!("{}timeout_seconds = 1\n", smtp.config());
+    let config = format!("{}timeout_seconds = 4\n", smtp.config());
     let instance = Reminders::new(world.parts(Some(mailer(&config))));
     world.now_is(day(76));
     assert_eq!(instance.pass().await.unwrap(), sent(1));

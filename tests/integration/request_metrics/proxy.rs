@@ -220,7 +220,7 @@ async fn who_was_not_let_in_is_counted_by_reason_and_kind_of_address() {
         status_from(&sidekey, &address, Some("wrong")).await;
     }
     expect(&sidekey, &failed("invalid_key", "public"), 7.0).await;
-    assert_eq!(sidekey.metric(addresses).await, 5.0);
+    expect(&sidekey, addresses, 5.0).await;
     // The key that the admin port refuses is a wrong key as well, here from the machine itself.
     let reply = sidekey.admin_as("wrong", Method::GET, "/api/v1/platform/api-keys");
     assert_eq!(reply.send().await.expect("an answer").status(), 401);

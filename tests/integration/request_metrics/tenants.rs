@@ -34,7 +34,7 @@ async fn the_busiest_are_shown_and_who_leaves_is_not() {
     call(&sidekey, &other, 10).await;
     expect(&sidekey, &series("acme", "ok"), 30.0).await;
     expect(&sidekey, &series("other", "ok"), 10.0).await;
-    assert_eq!(sidekey.metric("sidekey_tenants_shown").await, 2.0);
+    expect(&sidekey, "sidekey_tenants_shown", 2.0).await;
 
     call(&sidekey, &late, 9).await;
     expect(&sidekey, &series("(other)", "ok"), 9.0).await;

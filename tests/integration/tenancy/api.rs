@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{TENANTS, new_key, put, set, show};
+use super::{PATIENT, TENANTS, new_key, put, set, show};
 use crate::harness::api::Reply;
 use crate::harness::fleet::{FIELD, all_of};
 use crate::harness::postgres::Postgres;
@@ -12,7 +12,7 @@ use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
 use crate::harness::upstream::nobody;
 
 async fn start() -> Sidekey {
-    Sidekey::start(&config(nobody(), "")).await
+    Sidekey::start(&config(nobody(), PATIENT)).await
 }
 
 fn full() -> Value {

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::harness::api::Reply;
 use crate::harness::sidekey::Sidekey;
 
+/// `[store]`: answers wait for other instances for as long as they may at most.
+const PATIENT: &str = "[store]\npropagation_wait_ms = 10000\n";
 /// The path of the API of tenants.
 pub const TENANTS: &str = "/api/v1/platform/tenants";
 

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{TENANTS, put, set, show};
+use super::{PATIENT, TENANTS, put, set, show};
 use crate::harness::eventually;
 use crate::harness::fleet::{FIELD, Fleet, HARDLY_EVER, all_of};
 use crate::harness::postgres::Postgres;
@@ -106,7 +106,8 @@ async fn administration_is_refused_too_and_nobody_locks_himself_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_instance_refuses_when_the_answer_has_come() {
     let redis = Redis::start().await;
-    for (redis, more) in [(Some(&redis), HARDLY_EVER), (None, "")] {
+    let hardly_ever = PATIENT.replace("[store]\n", HARDLY_EVER);
+    for (redis, more) in [(Some(&redis), &*hardly_ever), (None, PATIENT)] {
         let postgres = Postgres::start().await;
         let fleet = Fleet::start(2, &postgres.url(), redis, more).await;
         let mut keys = Vec::new();
@@ -139,7 +140,7 @@ async fn every_instance_refuses_when_the_answer_has_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_loaded_meanwhile_is_refused_too() {
     let postgres = Postgres::start().await;
-    let fleet = Fleet::start(2, &postgres.url(), None, "").await;
+    let fleet = Fleet::start(2, &postgres.url(), None, PATIENT).await;
     for round in 0..6 {
         let mut keys = Vec::new();
         for _ in 0..6 {

@@ -67,8 +67,8 @@ impl Sentinel {
             "port {}\nbind 127.0.0.1\nrequirepass {SENTINEL_PASSWORD}\n\
              sentinel sentinel-pass {SENTINEL_PASSWORD}\n\
              sentinel monitor mymaster 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds mymaster 2000\n\
-             sentinel failover-timeout mymaster 2000\n",
+             sentinel down-after-milliseconds mymaster 3000\n\
+             sentinel failover-timeout mymaster 5000\n",
             sentinel.port
         );
         std::fs::write(sentinel.directory.path().join("sentinel.conf"), text).expect("a file");
