@@ -62,6 +62,7 @@ use cluster::Cluster;
 use gateway::{build_gateway, failed_auth_limiter};
 use recording::Recording;
 use reminders::Reminding;
+use stop::Signals;
 use usage::Usage;
 
 /// Threads for everything that is not a request.
@@ -117,6 +118,7 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     app.serve_proxy(gateway, &proxy, listeners.proxy, stopping.clone())?;
     let metrics = app.metrics.clone();
     let result = control.block_on(async {
+        let mut signals = Signals::new()?;
         let admin = app.serve_admin(listeners.admin.1, stopping)?;
         if let Some(limiter) = limiter.clone() {
             tokio::spawn(gateway::look_for_recovery(limiter));
@@ -127,10 +129,10 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
             std::io::stdout(),
             "ready proxy={proxy_address} admin={admin_address}"
         );
-        stop::wait_for_signal().await?;
+        signals.next().await;
         app.admin.is_stopping.store(true, Ordering::Relaxed);
         app.reminding.stop();
-        stop::give_notice(shutdown_notice).await?;
+        stop::give_notice(shutdown_notice, &mut signals).await;
         tracing::info!("stopping: no new connections, finishing requests in flight");
         let _ = stop.send(true);
         stop::drain(&metrics, shutdown_after).await;

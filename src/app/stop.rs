@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{AppError, failed};
 use crate::limit::redis::RedisLimiter;
@@ -11,32 +12,45 @@ use crate::telemetry::Metrics;
 /// How often to look whether there is still something to wait for.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
-pub(super) async fn wait_for_signal() -> Result<(), AppError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(failed("SIGTERM can't be awaited"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(failed("SIGINT can't be awaited"))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT. Awaited by the same streams for the life of the process, so that none is lost between two
+/// looks.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, AppError> {
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        Ok(Signals {
+            terminate: terminate.map_err(failed("SIGTERM can't be awaited"))?,
+            interrupt: interrupt.map_err(failed("SIGINT can't be awaited"))?,
+        })
     }
-    Ok(())
+
+    /// Waits for the next of them.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Lets everything go on for `notice`, in which `/readyz` says that this instance is leaving. A second
 /// signal ends it.
-pub(super) async fn give_notice(notice: Duration) -> Result<(), AppError> {
+pub(super) async fn give_notice(notice: Duration, signals: &mut Signals) {
     if notice.is_zero() {
-        return Ok(());
+        return;
     }
     tracing::info!(
         seconds = notice.as_secs(),
         "leaving: not ready any more, but requests are still taken"
     );
     tokio::select! {
-        () = tokio::time::sleep(notice) => Ok(()),
-        again = wait_for_signal() => again,
+        () = tokio::time::sleep(notice) => {}
+        () = signals.next() => {}
     }
 }
 

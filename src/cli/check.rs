@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
+use crate::limit;
 use crate::reconcile::{Finding, Overview, Pair, ReconcileError};
 use crate::redis_link::{RedisLink, explain};
 use crate::stores::Stores;
@@ -124,23 +125,23 @@ fn print_findings(seen: &Overview) {
     }
 }
 
-/// Whether Redis answers, where it is used.
+/// Whether Redis decides, where it is used.
 async fn check_redis(settings: &Settings) -> bool {
     let Some(redis) = &settings.limits.redis else {
         return true;
     };
     let ask = async {
         let link = RedisLink::new(&redis.target);
-        link.query::<String>(&redis::cmd("PING")).await
+        limit::redis::check(&link).await
     };
     let problem = match tokio::time::timeout(REDIS_TIMEOUT, ask).await {
         Ok(Ok(_)) => {
-            println!("Redis answers");
+            println!("Redis answers, and can decide about limits");
             return true;
         }
         Ok(Err(error)) => explain(&error),
         Err(_) => format!("no answer within {} s", REDIS_TIMEOUT.as_secs()),
     };
-    eprintln!("sidekey: Redis can't be reached: {problem}; check redis.url");
+    eprintln!("sidekey: Redis can't be used: {problem}; check redis.url");
     false
 }

@@ -119,7 +119,7 @@ impl RedisLimiter {
         metrics.redis_up.set(1);
         Arc::new(RedisLimiter {
             link,
-            script: Script::new(include_str!("bucket.lua")),
+            script: bucket_script(),
             give_back: Script::new(include_str!("give_back.lua")),
             breaker: Breaker::default(),
             shows_open: metrics.breaker_open(Dependency::Redis),
@@ -314,10 +314,9 @@ impl RedisLimiter {
     /// end of an outage when nobody asks. To be called about twice a second.
     pub async fn look_for_recovery(&self) {
         if self.breaker.is_open() {
-            let ping = redis::cmd("PING");
             // Whether it is away is what the breaker knows then.
             let _ = self
-                .within(self.timeout, self.link.query::<redis::Value>(&ping))
+                .within(self.timeout, try_out(&self.link, &self.script))
                 .await;
         }
     }
@@ -404,24 +403,70 @@ impl RedisLimiter {
         ask: Ask,
         now_us: Option<u64>,
     ) -> Result<Answer, redis::RedisError> {
-        let mut call = self.script.prepare_invoke();
-        call.arg(question.cost)
-            .arg(if ask == Ask::Peek { "1" } else { "0" })
-            .arg(question.extra)
-            .arg(SHARE)
-            .arg(now_us.map(|now| now.to_string()).unwrap_or_default());
-        for (name, rate) in buckets.names.iter().zip(&buckets.rates) {
-            call.key(name);
-            for number in rate.units() {
-                call.arg(number);
-            }
-        }
-        let answer: Vec<u64> = self.link.run(&call).await?;
-        read(&answer, buckets.rates.len()).ok_or_else(|| {
-            let kind = redis::ErrorKind::UnexpectedReturnType;
-            redis::RedisError::from((kind, "the script's answer can't be read"))
-        })
+        invoke(&self.link, &self.script, buckets, question, ask, now_us).await
     }
+}
+
+/// Whether Redis can decide: not only that it answers, but that the script may run and write there. Takes
+/// no token from a bucket of nobody's, which leaves nothing behind.
+pub async fn check(link: &RedisLink) -> Result<(), redis::RedisError> {
+    try_out(link, &bucket_script()).await
+}
+
+async fn try_out(link: &RedisLink, script: &Script) -> Result<(), redis::RedisError> {
+    let (bucket, nothing) = (nobodys(), Question { cost: 0, extra: 0 });
+    let asked = invoke(link, script, &bucket, nothing, Ask::Take, None);
+    asked.await.map(|_| ())
+}
+
+/// A bucket that no key has: other names begin with a tenant in braces. Each time it is another one, which in a
+/// cluster is on any of the servers.
+fn nobodys() -> SharedBuckets {
+    let policy = Policy {
+        name: "nobody".into(),
+        quota: 1,
+        window_seconds: 1,
+        burst: None,
+    };
+    SharedBuckets {
+        names: [format!("sidekey:nobody:{}", fastrand::u32(..))].into(),
+        rates: [Rate::new(&policy)].into(),
+        lease_us_max: 0,
+        lease: Mutex::default(),
+        landed: Notify::new(),
+    }
+}
+
+fn bucket_script() -> Script {
+    Script::new(include_str!("bucket.lua"))
+}
+
+/// One call of the script, at `now_us` (in tests), or by the server's clock.
+async fn invoke(
+    link: &RedisLink,
+    script: &Script,
+    buckets: &SharedBuckets,
+    question: Question,
+    ask: Ask,
+    now_us: Option<u64>,
+) -> Result<Answer, redis::RedisError> {
+    let mut call = script.prepare_invoke();
+    call.arg(question.cost)
+        .arg(if ask == Ask::Peek { "1" } else { "0" })
+        .arg(question.extra)
+        .arg(SHARE)
+        .arg(now_us.map(|now| now.to_string()).unwrap_or_default());
+    for (name, rate) in buckets.names.iter().zip(&buckets.rates) {
+        call.key(name);
+        for number in rate.units() {
+            call.arg(number);
+        }
+    }
+    let answer: Vec<u64> = link.run(&call).await?;
+    read(&answer, buckets.rates.len()).ok_or_else(|| {
+        let kind = redis::ErrorKind::UnexpectedReturnType;
+        redis::RedisError::from((kind, "the script's answer can't be read"))
+    })
 }
 
 fn read(answer: &[u64], buckets: usize) -> Option<Answer> {
