@@ -28,6 +28,7 @@ pub mod proxy;
 pub mod reconcile;
 pub mod redis_link;
 pub mod reminders;
+pub mod root_cause;
 pub mod secrets;
 pub mod store;
 pub mod stores;

@@ -1,15 +1,20 @@
-//! `sidekey check`: the configuration, and with `--stores` what is stored. Changes nothing.
+//! `sidekey check`: the configuration, with `--stores` what is stored, and with `--mail-to` whether mail is taken.
+//! Changes nothing.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{SharedClock, SystemClock};
+use lettre::Address;
+
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Settings;
 use crate::limit;
 use crate::reconcile::{Finding, Overview, Pair, ReconcileError};
 use crate::redis_link::{RedisLink, explain};
+use crate::reminders::mail;
+use crate::reminders::send::Mailer;
 use crate::stores::Stores;
 use crate::telemetry::Metrics;
 
@@ -25,6 +30,9 @@ pub struct Arguments {
     /// Also look whether the database and the secret store agree
     #[arg(long)]
     stores: bool,
+    /// Also send a test mail there, the way reminders are sent
+    #[arg(long, value_name = "ADDRESS")]
+    mail_to: Option<Address>,
 }
 
 pub fn run(arguments: &Arguments) -> ExitCode {
@@ -34,10 +42,20 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     print_summary(path, &settings);
-    if !arguments.stores {
-        return ExitCode::SUCCESS;
-    }
-    super::block_on(check_stores(&settings))
+    super::block_on(async {
+        let mut is_well = true;
+        if let Some(to) = &arguments.mail_to {
+            is_well &= check_mail(&settings, to).await;
+        }
+        if arguments.stores {
+            is_well &= check_stores(&settings).await?;
+        }
+        Ok(if is_well {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    })
 }
 
 fn print_summary(path: &Path, settings: &Settings) {
@@ -49,9 +67,39 @@ fn print_summary(path: &Path, settings: &Settings) {
     );
 }
 
-/// Prints what is wrong; fails where anything is.
-async fn check_stores(settings: &Settings) -> Result<ExitCode, String> {
-    let redis_answers = check_redis(settings).await;
+/// Whether the mail server takes a mail to that address.
+async fn check_mail(settings: &Settings, to: &Address) -> bool {
+    match send_mail(settings, to).await {
+        Ok(server) => {
+            println!("{server} has taken a mail to {to}; look whether it arrives");
+            true
+        }
+        Err(reason) => {
+            eprintln!("sidekey: no mail to {to} was sent: {reason}");
+            false
+        }
+    }
+}
+
+/// Sends one, and says which server has it.
+async fn send_mail(settings: &Settings, to: &Address) -> Result<String, String> {
+    let Some(smtp) = &settings.smtp else {
+        return Err("there is no mail server; set smtp.host".to_owned());
+    };
+    let mailer = Mailer::new(smtp)?;
+    let mail = mail::compose_test(&mailer.letterhead(to.clone()), SystemClock::new().now())?;
+    let mut session = mailer.session();
+    let delivered = session.deliver(to, &mail).await;
+    session.close().await;
+    match delivered {
+        Ok(()) => Ok(format!("{}:{}", smtp.host, smtp.port)),
+        Err(undelivered) => Err(undelivered.reason().to_owned()),
+    }
+}
+
+/// Prints what is wrong, and says whether nothing is.
+async fn check_stores(settings: &Settings) -> Result<bool, String> {
+    let redis_decides = check_redis(settings).await;
     let clock: SharedClock = Arc::new(SystemClock::new());
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let stores = Stores::open_to_read(settings, &clock, &Arc::new(metrics))
@@ -67,11 +115,7 @@ async fn check_stores(settings: &Settings) -> Result<ExitCode, String> {
     stores.sql.close().await;
     let seen = seen.map_err(|error| format!("the stores can't be compared: {error}"))?;
     print_findings(&seen);
-    Ok(if redis_answers && seen.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(redis_decides && seen.is_sound())
 }
 
 /// Only what is found twice is wrong.

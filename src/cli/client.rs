@@ -1,7 +1,6 @@
 //! Calls of the admin API: each with a limit on its time, on the size of its answer and on how often it
 //! is repeated.
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::refusal::{self, Lost, problem_type};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::ProcessEnvironment;
 use crate::problem::Kind;
+use crate::root_cause::root_cause;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -243,16 +243,12 @@ fn lost(error: &reqwest::Error) -> Lost {
     }
 }
 
-/// The innermost cause: the library's own words name the URL and no reason.
+/// Why there was no answer.
 pub fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".to_owned();
     }
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+    root_cause(error)
 }
 
 #[cfg(test)]

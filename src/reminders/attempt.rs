@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::Reminders;
-use super::mail::{self, About, Contact, Letterhead};
+use super::mail::{self, About, Contact};
 use super::pass::{Due, Held, Pass, Then};
 use super::send::Undelivered;
 use crate::clock::Timestamp;
@@ -137,11 +137,7 @@ impl Reminders {
                 .as_ref()
                 .map(|pages| format!("{pages}/{}", due.key.id)),
         };
-        let head = Letterhead {
-            from: &mailer.settings().from,
-            reply_to: mailer.settings().reply_to.as_ref(),
-            to: to.clone(),
-        };
+        let head = mailer.letterhead(to.clone());
         let mail = mail::compose(&about, &head).map_err(Undelivered::Refused)?;
         session.deliver(&to, &mail).await
     }

@@ -5,8 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use askama::Template;
-use lettre::message::header::{Header, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart};
+use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MessageBuilder, MultiPart};
 use lettre::{Address, Message};
 use time::OffsetDateTime;
 use time::format_description::FormatItem;
@@ -21,6 +21,14 @@ const MOMENT: &[FormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 /// Characters of a name that a mail shows.
 const NAME_LEN_MAX: usize = 120;
+const TEST_SUBJECT: &str = "A test mail from Sidekey";
+const TEST_TEXT: &str = "Hello,
+
+somebody wanted to know whether mails of Sidekey arrive. This one did. Reminders
+to replace the secret of an API key come the same way and from the same address.
+
+This mail holds no secret. Nobody will ever ask you for one.
+";
 
 /// Whose address a mail goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,28 +179,51 @@ fn message_id(about: &About<'_>, from: &Mailbox) -> String {
     )
 }
 
+/// What all mails have.
+fn begin(head: &Letterhead<'_>, id: String, subject: String, now: Timestamp) -> MessageBuilder {
+    let sent_ms = u64::try_from(now.as_millis()).unwrap_or_default();
+    let builder = Message::builder()
+        .from(head.from.clone())
+        .to(Mailbox::new(None, head.to.clone()))
+        .subject(subject)
+        .date(SystemTime::UNIX_EPOCH + Duration::from_millis(sent_ms))
+        .message_id(Some(id))
+        .header(AutoSubmitted);
+    match head.reply_to {
+        Some(reply_to) => builder.reply_to(reply_to.clone()),
+        None => builder,
+    }
+}
+
 /// The mail.
 pub fn compose(about: &About<'_>, head: &Letterhead<'_>) -> Result<Message, String> {
     let words = Words::of(about);
-    let sent_ms = u64::try_from(about.now.as_millis()).unwrap_or_default();
-    let mut builder = Message::builder()
-        .from(head.from.clone())
-        .to(Mailbox::new(None, head.to.clone()))
-        .subject(subject(&words))
-        .date(SystemTime::UNIX_EPOCH + Duration::from_millis(sent_ms))
-        .message_id(Some(message_id(about, head.from)))
-        .header(AutoSubmitted);
-    if let Some(reply_to) = head.reply_to {
-        builder = builder.reply_to(reply_to.clone());
-    }
     let plain = PlainText { words: &words }.render();
     let html = Html { words: &words }.render();
     let (plain, html) = (
         plain.map_err(|error| error.to_string())?,
         html.map_err(|error| error.to_string())?,
     );
-    builder
-        .multipart(MultiPart::alternative_plain_html(plain, html))
+    begin(
+        head,
+        message_id(about, head.from),
+        subject(&words),
+        about.now,
+    )
+    .multipart(MultiPart::alternative_plain_html(plain, html))
+    .map_err(|error| error.to_string())
+}
+
+/// A mail for who wants to see whether mails arrive.
+pub fn compose_test(head: &Letterhead<'_>, now: Timestamp) -> Result<Message, String> {
+    let id = format!(
+        "<test.{:016x}@{}>",
+        fastrand::u64(..),
+        head.from.email.domain()
+    );
+    begin(head, id, TEST_SUBJECT.to_owned(), now)
+        .header(ContentType::TEXT_PLAIN)
+        .body(TEST_TEXT.to_owned())
         .map_err(|error| error.to_string())
 }
 

@@ -19,6 +19,7 @@ use lettre::transport::smtp::{Error, response::Severity};
 use lettre::{Address, Message};
 use secrecy::ExposeSecret;
 
+use super::mail::Letterhead;
 use crate::config::settings::{MailLogin, MailTls, SmtpSettings};
 use crate::key::format::shown;
 
@@ -50,6 +51,18 @@ pub enum Undelivered {
     Unknown(String),
 }
 
+impl Undelivered {
+    /// What the server said, or what became of the connection.
+    pub fn reason(&self) -> &str {
+        match self {
+            Undelivered::Refused(reason)
+            | Undelivered::Later(reason)
+            | Undelivered::Server(reason)
+            | Undelivered::Unknown(reason) => reason,
+        }
+    }
+}
+
 /// What is needed to reach the server.
 pub struct Mailer {
     settings: SmtpSettings,
@@ -72,8 +85,13 @@ impl Mailer {
         })
     }
 
-    pub fn settings(&self) -> &SmtpSettings {
-        &self.settings
+    /// From whom mails come, with `to` as the one whom they go to.
+    pub fn letterhead(&self, to: Address) -> Letterhead<'_> {
+        Letterhead {
+            from: &self.settings.from,
+            reply_to: self.settings.reply_to.as_ref(),
+            to,
+        }
     }
 
     /// For the mails of a pass. Nothing is opened before the first.

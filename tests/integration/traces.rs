@@ -7,6 +7,7 @@ use sidekey::telemetry::trace_context::TraceContext;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::contract::log_line;
+use crate::harness::certificates::make_certificates;
 use crate::harness::collector::Collector;
 use crate::harness::eventually;
 use crate::harness::raw::{Answer, Raw, get, request};
@@ -279,7 +280,10 @@ async fn only_what_is_sampled_is_recorded() {
 async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let upstream = Upstream::start().await;
     let silent = Scripted::start().await;
-    for address in [nobody(), silent.address] {
+    for (address, why) in [
+        (nobody(), "Connection refused"),
+        (silent.address, "operation timed out"),
+    ] {
         let more = format!(
             "{OPEN}[tracing]\notlp_endpoint = \"http://{address}\"\nsample_ratio = 1\ntimeout_ms = 200\n"
         );
@@ -305,7 +309,13 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
         };
         eventually("the log tells", || async { told() > 0 }).await;
         assert_eq!(told(), 1, "once, and not for each batch");
-        assert!(sidekey.output().contains("network error"), "and why");
+        let output = sidekey.output();
+        let mut lines = output.lines();
+        let line = lines.find(|line| line.contains("the collector takes no spans"));
+        assert!(
+            line.is_some_and(|line| line.contains(why)),
+            "and why: {line:?}"
+        );
         sidekey.signal("TERM");
         assert!(sidekey.wait().success());
     }
@@ -326,6 +336,31 @@ async fn a_collector_that_refuses_is_told_with_its_status() {
         sidekey.output().contains("status code: 401")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_is_checked() {
+    let upstream = Upstream::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let collector = Collector::start_tls(directory.path()).await;
+    let port = collector.address.port();
+    let more = format!(
+        "{OPEN}[tracing]\notlp_endpoint = \"https://localhost:{port}\"\nsample_ratio = 1\ntimeout_ms = 60000\n"
+    );
+    let config = config(upstream.address, &more);
+    let strict = Sidekey::start(&config).await;
+    send(&strict, get("/open", &[])).await;
+    eventually("the log says why", || async {
+        strict.output().contains("UnknownIssuer")
+    })
+    .await;
+    assert_eq!(collector.spans().len(), 0);
+    let authority = directory.path().join("ca.pem");
+    let trusting = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+    let trusting = Sidekey::start_with(&config, &trusting).await;
+    let (_, id) = send(&trusting, get("/open", &[])).await;
+    collector.spans_of(&id, 2).await;
 }
 
 /// The limit of a batch may be longer than whoever stops the program waits for it.

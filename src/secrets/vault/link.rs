@@ -5,7 +5,6 @@
 //! bodies, so of its errors only the status, Vault's own words and the cause of a broken connection
 //! are used.
 
-use std::error::Error;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use super::login::Session;
 use crate::breaker::Breaker;
 use crate::clock::SharedClock;
 use crate::config::settings::VaultSettings;
+use crate::root_cause::root_cause;
 use crate::secrets::SecretError;
 use crate::telemetry::Metrics;
 use crate::telemetry::dependencies::{Timer, VaultOperation, VaultTimes};
@@ -285,15 +285,6 @@ fn kind_of(error: &dyn fmt::Debug) -> String {
     // Ends with an error where the head is full.
     let _ = write!(head, "{error:?}");
     head.0
-}
-
-/// The innermost cause, which is the system's or the TLS library's.
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// Somebody else's text, for a line of a log.

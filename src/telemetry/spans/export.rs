@@ -11,6 +11,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use prometheus::IntCounter;
 
+use super::client::{Client, Reason};
 use super::{BATCH_MAX, Finished, INTERVAL, SpansError};
 use crate::config::settings::TracingSettings;
 use crate::key::format::shown;
@@ -28,6 +29,7 @@ pub struct Counters {
 
 pub struct Exporter {
     inner: OtlpExporter,
+    reason: Reason,
     scope: InstrumentationScope,
     counters: Counters,
     endpoint: String,
@@ -42,12 +44,17 @@ impl Exporter {
         counters: Counters,
     ) -> Result<Self, SpansError> {
         // As with every other service: no proxy of the environment, and nothing is sent elsewhere.
-        let client = reqwest::blocking::Client::builder()
+        let inner = reqwest::blocking::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(settings.timeout)
             .build()
             .map_err(SpansError::Client)?;
+        let reason = Reason::default();
+        let client = Client {
+            inner,
+            reason: reason.clone(),
+        };
         let mut inner = OtlpExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -66,6 +73,7 @@ impl Exporter {
         );
         Ok(Exporter {
             inner,
+            reason,
             scope: InstrumentationScope::builder("sidekey")
                 .with_version(version)
                 .build(),
@@ -107,7 +115,11 @@ impl Exporter {
         let sent = self.inner.export(batch).now_or_never();
         let failure = match sent {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(shown(&error.to_string(), REASON_CHARS_MAX)),
+            Some(Err(error)) => {
+                let reason = self.reason.lock().take();
+                let reason = reason.unwrap_or_else(|| error.to_string());
+                Some(shown(&reason, REASON_CHARS_MAX))
+            }
             None => Some("the attempt did not end".to_owned()),
         };
         if failure.is_some() {

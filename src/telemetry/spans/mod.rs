@@ -5,6 +5,7 @@
 //! The queue's reader is not woken for each note, which would cost the proxy's thread a system
 //! call: it looks four times a second.
 
+mod client;
 mod export;
 mod record;
 

@@ -1,6 +1,7 @@
 //! A collector of spans, which takes OTLP over HTTP (protobuf).
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -12,8 +13,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
 
 use super::eventually;
 
@@ -39,14 +45,70 @@ pub struct Seen {
     pub resource: Vec<KeyValue>,
 }
 
+/// Connections over TLS.
+struct TlsListener {
+    inner: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl TlsListener {
+    /// With the certificate of [`super::certificates::make_certificates`] in `directory`.
+    fn new(inner: TcpListener, directory: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(directory.join("leaf.pem")).expect("a file");
+        let chain: Vec<_> = chain.map(|one| one.expect("a certificate")).collect();
+        let key = PrivateKeyDer::from_pem_file(directory.join("leaf.key")).expect("a key");
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("they fit");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        TlsListener { inner, acceptor }
+    }
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.inner.accept().await.expect("a connection");
+            // Who does not trust the certificate goes away.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.inner.local_addr()
+    }
+}
+
 impl Collector {
     pub async fn start() -> Self {
+        Self::start_on(|listener| listener).await
+    }
+
+    /// Over TLS, for `localhost`, with the certificate in `directory`.
+    pub async fn start_tls(directory: &Path) -> Self {
+        Self::start_on(|listener| TlsListener::new(listener, directory)).await
+    }
+
+    async fn start_on<L: axum::serve::Listener>(wrap: impl FnOnce(TcpListener) -> L) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let taken: Arc<Mutex<Taken>> = Arc::default();
         let app = Router::new()
             .route("/v1/traces", post(take))
             .with_state(taken.clone());
+        let listener = wrap(listener);
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
         });

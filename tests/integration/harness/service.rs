@@ -56,12 +56,14 @@ impl Service {
         let written = log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                {
+                    let mut log = written.lock().expect("the log");
+                    log.push_str(&line);
+                    log.push('\n');
+                }
                 if let Some(address) = find(&line) {
                     let _ = found.send(address);
                 }
-                let mut log = written.lock().expect("the log");
-                log.push_str(&line);
-                log.push('\n');
             }
         });
         let Ok(address) = address.recv_timeout(DEADLINE) else {

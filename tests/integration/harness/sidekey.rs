@@ -350,12 +350,14 @@ fn collect(
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if line.starts_with("ready ") {
-                let _ = sender.send(line.clone());
+            {
+                let mut output = output.lock().expect("output");
+                output.push_str(&line);
+                output.push('\n');
             }
-            let mut output = output.lock().expect("output");
-            output.push_str(&line);
-            output.push('\n');
+            if line.starts_with("ready ") {
+                let _ = sender.send(line);
+            }
         }
     });
     receiver

@@ -6,9 +6,10 @@ use serde_json::json;
 use sqlx::AnyPool;
 
 use crate::harness::eventually;
+use crate::harness::run::run;
 use crate::harness::sidekey::{Sidekey, config};
 use crate::harness::smtp::{PASSWORD, Smtp};
-use crate::harness::upstream::Upstream;
+use crate::harness::upstream::{Upstream, nobody};
 
 const FIELD: &str = "sidekey-rotation-due-in-days";
 
@@ -199,4 +200,59 @@ async fn programs_are_told_how_many_days_are_left() {
     let off = Sidekey::start(&config(upstream.address, "")).await;
     let key = off.create_key(json!({"rotation_days": 1})).await;
     assert!(!off.get("/", &key.text).await.headers().contains_key(FIELD));
+}
+
+#[test]
+fn a_test_mail_shows_whether_mails_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |settings: &str, to: &str| {
+        let file = directory.path().join("sidekey.toml");
+        std::fs::write(file, config(nobody(), settings)).unwrap();
+        let arguments = ["check", "--config", "sidekey.toml", "--mail-to", to];
+        run(directory.path(), &arguments, &[])
+    };
+    for tls in ["starttls", "implicit", "none"] {
+        let mut smtp = Smtp::start(tls);
+        let sent = check(&smtp.config(), "ops@acme.example");
+        assert_eq!(sent.code, Some(0), "{tls}: {sent:?}");
+        assert!(
+            sent.stdout.contains("has taken a mail to ops@acme.example"),
+            "{sent:?}"
+        );
+        let [mail] = &smtp.mails()[..] else {
+            panic!("one mail");
+        };
+        assert_eq!(mail.to, ["ops@acme.example"]);
+        assert_eq!(mail.from, "keys@example.com");
+        assert_eq!(mail.is_encrypted, tls != "none");
+        assert_eq!(mail.login.is_some(), tls != "none");
+        assert_eq!(mail.header("Subject"), "A test mail from Sidekey");
+        assert_eq!(mail.header("Auto-Submitted"), "auto-generated");
+        let refused = check(&smtp.config(), "bounce@acme.example");
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.stderr.contains("there is no such mailbox"),
+            "{refused:?}"
+        );
+        if tls != "none" {
+            let other = smtp.config().replace(PASSWORD, "another");
+            let unknown = check(&other, "ops@acme.example");
+            assert_eq!(unknown.code, Some(1), "{unknown:?}");
+            assert!(
+                unknown.stderr.contains("the login is refused"),
+                "{unknown:?}"
+            );
+        }
+        smtp.stop();
+        let away = check(&smtp.config(), "ops@acme.example");
+        assert_eq!(away.code, Some(1), "{away:?}");
+        assert!(away.stderr.contains("no connection"), "{away:?}");
+        for ended in [sent, refused, away] {
+            assert!(!format!("{ended:?}").contains(PASSWORD));
+        }
+    }
+    let none = check("", "ops@acme.example");
+    assert_eq!(none.code, Some(1), "{none:?}");
+    assert!(none.stderr.contains("set smtp.host"), "{none:?}");
+    assert_eq!(check("", "nobody").code, Some(2));
 }

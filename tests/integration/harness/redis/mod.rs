@@ -7,10 +7,11 @@ pub mod sentinel;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use redis::AsyncConnectionConfig;
 use tempfile::TempDir;
 
 use super::ports::free_port;
-use super::{eventually, send_signal};
+use super::{DEADLINE, eventually, send_signal};
 
 pub struct Redis {
     directory: TempDir,
@@ -108,7 +109,12 @@ impl Redis {
         let login = self.password.map(|password| format!(":{password}@"));
         let login = login.unwrap_or_default();
         let client = redis::Client::open(format!("redis://{login}{}", self.address()))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&patient)
+            .await?;
         redis::cmd(name)
             .arg(arguments)
             .query_async(&mut connection)
