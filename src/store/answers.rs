@@ -105,7 +105,7 @@ impl AnswerStore for SqlStore {
         .bind(actor.to_string())
         .bind(digest.to_owned())
         .bind(oldest(now));
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Answer {
             actor,
@@ -177,7 +177,7 @@ impl SqlStore {
         )
         .bind(oldest(now))
         .bind(FORGOTTEN_MAX)
-        .fetch_all(self.pool())
+        .fetch_all(self.readers())
         .await?;
         let Some(last) = rows.last() else {
             return Ok(false);

@@ -288,7 +288,7 @@ impl AuditStore for SqlStore {
 
     async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
         let query = sqlx::query("SELECT seq, noted_at, hash, seal FROM audit_head WHERE id = 1");
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         Ok(row.and_then(|row| read_head(&row).ok()))
     }
 
@@ -301,12 +301,12 @@ impl AuditStore for SqlStore {
             "SELECT {COLUMNS} FROM audit_events WHERE seq > $1 ORDER BY seq LIMIT {CHAIN_PAGE_LEN}"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(after);
-        let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
+        let rows = within_limit(async { Ok(query.fetch_all(self.readers()).await?) }).await?;
         Ok(rows.iter().map(read_found).collect())
     }
 
     async fn event_range(&self, filter: &EventFilter) -> Result<EventRange, StoreError> {
-        within_limit(audit_page::read_range(self.pool(), filter)).await
+        within_limit(audit_page::read_range(self.readers(), filter)).await
     }
 
     async fn events(
@@ -315,7 +315,7 @@ impl AuditStore for SqlStore {
         range: EventRange,
         limit: usize,
     ) -> Result<EventPage, StoreError> {
-        within_limit(audit_page::read_page(self.pool(), filter, range, limit)).await
+        within_limit(audit_page::read_page(self.readers(), filter, range, limit)).await
     }
 }
 

@@ -118,12 +118,12 @@ impl SqlStore {
                 .bind(id.to_owned())
         });
         let (last, rest) = (last.bind(CENSUS_STEP - 1), rest.bind(CENSUS_STEP));
-        match last.fetch_optional(self.pool()).await? {
+        match last.fetch_optional(self.readers()).await? {
             Some(row) => Ok(Step::full(Counted {
                 created_at: row.try_get("created_at")?,
                 id: row.try_get("id")?,
             })),
-            None => Step::last(&rest.fetch_one(self.pool()).await?),
+            None => Step::last(&rest.fetch_one(self.readers()).await?),
         }
     }
 
@@ -131,9 +131,9 @@ impl SqlStore {
         let after = after.unwrap_or_default();
         let [last, rest] = TENANT_STATEMENTS.map(|sql| sqlx::query(sql).bind(after.to_owned()));
         let (last, rest) = (last.bind(CENSUS_STEP - 1), rest.bind(CENSUS_STEP));
-        match last.fetch_optional(self.pool()).await? {
+        match last.fetch_optional(self.readers()).await? {
             Some(row) => Ok(Step::full(row.try_get("id")?)),
-            None => Step::last(&rest.fetch_one(self.pool()).await?),
+            None => Step::last(&rest.fetch_one(self.readers()).await?),
         }
     }
 }

@@ -114,7 +114,7 @@ impl SqlStore {
             "SELECT lookup, seq FROM imported_keys WHERE seq > $1 ORDER BY seq LIMIT $2",
         );
         let query = query.bind(seq).bind(IMPORTS_MAX as i64);
-        let rows = query.fetch_all(self.pool()).await?;
+        let rows = query.fetch_all(self.readers()).await?;
         let mut page = ImportPage::default();
         for row in rows {
             let (lookup, seq): (String, i64) = (row.try_get("lookup")?, row.try_get("seq")?);
@@ -141,7 +141,7 @@ impl ImportStore for SqlStore {
     }
 
     async fn find_imported(&self, lookups: &[Lookup]) -> Result<Option<KeyId>, StoreError> {
-        within_limit(find(self.pool(), lookups)).await
+        within_limit(find(self.readers(), lookups)).await
     }
 
     async fn imports_since(&self, seq: i64) -> Result<ImportPage, StoreError> {

@@ -77,7 +77,7 @@ impl InstanceStore for SqlStore {
              WHERE {now} - seen_at <= serves_ms ORDER BY seen_at DESC LIMIT {INSTANCES_MAX}"
         );
         let query = sqlx::query(AssertSqlSafe(sql));
-        let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
+        let rows = within_limit(async { Ok(query.fetch_all(self.readers()).await?) }).await?;
         let read = |row: &AnyRow| {
             Ok::<_, StoreError>(Heard {
                 id: row.try_get("id")?,

@@ -329,7 +329,7 @@ impl SqlStore {
         if folded.chars().any(char::is_control) || !position.is_none_or(|at| wanted.has(at)) {
             return Ok(Page::default());
         }
-        let connection = &mut *self.pool().acquire().await?;
+        let connection = &mut *self.readers().acquire().await?;
         if wanted.is_exact() {
             let found = read_exact(connection, &wanted, from, limit).await?;
             return Ok(found.page(from, limit));

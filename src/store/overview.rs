@@ -154,7 +154,7 @@ impl SqlStore {
         for name in names {
             query = query.bind(name.clone());
         }
-        Ok(query.fetch_all(self.pool()).await?)
+        Ok(query.fetch_all(self.readers()).await?)
     }
 
     async fn read_listed(
@@ -170,7 +170,7 @@ impl SqlStore {
                 .bind(subject.to_string())
                 .bind(from.as_millis())
                 .bind(to.as_millis());
-            Ok::<_, StoreError>(query.fetch_all(self.pool()).await?)
+            Ok::<_, StoreError>(query.fetch_all(self.readers()).await?)
         };
         // The limits first: what changes meanwhile makes them too high rather than too low.
         let limits = fetch(format!(

@@ -110,7 +110,7 @@ impl SqlStore {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(hour.start().as_millis())
             .bind(after.unwrap_or_default())
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?;
         // A key without a row, which nobody can have used, ends the page early: the next look is empty.
         let last = rows.last().map(|row| row.try_get("subject")).transpose()?;
@@ -208,7 +208,7 @@ impl RankingStore for SqlStore {
             .bind(Subject::Platform.to_string())
             .bind(from.as_millis())
             .bind(to.as_millis());
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         let Some(row) = row else { return Ok(None) };
         let start = Timestamp::from_millis(row.try_get("start")?);
         Ok(Some(Hour::of(start)))

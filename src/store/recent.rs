@@ -62,7 +62,7 @@ impl SqlStore {
         for name in wanted::padded(names.collect()) {
             query = query.bind(name);
         }
-        let rows = query.fetch_all(self.pool()).await?;
+        let rows = query.fetch_all(self.readers()).await?;
         rows.iter().map(read).collect()
     }
 }

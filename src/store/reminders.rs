@@ -188,7 +188,7 @@ impl SqlStore {
     async fn read_remindable(&self, now: Timestamp) -> Result<Vec<Remindable>, StoreError> {
         let rows = sqlx::query(AssertSqlSafe(remindable_statement()))
             .bind(now.as_millis())
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -315,7 +315,7 @@ impl SqlStore {
                 .bind(part)
                 .bind(from)
                 .bind(to)
-                .fetch_one(self.pool())
+                .fetch_one(self.readers())
                 .await?;
             sum += row.try_get::<i64, _>("number")?;
         }

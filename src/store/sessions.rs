@@ -68,7 +68,7 @@ impl SessionStore for SqlStore {
             "SELECT key_id, generation, created_at, seen_at FROM dashboard_sessions WHERE id = $1",
         )
         .bind(id.to_owned());
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         let Some(row) = row else { return Ok(None) };
         let key_id: String = row.try_get("key_id")?;
         let moment = |column| Ok::<_, StoreError>(Timestamp::from_millis(row.try_get(column)?));
@@ -136,7 +136,7 @@ impl SqlStore {
         .bind(key.to_string())
         .bind(ENDED_MAX as i64)
         .bind(SESSIONS_OF_KEY_MAX as i64)
-        .fetch_all(self.pool())
+        .fetch_all(self.readers())
         .await?;
         for row in rows {
             let id: String = row.try_get("id")?;
@@ -166,7 +166,7 @@ impl SqlStore {
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(until.as_millis())
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?;
         let Some(last) = rows.last() else {
             return Ok(false);

@@ -74,7 +74,10 @@ impl SqlStore {
             "SELECT id, name, created_at, revision, search FROM api_keys \
              WHERE search_revision <> revision ORDER BY id LIMIT $1",
         );
-        let rows = query.bind(ROWS_MAX as i64).fetch_all(self.pool()).await?;
+        let rows = query
+            .bind(ROWS_MAX as i64)
+            .fetch_all(self.readers())
+            .await?;
         let mut unsettled = Vec::with_capacity(rows.len());
         for row in rows {
             let (id, name): (String, String) = (row.try_get("id")?, row.try_get("name")?);
@@ -123,7 +126,7 @@ impl SqlStore {
         let rows = sqlx::query(due)
             .bind(now.as_millis())
             .bind(LAPSED_MAX as i64)
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?;
         if rows.is_empty() {
             return Ok(0);

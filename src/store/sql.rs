@@ -347,7 +347,7 @@ impl SqlStore {
     }
 
     /// For what only reads.
-    pub fn pool(&self) -> &AnyPool {
+    pub fn readers(&self) -> &AnyPool {
         self.pools.readers()
     }
 
@@ -442,7 +442,7 @@ impl KeyStore for SqlStore {
     async fn get(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE id = $1");
         let query = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string());
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         row.as_ref().map(rows::read).transpose()
     }
 
@@ -465,7 +465,7 @@ impl KeyStore for SqlStore {
     }
 
     async fn claims(&self, after: Option<String>) -> Result<ClaimPage, StoreError> {
-        within_limit(claims::read_page(self.pool(), after)).await
+        within_limit(claims::read_page(self.readers(), after)).await
     }
 
     async fn changes_since(&self, seq: i64) -> Result<Vec<Change>, StoreError> {
@@ -473,7 +473,7 @@ impl KeyStore for SqlStore {
             "SELECT seq, key_id, tenant_id FROM key_changes WHERE seq > $1 ORDER BY seq LIMIT {CHANGES_MAX}"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(seq);
-        let rows = within_limit(async { Ok(query.fetch_all(self.pool()).await?) }).await?;
+        let rows = within_limit(async { Ok(query.fetch_all(self.readers()).await?) }).await?;
         rows.iter()
             .map(|row| {
                 let key_id: String = row.try_get("key_id")?;
@@ -494,7 +494,7 @@ impl KeyStore for SqlStore {
 
     async fn last_change(&self) -> Result<i64, StoreError> {
         let query = sqlx::query("SELECT seq FROM change_counter WHERE id = 1");
-        let row = within_limit(async { Ok(query.fetch_one(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_one(self.readers()).await?) }).await?;
         Ok(row.try_get("seq")?)
     }
 
@@ -507,7 +507,7 @@ impl KeyStore for SqlStore {
 
     async fn is_empty(&self) -> Result<bool, StoreError> {
         let query = sqlx::query("SELECT id FROM api_keys LIMIT 1");
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         Ok(row.is_none())
     }
 

@@ -241,7 +241,7 @@ impl SqlStore {
             query = query.bind(standing.as_str());
         }
         query
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?
             .iter()
             .map(read)
@@ -282,7 +282,7 @@ impl super::TenantStore for SqlStore {
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1");
         let query = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string());
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         row.as_ref().map(read).transpose()
     }
 

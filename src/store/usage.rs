@@ -255,7 +255,7 @@ impl SqlStore {
             .bind(subject.to_string())
             .bind(from.as_millis())
             .bind(to.as_millis())
-            .fetch_all(self.pool())
+            .fetch_all(self.readers())
             .await?;
         rows.iter()
             .map(|row| Ok((start(row)?, counts(row)?)))
@@ -304,7 +304,7 @@ impl SqlStore {
         for key in keys.iter().chain(std::iter::repeat(last)).take(length) {
             query = query.bind(key.to_string());
         }
-        let rows = query.fetch_all(self.pool()).await?;
+        let rows = query.fetch_all(self.readers()).await?;
         rows.iter().map(key_use).collect()
     }
 
@@ -383,7 +383,7 @@ impl UsageStore for SqlStore {
             COUNTS.join(", ")
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(key.to_string());
-        let row = within_limit(async { Ok(query.fetch_optional(self.pool()).await?) }).await?;
+        let row = within_limit(async { Ok(query.fetch_optional(self.readers()).await?) }).await?;
         row.as_ref().map_or(Ok(Counts::default()), counts)
     }
 

@@ -73,7 +73,7 @@ async fn it_is_rotated_and_taken_out_of_either_database() {
             .await
             .expect("the store");
         let done = sqlx::query(sqlx::AssertSqlSafe(block("sql")))
-            .execute(opened.pool())
+            .execute(opened.readers())
             .await;
         assert_eq!(done.expect("the guide's statement").rows_affected(), 1);
         opened.close().await;

@@ -270,7 +270,7 @@ async fn assert_rows(store: &SqlStore) {
     for (subject, length) in [("platform", PLATFORM_KEYS), ("tenant/b", TENANT_KEYS)] {
         let row: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM usage_rankings WHERE subject = $1")
             .bind(subject)
-            .fetch_one(store.pool())
+            .fetch_one(store.readers())
             .await
             .unwrap();
         assert_eq!(row.0, 3 * length as i64, "{subject}");
@@ -294,7 +294,7 @@ async fn turns_are_of_one_instance_and_old_lists_go() {
         waits.take_turn().await.unwrap();
         let count = async || {
             let row: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM usage_rankings")
-                .fetch_one(store.pool())
+                .fetch_one(store.readers())
                 .await
                 .unwrap();
             row.0

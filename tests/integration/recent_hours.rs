@@ -84,7 +84,7 @@ async fn many_keys_are_found_at_once() {
     let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
     for url in [sqlite, postgres.url()].map(SecretString::from) {
         let store = SqlStore::open(&url).await.unwrap();
-        fill(store.pool(), 0, HOURS + 2).await;
+        fill(store.readers(), 0, HOURS + 2).await;
         for count in [0, 1, 2, 3, PAGE, 100] {
             let mut keys: Vec<KeyId> = (0..count).map(|number| key(3 * number)).collect();
             // One that was never used.
@@ -111,15 +111,15 @@ async fn sqlite_reads_each_keys_hours_alone() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/keys.db", directory.path().display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
-    fill(store.pool(), 0, HOURS).await;
+    fill(store.readers(), 0, HOURS).await;
     for analysed in [false, true] {
         if analysed {
             sqlx::raw_sql("ANALYZE")
-                .execute(store.pool())
+                .execute(store.readers())
                 .await
                 .unwrap();
         }
-        let rows = explain(store.pool(), "EXPLAIN QUERY PLAN").await;
+        let rows = explain(store.readers(), "EXPLAIN QUERY PLAN").await;
         let lines: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
         let is_range = |line: &String| {
             line.starts_with("SEARCH hours USING PRIMARY KEY ((subject,start)>(?,?) AND subject<?")

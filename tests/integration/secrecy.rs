@@ -329,7 +329,7 @@ async fn assert_not_audited(sidekey: &Sidekey, needles: &Needles) {
     let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
     let store = SqlStore::open(&url.into()).await.expect("the store");
     let rows = sqlx::query("SELECT details || action || actor AS text FROM audit_events")
-        .fetch_all(store.pool())
+        .fetch_all(store.readers())
         .await
         .expect("rows");
     assert!(rows.len() > 3);

@@ -133,7 +133,7 @@ async fn seals_are_made_with_the_mint_key_in_vault() {
         .await
         .unwrap();
     let forged = "UPDATE audit_events SET seal = (SELECT seal FROM audit_events WHERE seq = 1) WHERE seq = 2";
-    database.pool().execute(forged).await.unwrap();
+    database.readers().execute(forged).await.unwrap();
     database.close().await;
     let ended = verify_stores(&sidekey, &url, &[]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -60,12 +60,12 @@ async fn sqlite_reads_pages_by_one_index() {
     fill(&store).await;
     for analyzed in [false, true] {
         if analyzed {
-            store.pool().execute("ANALYZE").await.unwrap();
+            store.readers().execute("ANALYZE").await.unwrap();
         }
         for (column, value, index) in COLUMNS {
             for order in ORDERS {
                 let sql = format!("EXPLAIN QUERY PLAN {}", statement(column, value, order));
-                let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(store.pool());
+                let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(store.readers());
                 let rows = rows.await.unwrap();
                 let plan: String = rows[0].try_get("detail").unwrap();
                 assert_eq!(rows.len(), 1, "{plan}");

@@ -63,7 +63,10 @@ async fn exercise(sidekey: &Sidekey, store: &str, ways: &[(&str, &[&str], &[&str
         .await
         .unwrap();
     let execute = async |sql: &str| {
-        let done = database.pool().execute(AssertSqlSafe(sql.to_owned())).await;
+        let done = database
+            .readers()
+            .execute(AssertSqlSafe(sql.to_owned()))
+            .await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     };
     let key = sidekey.create_key(json!({})).await;

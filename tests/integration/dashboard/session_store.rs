@@ -47,7 +47,7 @@ async fn engines() -> Engines {
 
 async fn ids(store: &SqlStore) -> Vec<String> {
     let sql = "SELECT id FROM dashboard_sessions ORDER BY id";
-    let rows = sqlx::query(sql).fetch_all(store.pool()).await.unwrap();
+    let rows = sqlx::query(sql).fetch_all(store.readers()).await.unwrap();
     rows.iter().map(|row| row.get("id")).collect()
 }
 
@@ -132,7 +132,7 @@ async fn statements_read_by_an_index() {
     for (store, (how, column)) in engines.stores.iter().zip(ways) {
         for statement in statements {
             let sql = AssertSqlSafe(format!("{how} {statement}"));
-            let rows = sqlx::query(sql).fetch_all(store.pool()).await.unwrap();
+            let rows = sqlx::query(sql).fetch_all(store.readers()).await.unwrap();
             let lines: Vec<String> = rows.iter().map(|row| row.get(column)).collect();
             let plan = lines.join("\n");
             for bad in ["Seq Scan", "Sort", "TEMP B-TREE", "SCAN"] {

@@ -88,7 +88,7 @@ async fn exercise(store: &SqlStore) {
     store.update(&updated, &noted()).await.unwrap();
     sqlx::query("UPDATE api_keys SET name = 'older' WHERE id = $1")
         .bind(first.id.to_string())
-        .execute(store.pool())
+        .execute(store.readers())
         .await
         .unwrap();
     let read = store.get(first.id).await.unwrap().unwrap();
@@ -107,7 +107,7 @@ async fn exercise(store: &SqlStore) {
          previous_valid_until, revision FROM api_keys WHERE id = $1",
     )
     .bind(first.id.to_string())
-    .execute(store.pool())
+    .execute(store.readers())
     .await
     .unwrap();
     let read = store
@@ -148,7 +148,7 @@ async fn postgres_reads_by_indexes() {
         "EXPLAIN SELECT key_id FROM imported_keys WHERE lookup IN ('a', 'b') LIMIT 1",
         "EXPLAIN SELECT lookup, seq FROM imported_keys WHERE seq > 5 ORDER BY seq LIMIT 10000",
     ] {
-        let rows = sqlx::query(sql).fetch_all(store.pool()).await.unwrap();
+        let rows = sqlx::query(sql).fetch_all(store.readers()).await.unwrap();
         let lines = rows.iter().map(|row| row.get::<String, _>(0));
         let plan = lines.collect::<Vec<_>>().join("\n");
         assert!(

@@ -261,14 +261,14 @@ async fn a_row_that_cannot_be_read_stands_in_nobody_s_way() {
         world.add(&key(2)).await;
         sqlx::query("UPDATE api_keys SET scopes = 'nonsense' WHERE id = $1")
             .bind(first.id.to_string())
-            .execute(world.store.pool())
+            .execute(world.store.readers())
             .await
             .unwrap();
         assert_eq!(found(world, day(76)).await, [key(2).id.to_string()]);
         let due = "SELECT id FROM api_keys WHERE sort_reminder <= $1";
         let rows = sqlx::query(due)
             .bind(day(76).as_millis())
-            .fetch_all(world.store.pool())
+            .fetch_all(world.store.readers())
             .await
             .unwrap();
         assert_eq!(rows.len(), 1, "it is left alone for a while");
@@ -291,7 +291,7 @@ async fn postgresql_reads_them_by_an_index() {
                n, n, n * 86400000::bigint, 1, 1, 1 FROM generate_series($1::bigint, $2::bigint) AS n",
         );
         let some = some.bind(first).bind(first + 499);
-        some.execute(store.pool()).await.unwrap();
+        some.execute(store.readers()).await.unwrap();
     }
     store.close().await;
     let pool = AnyPool::connect(&url).await.unwrap();

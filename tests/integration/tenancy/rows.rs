@@ -301,7 +301,7 @@ async fn pages_are_read_by_their_index() {
             if of_standing {
                 query = query.bind("active");
             }
-            let rows = query.fetch_all(store.pool()).await.unwrap();
+            let rows = query.fetch_all(store.readers()).await.unwrap();
             let column = if how == "EXPLAIN" { 0 } else { 3 };
             let lines: Vec<String> = rows.iter().map(|row| row.get(column)).collect();
             let plan = lines.join("\n");
