@@ -31,7 +31,9 @@ pub(super) fn equalities(statement: &mut Statement, filter: &KeyFilter) -> Vec<S
 }
 
 /// The conditions on times. Uses of a key are found by the key: as a sum their time is in no index, which a
-/// planner could otherwise read from its end on until it comes across the key.
+/// planner could otherwise read from its end on until it comes across the key. And the latest is asked for, not
+/// whether there is none: as a join, PostgreSQL would look through a whole index of times for the key where it
+/// does not know yet how many uses there are.
 fn moments(statement: &mut Statement, filter: &KeyFilter) -> Vec<String> {
     let mut conditions = Vec::new();
     if let Some(moment) = filter.expiring_before {
@@ -42,8 +44,8 @@ fn moments(statement: &mut Statement, filter: &KeyFilter) -> Vec<String> {
         let moment = statement.bind(moment);
         conditions.push(format!("created_at < {moment}"));
         conditions.push(format!(
-            "NOT EXISTS (SELECT 1 FROM key_uses \
-             WHERE key_uses.key_id = seen.id AND key_uses.last_used_at + 0 >= {moment})"
+            "NOT COALESCE((SELECT MAX(last_used_at + 0) FROM key_uses \
+             WHERE key_uses.key_id = seen.id) >= {moment}, FALSE)"
         ));
     }
     conditions
