@@ -213,7 +213,7 @@ mod tests {
         let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
         sqlx::query("UPDATE change_counter SET seq = $1")
             .bind(changes)
-            .execute(store.readers())
+            .execute(store.writer())
             .await
             .unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());

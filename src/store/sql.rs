@@ -352,7 +352,7 @@ impl SqlStore {
     }
 
     /// For what writes.
-    pub(super) fn writer(&self) -> &AnyPool {
+    pub fn writer(&self) -> &AnyPool {
         self.pools.writer()
     }
 

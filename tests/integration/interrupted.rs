@@ -13,6 +13,7 @@ use sidekey::store::sql::SqlStore;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::harness::api::forget_uses;
 use crate::harness::eventually;
 use crate::harness::fleet::HARDLY_EVER;
 use crate::harness::noted;
@@ -210,14 +211,7 @@ async fn admin_key(sidekey: &Sidekey) -> Key {
 /// What is stored of keys, but for their last uses: those come later, and are no changes.
 async fn stored_keys(sidekey: &Sidekey, path: &str) -> Value {
     let mut list = sidekey.ask(Method::GET, path, None).await.json();
-    for key in list["data"].as_array_mut().expect("keys") {
-        for name in ["last_used_at", "last_used_ip"] {
-            key[name] = Value::Null;
-            if let Some(previous) = key["previous_secret"].as_object_mut() {
-                previous.insert(name.to_owned(), Value::Null);
-            }
-        }
-    }
+    forget_uses(&mut list);
     list
 }
 

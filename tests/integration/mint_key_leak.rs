@@ -73,7 +73,7 @@ async fn it_is_rotated_and_taken_out_of_either_database() {
             .await
             .expect("the store");
         let done = sqlx::query(sqlx::AssertSqlSafe(block("sql")))
-            .execute(opened.readers())
+            .execute(opened.writer())
             .await;
         assert_eq!(done.expect("the guide's statement").rows_affected(), 1);
         opened.close().await;
@@ -85,8 +85,7 @@ async fn it_is_rotated_and_taken_out_of_either_database() {
 async fn it_is_rotated_and_taken_out_of_vault() {
     let (upstream, bao) = tokio::join!(Upstream::start(), OpenBao::start());
     let role = bao.app_role(json!({}), None).await;
-    let patient = format!("{}timeout_ms = 5000\n", role.lines());
-    let config = config(upstream.address, &bao.config(&patient));
+    let config = config(upstream.address, &bao.config(&role.lines()));
     let (sidekey, old, replaced) = rotated(Sidekey::start(&config).await).await;
     let mut shell = Command::new("bash");
     shell

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AnyPool;
 
-use crate::harness::api::Reply;
+use crate::harness::api::{Reply, forget_use};
 use crate::harness::sidekey::{KEYS, Sidekey, config};
 use crate::harness::upstream::Upstream;
 
@@ -27,9 +27,7 @@ async fn hashes(sidekey: &Sidekey, id: &str) -> usize {
 /// A key as it is shown, but for what it was used for: that comes later, and nobody wrote it.
 fn without_usage(shown: &Reply) -> Value {
     let mut key = shown.json();
-    for name in ["usage", "last_used_at", "last_used_ip"] {
-        key[name] = Value::Null;
-    }
+    forget_use(&mut key);
     key
 }
 

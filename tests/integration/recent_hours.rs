@@ -84,7 +84,7 @@ async fn many_keys_are_found_at_once() {
     let sqlite = format!("sqlite://{}/keys.db", directory.path().display());
     for url in [sqlite, postgres.url()].map(SecretString::from) {
         let store = SqlStore::open(&url).await.unwrap();
-        fill(store.readers(), 0, HOURS + 2).await;
+        fill(store.writer(), 0, HOURS + 2).await;
         for count in [0, 1, 2, 3, PAGE, 100] {
             let mut keys: Vec<KeyId> = (0..count).map(|number| key(3 * number)).collect();
             // One that was never used.
@@ -111,11 +111,11 @@ async fn sqlite_reads_each_keys_hours_alone() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/keys.db", directory.path().display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
-    fill(store.readers(), 0, HOURS).await;
+    fill(store.writer(), 0, HOURS).await;
     for analysed in [false, true] {
         if analysed {
             sqlx::raw_sql("ANALYZE")
-                .execute(store.readers())
+                .execute(store.writer())
                 .await
                 .unwrap();
         }

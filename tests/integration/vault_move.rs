@@ -98,7 +98,7 @@ const NOT_HELD: &str = "DROP TRIGGER held; DROP VIEW endless";
 
 async fn run_sql(store: &SqlStore, sql: &str) {
     let sql = sql.replace("{filling}", &FILLING.to_string());
-    let running = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.readers());
+    let running = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.writer());
     running.await.unwrap();
 }
 

@@ -48,7 +48,7 @@ async fn changes_of_others_are_followed() {
     }
     // The first of the two is forgotten, as after a long time away.
     sqlx::query("DELETE FROM key_changes WHERE seq = 3")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     follower.follow().await.unwrap();
@@ -66,11 +66,11 @@ async fn changes_of_others_are_followed() {
     // An older database takes over: what it says holds.
     record.scopes.pop();
     sqlx::query("UPDATE api_keys SET revision = 1, scopes = '[]'")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     sqlx::query("UPDATE change_counter SET seq = 1")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     follower.follow().await.unwrap();
@@ -99,7 +99,7 @@ async fn a_live_key_without_a_sound_row_is_refused() {
     let check = || proof.key.view().authority.check(proof.generation, now);
     let mut follower = bench.follower(1);
     let by_hand = async |sql: &'static str| {
-        let pool = bench.store.inner.readers();
+        let pool = bench.store.inner.writer();
         sqlx::query(sql).execute(pool).await.unwrap();
     };
     record.revision += 1;
@@ -147,7 +147,7 @@ async fn a_tenant_is_read_once_and_followed() {
     };
     let sql = &bench.store.inner;
     let by_hand = async |statement: &'static str| {
-        sqlx::query(statement).execute(sql.readers()).await.unwrap();
+        sqlx::query(statement).execute(sql.writer()).await.unwrap();
     };
     // A warm request reads nothing, whatever was changed.
     let mut suspended = tenant(2);

@@ -220,15 +220,15 @@ async fn imports_of_others_are_followed() {
 
     // An older database takes over, in which the numbers stand for others.
     sqlx::query("DELETE FROM imported_keys")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     sqlx::query("UPDATE change_counter SET seq = 0")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     sqlx::query("DELETE FROM key_changes")
-        .execute(bench.store.inner.readers())
+        .execute(bench.store.inner.writer())
         .await
         .unwrap();
     let other = format!("{KEY}2");

@@ -110,7 +110,7 @@ async fn seals_are_made_with_the_mint_key_in_vault() {
     let bao = OpenBao::start().await;
     let upstream = Upstream::start().await;
     let token = bao.token(json!({})).await;
-    let lines = format!("auth = \"token\"\ntoken = \"{token}\"\ntimeout_ms = 5000");
+    let lines = format!("auth = \"token\"\ntoken = \"{token}\"");
     let config = config(upstream.address, &bao.config(&lines));
     let sidekey = Sidekey::start(&config).await;
     sidekey.create_key(json!({})).await;
@@ -133,7 +133,7 @@ async fn seals_are_made_with_the_mint_key_in_vault() {
         .await
         .unwrap();
     let forged = "UPDATE audit_events SET seal = (SELECT seal FROM audit_events WHERE seq = 1) WHERE seq = 2";
-    database.readers().execute(forged).await.unwrap();
+    database.writer().execute(forged).await.unwrap();
     database.close().await;
     let ended = verify_stores(&sidekey, &url, &[]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -92,7 +92,7 @@ impl Bench {
 
     /// Whether no session is a standby's any more: each hears of it by itself.
     async fn can_write(&self) -> bool {
-        for pool in [self.store.readers(), &self.other] {
+        for pool in [self.store.writer(), &self.other] {
             let mut sessions = Vec::new();
             for _ in 0..pool.size() {
                 let Ok(session) = pool.acquire().await else {

@@ -60,7 +60,7 @@ async fn sqlite_reads_pages_by_one_index() {
     fill(&store).await;
     for analyzed in [false, true] {
         if analyzed {
-            store.readers().execute("ANALYZE").await.unwrap();
+            store.writer().execute("ANALYZE").await.unwrap();
         }
         for (column, value, index) in COLUMNS {
             for order in ORDERS {

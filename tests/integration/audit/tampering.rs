@@ -158,7 +158,7 @@ async fn tamper(sidekey: &Sidekey, store: &str, more: &[Tampering]) {
     let database = SqlStore::open(&SecretString::from(store.to_owned()))
         .await
         .unwrap();
-    let pool = database.readers();
+    let pool = database.writer();
     let anchor = expect_intact(sidekey, store).await;
     for table in ["audit_events", "audit_head"] {
         execute(
@@ -206,7 +206,7 @@ async fn an_instance_remembers_what_it_has_written() {
         .await
         .unwrap();
     for statement in ALL.last().unwrap().statements {
-        execute(database.readers(), statement).await;
+        execute(database.writer(), statement).await;
     }
     database.close().await;
     // Without an anchor there is nothing to be seen in the stores.

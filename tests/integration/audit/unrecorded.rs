@@ -7,6 +7,7 @@ use sidekey::store::SqlStore;
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::{events, verification};
+use crate::harness::api::{forget_use, forget_uses};
 use crate::harness::eventually;
 use crate::harness::postgres::Postgres;
 use crate::harness::sidekey::{KEYS, Key, Sidekey, config};
@@ -17,22 +18,12 @@ async fn shown(sidekey: &Sidekey, path: &str) -> Value {
     let reply = sidekey.ask(Method::GET, path, None).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     let mut body = reply.json();
-    match body.get_mut("data") {
-        Some(keys) => keys
-            .as_array_mut()
-            .expect("keys")
-            .iter_mut()
-            .for_each(forget_use),
-        None => forget_use(&mut body),
+    if body.get("data").is_some() {
+        forget_uses(&mut body);
+    } else {
+        forget_use(&mut body);
     }
     body
-}
-
-fn forget_use(key: &mut Value) {
-    let key = key.as_object_mut().expect("a key");
-    for field in ["usage", "last_used_at", "last_used_ip"] {
-        key.remove(field);
-    }
 }
 
 /// Every operation is 503 and changes nothing.
@@ -64,7 +55,7 @@ async fn exercise(sidekey: &Sidekey, store: &str, ways: &[(&str, &[&str], &[&str
         .unwrap();
     let execute = async |sql: &str| {
         let done = database
-            .readers()
+            .writer()
             .execute(AssertSqlSafe(sql.to_owned()))
             .await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -336,22 +336,14 @@ async fn whatever_was_typed_is_text() {
             "UPDATE audit_events SET {column} = '{}' WHERE seq = 2",
             PLANTED.replace('\'', "''")
         );
-        database
-            .readers()
-            .execute(AssertSqlSafe(sql))
-            .await
-            .unwrap();
+        database.writer().execute(AssertSqlSafe(sql)).await.unwrap();
     }
     for actor in [PLANTED.to_owned(), format!("key:{PLANTED}")] {
         let sql = format!(
             "UPDATE audit_events SET actor = '{0}', key_id = '{0}' WHERE seq = 2",
             actor.replace('\'', "''")
         );
-        database
-            .readers()
-            .execute(AssertSqlSafe(sql))
-            .await
-            .unwrap();
+        database.writer().execute(AssertSqlSafe(sql)).await.unwrap();
         let page = visit.page(AUDIT).await;
         assert_harmless(&page);
         assert!(seqs(&page).contains(&2));
@@ -541,7 +533,7 @@ async fn what_was_tampered_with_is_named() {
     let database = database(&sidekey).await;
     let execute = async |sql: &str| {
         let sql = AssertSqlSafe(sql.to_owned());
-        database.readers().execute(sql).await.unwrap();
+        database.writer().execute(sql).await.unwrap();
     };
     sidekey.change_key(&key.id, json!({"name": "true"})).await;
     execute("CREATE TABLE saved AS SELECT * FROM audit_events").await;

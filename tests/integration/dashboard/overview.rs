@@ -324,7 +324,7 @@ async fn keys_that_need_somebody_are_counted_for_who_may_see_them() {
     let url = format!("sqlite://{}/data/sidekey.db", sidekey.directory().display());
     let store = SqlStore::open(&SecretString::from(url)).await.unwrap();
     sqlx::query("UPDATE api_keys SET secret_created_at = 0 WHERE tenant_id = 'red'")
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
     store.close().await;
@@ -352,7 +352,7 @@ async fn multiply(store: &SqlStore, id: &str, letter: char, count: u32) {
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(id)
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
 }

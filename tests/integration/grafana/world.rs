@@ -107,8 +107,6 @@ impl World {
         );
         let role = bao.app_role(json!({"token_ttl": "1h"}), None).await;
         let ca_file = format!("ca_file = \"{}\"\n", authority.display());
-        // Nothing is away before it is taken away, however busy the machine is.
-        let ca_file = format!("{ca_file}timeout_ms = 5000\n");
         let vault = bao.config(&format!("{}{ca_file}", role.lines()));
         let vault = vault.replace("backend", "reconcile_interval_seconds = 1\nbackend");
         let upstreams: String = [

@@ -98,3 +98,19 @@ impl Sidekey {
         Reply::to(request).await
     }
 }
+
+/// Takes from a key as it is shown what it was used for: that is stored now and then, and is no change.
+pub fn forget_use(key: &mut Value) {
+    for name in ["usage", "last_used_at", "last_used_ip"] {
+        key[name].take();
+        if key["previous_secret"].is_object() {
+            key["previous_secret"][name].take();
+        }
+    }
+}
+
+/// The same of all keys of a list.
+pub fn forget_uses(list: &mut Value) {
+    let keys = list["data"].as_array_mut().expect("keys");
+    keys.iter_mut().for_each(forget_use);
+}

@@ -88,7 +88,7 @@ async fn exercise(store: &SqlStore) {
     store.update(&updated, &noted()).await.unwrap();
     sqlx::query("UPDATE api_keys SET name = 'older' WHERE id = $1")
         .bind(first.id.to_string())
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
     let read = store.get(first.id).await.unwrap().unwrap();
@@ -107,7 +107,7 @@ async fn exercise(store: &SqlStore) {
          previous_valid_until, revision FROM api_keys WHERE id = $1",
     )
     .bind(first.id.to_string())
-    .execute(store.readers())
+    .execute(store.writer())
     .await
     .unwrap();
     let read = store
@@ -166,7 +166,7 @@ async fn imports_work_with_their_hashes_in_vault() {
     let role = bao.app_role(json!({}), None).await;
     let more = format!(
         "{}\n[credentials]\nsources = [\"bearer\", \"basic\"]",
-        bao.config(&format!("{}timeout_ms = 5000\n", role.lines()))
+        bao.config(&role.lines())
     );
     let sidekey = Sidekey::start(&config(upstream.address, &more)).await;
     let hash = bcrypt::non_truncating_hash("wonderland", 5).unwrap();

@@ -58,7 +58,7 @@ impl Stack {
             OpenBao::start_durable()
         );
         let role = bao.app_role(json!({}), None).await;
-        let more = bao.config(&format!("{}timeout_ms = 5000\n", role.lines()));
+        let more = bao.config(&role.lines());
         let (store, redis_url) = (postgres.url(), redis.url());
         let environment = [
             ("SIDEKEY__STORE__URL", store.as_str()),

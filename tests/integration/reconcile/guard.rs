@@ -28,7 +28,7 @@ async fn lose_rows(store: &SqlStore) {
         rows.join(", ")
     );
     sqlx::query(AssertSqlSafe(sql))
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
 }
@@ -93,7 +93,7 @@ async fn what_looks_like_lost_rows_is_left_alone_until_somebody_says_otherwise()
     // A database without any key is none that Sidekey has made.
     let sidekey = start(&directory, &config, &environment).await;
     sqlx::query("DELETE FROM api_keys")
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
     held_back(&sidekey, 2).await;

@@ -70,7 +70,7 @@ async fn a_key_that_cannot_work_is_named() {
         .unwrap();
     sqlx::query("DELETE FROM key_hashes WHERE key_id = $1")
         .bind(&key.id)
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
     let broken = async |count: f64| {
@@ -96,7 +96,7 @@ async fn a_key_that_cannot_work_is_named() {
     // A row that can't be read is named, and does not hide the others.
     sqlx::query("UPDATE api_keys SET standing = 'gone' WHERE id = $1")
         .bind(&key.id)
-        .execute(store.readers())
+        .execute(store.writer())
         .await
         .unwrap();
     let found = check_stores(sidekey.directory(), &environment);

@@ -140,7 +140,7 @@ async fn a_tenant_that_cannot_be_read_holds_nobody_up() {
     world.add(&key(1)).await;
     contact(&world, "boss@acme.example").await;
     sqlx::query("UPDATE tenants SET rate_limits = 'nonsense' WHERE id = 'acme'")
-        .execute(world.store.readers())
+        .execute(world.store.writer())
         .await
         .unwrap();
     world.now_is(day(76));

@@ -261,7 +261,7 @@ async fn a_row_that_cannot_be_read_stands_in_nobody_s_way() {
         world.add(&key(2)).await;
         sqlx::query("UPDATE api_keys SET scopes = 'nonsense' WHERE id = $1")
             .bind(first.id.to_string())
-            .execute(world.store.readers())
+            .execute(world.store.writer())
             .await
             .unwrap();
         assert_eq!(found(world, day(76)).await, [key(2).id.to_string()]);
@@ -291,7 +291,7 @@ async fn postgresql_reads_them_by_an_index() {
                n, n, n * 86400000::bigint, 1, 1, 1 FROM generate_series($1::bigint, $2::bigint) AS n",
         );
         let some = some.bind(first).bind(first + 499);
-        some.execute(store.readers()).await.unwrap();
+        some.execute(store.writer()).await.unwrap();
     }
     store.close().await;
     let pool = AnyPool::connect(&url).await.unwrap();
